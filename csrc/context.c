@@ -1,0 +1,69 @@
+/* context.c - see context.h. */
+#include "context.h"
+
+#include <stdlib.h>
+
+#include "pool.h"
+
+enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
+
+/* Gives out the next n floats of the block, 64-byte aligned; with no block yet it only counts them. */
+static float *carve(fastgpt_context *ctx, size_t n) {
+    float *at = ctx->block ? ctx->block + ctx->n_floats : NULL;
+    ctx->n_floats += (n + 15) / 16 * 16;
+    return at;
+}
+
+static void lay_out(fastgpt_context *ctx) {
+    const fastgpt_model *m = ctx->model;
+    size_t rows = (size_t)ctx->n_batch * (size_t)m->n_embd;
+    ctx->n_floats = 0;
+    ctx->x = carve(ctx, rows);
+    ctx->normed = carve(ctx, rows);
+    ctx->q = carve(ctx, rows);
+    ctx->k = carve(ctx, rows);
+    ctx->v = carve(ctx, rows);
+    ctx->heads = carve(ctx, rows);
+    ctx->ff = carve(ctx, (size_t)ctx->n_batch * (size_t)m->n_ff);
+    ctx->scores = carve(ctx, (size_t)pool_n_threads(ctx->engine.pool) * ATTENTION_BLOCK * (size_t)m->n_ctx);
+}
+
+fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
+                                      fastgpt_context **out) {
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    if (!model || n_batch < 0 || n_batch > MAX_N_BATCH) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_context *ctx = calloc(1, sizeof *ctx);
+    if (!ctx) return FASTGPT_ERR_MEMORY;
+    ctx->model = model;
+    ctx->engine = (engine){.pool = pool, .kernels = kernels_chosen()};
+    ctx->n_batch = n_batch ? n_batch : DEFAULT_N_BATCH;
+    lay_out(ctx);
+    ctx->block = os_alloc(ctx->n_floats * sizeof(float));
+    ctx->spans = calloc((size_t)ctx->n_batch, sizeof *ctx->spans);
+    ctx->counts = calloc((size_t)ctx->n_batch, sizeof *ctx->counts);
+    if (!ctx->block || !ctx->spans || !ctx->counts) {
+        fastgpt_context_free(ctx);
+        return FASTGPT_ERR_MEMORY;
+    }
+    lay_out(ctx);
+    *out = ctx;
+    return FASTGPT_OK;
+}
+
+void fastgpt_context_free(fastgpt_context *ctx) {
+    if (!ctx) return;
+    os_free(ctx->block);
+    free(ctx->spans);
+    free(ctx->counts);
+    free(ctx);
+}
+
+size_t fastgpt_context_sizeof(const fastgpt_context *ctx) {
+    return sizeof *ctx + ctx->n_floats * sizeof(float) +
+           (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
+}
+
+void fastgpt_cancel(fastgpt_context *ctx) {
+    if (ctx) atomic_store(&ctx->cancelled, true);
+}

@@ -1,0 +1,34 @@
+/* context.h - the scratch memory of a step, and the flag that stops it. */
+#ifndef FASTGPT_CONTEXT_H
+#define FASTGPT_CONTEXT_H
+
+#include <stdatomic.h>
+
+#include "linear.h"
+#include "model.h"
+#include "ops.h"
+
+struct fastgpt_context {
+    const fastgpt_model *model;
+    engine engine;
+    int32_t n_batch;
+
+    float *block; /* one allocation with everything below */
+    size_t n_floats;
+    float *x;      /* [n_batch][n_embd] the residual stream */
+    float *normed; /* [n_batch][n_embd] */
+    float *q;      /* [n_batch][n_embd] */
+    float *k;      /* [n_batch][n_embd] only where several caches share a step */
+    float *v;      /* [n_batch][n_embd] */
+    float *heads;  /* [n_batch][n_embd] what attention gives */
+    float *ff;     /* [n_batch][n_ff] */
+    float *scores; /* [n_threads][ATTENTION_BLOCK][n_ctx] */
+
+    /* [n_batch] each, since every span of a slice has a token at least */
+    attention_span *spans;
+    int32_t *counts;
+
+    atomic_bool cancelled;
+};
+
+#endif

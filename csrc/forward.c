@@ -1,0 +1,233 @@
+/* forward.c - the transformer (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"):
+ *
+ *     x = wte[token] + wpe[position]
+ *     n_layer times:  x += attn_proj(attention(qkv(ln_1(x))))
+ *                     x += proj(gelu(fc(ln_2(x))))
+ *     logits = lm_head(ln_f(x))
+ *
+ * A step is cut into slices of at most n_batch tokens; a slice may hold tokens of several sequences. */
+#include <string.h>
+
+#include "blas.h"
+#include "context.h"
+#include "kv_cache.h"
+#include "pool.h"
+
+/* Tokens that go through the layers together: some of each of a few neighbouring spans. */
+typedef struct slice {
+    const fastgpt_span *spans; /* their caches have the tokens of earlier slices already */
+    const int32_t *counts;     /* [n_spans] tokens of each span in this slice */
+    int32_t n_spans;
+    int32_t first;    /* tokens of spans[0] that earlier slices took */
+    int32_t n_tokens; /* sum of counts */
+} slice;
+
+/* ---- One layer ---- */
+
+/* Queries to scratch.  Keys and values of a lone span go straight into its cache; several share one product
+ * and are spread over their caches afterwards. */
+static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
+    const layer *layer = &ctx->model->layers[l];
+    int32_t n_embd = ctx->model->n_embd;
+    fastgpt_kv_cache *kv = s->spans[0].kv;
+    int64_t row = (int64_t)kv->n_past * n_embd;
+    float *k = s->n_spans == 1 ? kv_cache_rows(kv, l, 0) + row : ctx->k;
+    float *v = s->n_spans == 1 ? kv_cache_rows(kv, l, 1) + row : ctx->v;
+    linear_task tasks[3] = {
+        {.out = ctx->q, .ld_out = n_embd, .x = ctx->normed, .w = weight_rows(&layer->qkv, 0, n_embd)},
+        {.out = k, .ld_out = n_embd, .x = ctx->normed, .w = weight_rows(&layer->qkv, n_embd, n_embd)},
+        {.out = v, .ld_out = n_embd, .x = ctx->normed, .w = weight_rows(&layer->qkv, 2 * n_embd, n_embd)},
+    };
+    linear(&ctx->engine, tasks, 3, s->n_tokens);
+}
+
+static void scatter_kv(fastgpt_context *ctx, const slice *s, int32_t l) {
+    int64_t n_embd = ctx->model->n_embd, row = 0;
+    for (int32_t i = 0; i < s->n_spans; i++) {
+        fastgpt_kv_cache *kv = s->spans[i].kv;
+        int32_t n = s->counts[i];
+        size_t bytes = (size_t)n * (size_t)n_embd * sizeof(float);
+        memcpy(kv_cache_rows(kv, l, 0) + kv->n_past * n_embd, ctx->k + row * n_embd, bytes);
+        memcpy(kv_cache_rows(kv, l, 1) + kv->n_past * n_embd, ctx->v + row * n_embd, bytes);
+        row += n;
+    }
+}
+
+static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
+    const fastgpt_model *m = ctx->model;
+    int64_t row = 0;
+    for (int32_t i = 0; i < s->n_spans; i++) {
+        const fastgpt_kv_cache *kv = s->spans[i].kv;
+        ctx->spans[i] = (attention_span){.out = ctx->heads + row * m->n_embd,
+                                         .q = ctx->q + row * m->n_embd,
+                                         .keys = kv_cache_rows(kv, l, 0),
+                                         .values = kv_cache_rows(kv, l, 1),
+                                         .n_past = kv->n_past,
+                                         .n_tokens = s->counts[i]};
+        row += ctx->spans[i].n_tokens;
+    }
+    op_attention(&ctx->engine, ctx->spans, s->n_spans, m->n_head, m->n_embd, ctx->scores, m->n_ctx);
+}
+
+/* out = x w^T + b, or += with add */
+static void one_linear(fastgpt_context *ctx, float *out, const float *x, const weight *w, bool add, int32_t n_tokens) {
+    linear_task task = {.out = out, .ld_out = w->n_out, .x = x, .w = *w, .add = add};
+    linear(&ctx->engine, &task, 1, n_tokens);
+}
+
+static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
+    const fastgpt_model *m = ctx->model;
+    const layer *layer = &m->layers[l];
+    int32_t n = s->n_tokens;
+
+    op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_1, m->layer_norm_epsilon, n, m->n_embd);
+    project_qkv(ctx, s, l);
+    if (s->n_spans > 1) scatter_kv(ctx, s, l);
+    attend(ctx, s, l);
+    one_linear(ctx, ctx->x, ctx->heads, &layer->attn_proj, true, n);
+
+    op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_2, m->layer_norm_epsilon, n, m->n_embd);
+    one_linear(ctx, ctx->ff, ctx->normed, &layer->fc, false, n);
+    op_gelu(&ctx->engine, ctx->ff, n, m->n_ff);
+    one_linear(ctx, ctx->x, ctx->ff, &layer->proj, true, n);
+}
+
+/* ---- One slice ---- */
+
+static void embed(fastgpt_context *ctx, const slice *s) {
+    float *x = ctx->x;
+    for (int32_t i = 0; i < s->n_spans; i++) {
+        const fastgpt_span *span = &s->spans[i];
+        int32_t n = s->counts[i];
+        op_embed(x, ctx->model, span->tokens + (i == 0 ? s->first : 0), n, span->kv->n_past);
+        x += (int64_t)n * ctx->model->n_embd;
+    }
+}
+
+/* Moves the residual rows whose logits are wanted to the front of x; returns how many they are.  Those are
+ * all of them, or the last of each span that ends in this slice. */
+static int32_t gather_wanted(fastgpt_context *ctx, const slice *s, bool all) {
+    if (all) return s->n_tokens;
+    int64_t n_embd = ctx->model->n_embd, row = 0;
+    int32_t n_wanted = 0;
+    for (int32_t i = 0; i < s->n_spans; i++) {
+        int32_t n = s->counts[i];
+        row += n;
+        bool ends = n + (i == 0 ? s->first : 0) == s->spans[i].n_tokens;
+        if (!ends) continue;
+        memmove(ctx->x + n_wanted * n_embd, ctx->x + (row - 1) * n_embd, (size_t)n_embd * sizeof(float));
+        n_wanted++;
+    }
+    return n_wanted;
+}
+
+/* Writes n rows of logits. */
+static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
+    const fastgpt_model *m = ctx->model;
+    if (n == 0) return;
+    op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &m->ln_f, m->layer_norm_epsilon, n, m->n_embd);
+    one_linear(ctx, logits, ctx->normed, &m->lm_head, false, n);
+}
+
+/* Returns the number of rows of logits, or -1 when cancelled. */
+static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, float *logits) {
+    embed(ctx, s);
+    for (int32_t l = 0; l < ctx->model->n_layer; l++) {
+        if (atomic_load_explicit(&ctx->cancelled, memory_order_relaxed)) return -1;
+        run_layer(ctx, s, l);
+    }
+    int32_t n_rows = logits ? gather_wanted(ctx, s, all_logits) : 0;
+    predict(ctx, n_rows, logits);
+    for (int32_t i = 0; i < s->n_spans; i++) s->spans[i].kv->n_past += s->counts[i];
+    return n_rows;
+}
+
+/* ---- One step ---- */
+
+static fastgpt_status check_span(const fastgpt_context *ctx, const fastgpt_span *span) {
+    const fastgpt_kv_cache *kv = span->kv;
+    if (!kv || !span->tokens) return FASTGPT_ERR_ARGUMENT;
+    if (span->n_tokens <= 0) return FASTGPT_ERR_N_TOKENS;
+    if (kv->model_id != ctx->model->id) return FASTGPT_ERR_CACHE_MISMATCH;
+    if (span->n_tokens > kv->n_ctx - kv->n_past) return FASTGPT_ERR_CONTEXT_FULL;
+    for (int32_t i = 0; i < span->n_tokens; i++)
+        if (span->tokens[i] < 0 || span->tokens[i] >= ctx->model->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
+    return FASTGPT_OK;
+}
+
+static fastgpt_status check_caches_differ(const fastgpt_span *spans, int32_t n_spans) {
+    fastgpt_status status = FASTGPT_OK;
+    for (int32_t i = 0; i < n_spans; i++)
+        if (spans[i].kv->in_step++) status = FASTGPT_ERR_CACHE_TWICE;
+    for (int32_t i = 0; i < n_spans; i++) spans[i].kv->in_step = 0;
+    return status;
+}
+
+static fastgpt_status check_step(const fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
+                                 const fastgpt_step_options *options) {
+    if (!ctx || !spans || n_spans <= 0) return FASTGPT_ERR_ARGUMENT;
+    if (options && options->struct_size != sizeof *options) return FASTGPT_ERR_ARGUMENT;
+    for (int32_t i = 0; i < n_spans; i++) {
+        fastgpt_status status = check_span(ctx, &spans[i]);
+        if (status) return status;
+    }
+    return check_caches_differ(spans, n_spans);
+}
+
+/* The next slice: up to n_batch tokens from token `first` of spans[0] on. */
+static slice next_slice(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans, int32_t first) {
+    slice s = {.spans = spans, .counts = ctx->counts, .first = first};
+    for (; s.n_spans < n_spans && s.n_tokens < ctx->n_batch; s.n_spans++) {
+        int32_t n = spans[s.n_spans].n_tokens - (s.n_spans == 0 ? first : 0);
+        if (n > ctx->n_batch - s.n_tokens) n = ctx->n_batch - s.n_tokens;
+        ctx->counts[s.n_spans] = n;
+        s.n_tokens += n;
+    }
+    return s;
+}
+
+/* Puts every cache back to where it was: `done` spans are whole in it, and the first tokens of the next. */
+static void roll_back(const fastgpt_span *spans, int32_t n_done, int32_t first) {
+    for (int32_t i = 0; i < n_done; i++) spans[i].kv->n_past -= spans[i].n_tokens;
+    if (first > 0) spans[n_done].kv->n_past -= first;
+}
+
+static fastgpt_status run_slices(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans, bool all_logits,
+                                 float *logits) {
+    int32_t n_done = 0, first = 0; /* spans wholly done, and tokens of the next one */
+    while (n_done < n_spans) {
+        slice s = next_slice(ctx, spans + n_done, n_spans - n_done, first);
+        int32_t n_rows = run_slice(ctx, &s, all_logits, logits);
+        if (n_rows < 0) {
+            roll_back(spans, n_done, first);
+            return FASTGPT_ERR_CANCELLED;
+        }
+        if (logits) logits += (int64_t)n_rows * ctx->model->n_vocab;
+        for (first += s.n_tokens; n_done < n_spans && first >= spans[n_done].n_tokens; n_done++)
+            first -= spans[n_done].n_tokens;
+    }
+    return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
+                            const fastgpt_step_options *options, float *logits) {
+    fastgpt_status status = check_step(ctx, spans, n_spans, options);
+    if (status) return status;
+    status = pool_enter(ctx->engine.pool);
+    if (status) return status;
+    blas_init();
+    status = run_slices(ctx, spans, n_spans, options && options->all_logits, logits);
+    atomic_store(&ctx->cancelled, false);
+    pool_leave(ctx->engine.pool);
+    return status;
+}
+
+fastgpt_status fastgpt_prefill(fastgpt_context *ctx, fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n_tokens,
+                               float *logits) {
+    fastgpt_span span = {.kv = kv, .tokens = tokens, .n_tokens = n_tokens};
+    return fastgpt_step(ctx, &span, 1, NULL, logits);
+}
+
+fastgpt_status fastgpt_decode(fastgpt_context *ctx, fastgpt_kv_cache *kv, int32_t token, float *logits) {
+    return fastgpt_prefill(ctx, kv, &token, 1, logits);
+}

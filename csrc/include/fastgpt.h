@@ -1,0 +1,278 @@
+/* fastgpt.h - run GPT-2-family language models on a CPU.
+ *
+ *     fastgpt_model *model;  fastgpt_pool *pool;  fastgpt_context *ctx;  fastgpt_kv_cache *kv;
+ *     fastgpt_error error;
+ *     fastgpt_model_load("model.gguf", NULL, &model, &error);
+ *     fastgpt_pool_create(0, &pool);
+ *     fastgpt_context_create(model, pool, 0, &ctx);
+ *     fastgpt_kv_cache_create(model, 0, &kv);
+ *     fastgpt_prefill(ctx, kv, tokens, n_tokens, logits);          the prompt
+ *     fastgpt_decode(ctx, kv, next_token, logits);                 then one token at a time
+ *
+ * Conventions, for every function below:
+ *   - A matrix named m [a][b] is row-major: m[i * b + j].  Sizes count elements, never bytes, unless
+ *     the name says bytes.
+ *   - Functions that can fail return a fastgpt_status.  They check their arguments first; on any error
+ *     outputs and caches are as they were.  A _create that fails sets *out to NULL.
+ *   - _free accepts NULL.  Free a model or a pool after everything that was created from it.
+ *   - A model may be shared by any number of threads.  A context, a cache and a sampler each belong to
+ *     one thread at a time.  The one exception is fastgpt_cancel.
+ *   - The library never prints, never exits and installs no signal handler.  Its one process-wide effect:
+ *     the private OpenBLAS copy inside the Python package is set to one thread, since the pool splits
+ *     the work; a system BLAS is left as the host set it.
+ *
+ * Only the part between the cdef marks is visible to cffi (build_ffi.py); it keeps to plain C
+ * declarations so that other binding generators can read it too.
+ */
+#ifndef FASTGPT_H
+#define FASTGPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The library exports the functions below and nothing else. */
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+/* cdef:begin */
+
+/* ---- Status ------------------------------------------------------------------------------------ */
+
+/* Values are fixed for ever; new ones are added at the end. */
+typedef enum fastgpt_status {
+    FASTGPT_OK = 0,
+    FASTGPT_ERR_ARGUMENT = 1,  /* a NULL pointer, a negative size, or a value outside its range */
+    FASTGPT_ERR_MEMORY = 2,  /* an allocation failed */
+    FASTGPT_ERR_IO = 3,  /* a file could not be opened, read or mapped */
+    FASTGPT_ERR_FORMAT = 4,  /* the file is damaged or not GGUF */
+    FASTGPT_ERR_UNSUPPORTED = 5,  /* the file is sound but asks for something not implemented */
+    FASTGPT_ERR_N_TOKENS = 6,  /* a span of no tokens, or of a negative number of them */
+    FASTGPT_ERR_TOKEN_RANGE = 7,  /* a token outside [0, n_vocab) */
+    FASTGPT_ERR_CONTEXT_FULL = 8,  /* n_past + n_tokens would exceed the cache's n_ctx */
+    FASTGPT_ERR_CACHE_MISMATCH = 9,  /* the cache was made for another model */
+    FASTGPT_ERR_CACHE_TWICE = 10, /* two spans of one step name the same cache */
+    FASTGPT_ERR_CANCELLED = 11, /* fastgpt_cancel was called */
+    FASTGPT_ERR_LOGITS = 12, /* logits with NaN or +infinity, or all of them -infinity */
+    FASTGPT_ERR_THREADS = 13  /* the system refused to start a thread */
+} fastgpt_status;
+
+/* What a status means, in English.  Never NULL, static storage, also for unknown values. */
+const char *fastgpt_status_text(fastgpt_status status);
+
+/* Which tensor or key was wrong, what was expected and what was found.  NUL-terminated, always. */
+typedef struct fastgpt_error {
+    char text[512];
+} fastgpt_error;
+
+/* "0.1.0": static storage. */
+const char *fastgpt_version(void);
+
+/* The BLAS behind products of many tokens, for example "OpenBLAS (ILP64)": static storage. */
+const char *fastgpt_blas_name(void);
+
+/* The kernels chosen for this CPU: "portable", "avx2", "avx512" or "neon".  The environment variable
+ * FASTGPT_ISA forces one; "none" when it names one that is not to be had.  Static storage. */
+const char *fastgpt_kernels_name(void);
+
+/* ---- Model: weights, hyper-parameters, vocabulary.  Immutable, any thread ----------------------- */
+
+typedef struct fastgpt_model fastgpt_model;
+
+/* Set struct_size to sizeof(fastgpt_load_options) and everything else to zero for the defaults. */
+typedef struct fastgpt_load_options {
+    size_t struct_size;
+    int32_t no_mmap; /* 0: map the file read-only.  1: copy it, so that it may change or shrink later */
+} fastgpt_load_options;
+
+/* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2",
+ * tensor types F32, F16 and BF16.  F32 tensors are used where they lie; the half types are widened to F32.
+ *   path     UTF-8
+ *   options  NULL = defaults
+ *   error    NULL, or receives the details of any failure
+ * Returns OK, ARGUMENT, MEMORY, IO, FORMAT or UNSUPPORTED.
+ * While a file is mapped nobody may shorten it: the system then kills the process (SIGBUS). */
+fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
+                                  fastgpt_error *error);
+void fastgpt_model_free(fastgpt_model *model);
+
+int32_t fastgpt_model_n_vocab(const fastgpt_model *model);
+int32_t fastgpt_model_n_ctx(const fastgpt_model *model);   /* positions that the model was trained for */
+int32_t fastgpt_model_n_embd(const fastgpt_model *model);
+int32_t fastgpt_model_n_head(const fastgpt_model *model);
+int32_t fastgpt_model_n_layer(const fastgpt_model *model);
+int32_t fastgpt_model_n_ff(const fastgpt_model *model);    /* width of the feed-forward layer, often 4 n_embd */
+int64_t fastgpt_model_n_params(const fastgpt_model *model); /* stored numbers; a tied output counts once */
+
+/* The type that most weight bytes have in the file: "F32", "F16" or "BF16".  Static storage. */
+const char *fastgpt_model_type(const fastgpt_model *model);
+
+/* general.name of the file, "" when absent.  NUL-terminated, owned by the model. */
+const char *fastgpt_model_name(const fastgpt_model *model);
+
+/* Bytes that the model keeps in memory besides a mapped file. */
+size_t fastgpt_model_sizeof(const fastgpt_model *model);
+
+/* The token that ends a text, -1 when the file names none. */
+int32_t fastgpt_model_eos_token(const fastgpt_model *model);
+
+/* The bytes that a token stands for; not NUL-terminated, owned by the model.  *n_bytes becomes 0 and the
+ * result NULL for a token outside [0, n_vocab) or a file without a vocabulary. */
+const char *fastgpt_model_token_bytes(const fastgpt_model *model, int32_t token, size_t *n_bytes);
+
+/* A list of strings of the file's tokenizer, end to end: string i is text[offsets[i] .. offsets[i + 1]).
+ * Both arrays belong to the model. */
+typedef struct fastgpt_strings {
+    int64_t n;
+    const char *text;        /* [offsets[n]], UTF-8 as in the file, not NUL-terminated */
+    const uint64_t *offsets; /* [n + 1] */
+} fastgpt_strings;
+
+/* Tokens by id, in the byte alphabet of GPT-2's encoder.json (a space is written U+0120, and so on),
+ * and merge rules ("a b") by rank.  n is 0 for a file without a tokenizer. */
+fastgpt_strings fastgpt_model_tokens(const fastgpt_model *model);
+fastgpt_strings fastgpt_model_merges(const fastgpt_model *model);
+
+/* [n_vocab] tokenizer.ggml.token_type: 1 normal, 3 control, 4 user-defined, 5 unused.  NULL when the
+ * file has none: then all are normal. */
+const int32_t *fastgpt_model_token_types(const fastgpt_model *model);
+
+/* ---- Pool: worker threads, shared by contexts --------------------------------------------------- */
+
+typedef struct fastgpt_pool fastgpt_pool;
+
+/* Number of cores this process may use (affinity mask and cgroup quota respected), at least 1. */
+int32_t fastgpt_usable_cores(void);
+
+/* n_threads counts the caller: 1 starts no thread.  0 = fastgpt_usable_cores(); at most 1024.  Threads
+ * start at the first step, sleep between steps, and start again in the child of a fork.
+ * One step runs in a pool at a time; others wait.  The results of a step do not depend on n_threads. */
+fastgpt_status fastgpt_pool_create(int32_t n_threads, fastgpt_pool **out);
+void fastgpt_pool_free(fastgpt_pool *pool);
+int32_t fastgpt_pool_n_threads(const fastgpt_pool *pool);
+
+/* ---- KV cache: keys and values of one sequence ------------------------------------------------- */
+
+typedef struct fastgpt_kv_cache fastgpt_kv_cache;
+
+/* n_ctx positions, 0 = the model's own n_ctx, which is also the largest allowed.
+ * Memory: 2 * n_layer * n_ctx * n_embd floats; pages are touched as positions are used. */
+fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out);
+void fastgpt_kv_cache_free(fastgpt_kv_cache *kv); /* does not touch the model */
+int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv);
+int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv);
+size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv);
+
+/* Forgets positions from n_past on; 0 empties the cache.  ARGUMENT when n_past is outside [0, current]. */
+fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past);
+
+/* Keys or values of one layer, [n_past][n_embd]; head h has columns [h * n_embd / n_head, (h + 1) * ...).
+ * Valid until the cache is freed; the next step appends rows.  NULL when layer is outside [0, n_layer). */
+const float *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer);
+const float *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
+
+/* ---- Context: scratch memory for steps ---------------------------------------------------------- */
+
+typedef struct fastgpt_context fastgpt_context;
+
+/* pool NULL = the calling thread alone.  n_batch is the number of tokens computed together: longer
+ * spans are cut into slices of it; 0 = 512.  All memory that a step needs is allocated here. */
+fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
+                                      fastgpt_context **out);
+void fastgpt_context_free(fastgpt_context *ctx);
+size_t fastgpt_context_sizeof(const fastgpt_context *ctx);
+
+/* New tokens of one sequence, to be appended to its cache. */
+typedef struct fastgpt_span {
+    fastgpt_kv_cache *kv;
+    const int32_t *tokens; /* [n_tokens] */
+    int32_t n_tokens;
+} fastgpt_span;
+
+/* Set struct_size to sizeof(fastgpt_step_options) and everything else to zero for the defaults. */
+typedef struct fastgpt_step_options {
+    size_t struct_size;
+    int32_t all_logits; /* 1: logits after every token, not only after the last of each span */
+} fastgpt_step_options;
+
+/* Runs the model over new tokens of one or more sequences and appends their keys and values.
+ * One span of many tokens is a prefill, one of one token a decode, many spans a ragged batch; all of
+ * them share every matrix product.
+ *   spans    [n_spans], each with a cache of its own
+ *   options  NULL = defaults
+ *   logits   [n_spans][n_vocab], row i follows the last token of span i; or with all_logits
+ *            [sum of n_tokens][n_vocab] in the order of the tokens.  Natural-log units, unnormalised.
+ *            NULL = only fill the caches.
+ * Returns OK, ARGUMENT, N_TOKENS, TOKEN_RANGE, CONTEXT_FULL, CACHE_MISMATCH, CACHE_TWICE, THREADS, or
+ * CANCELLED: then every n_past is as it was before and logits are undefined.  Allocates nothing. */
+fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
+                            const fastgpt_step_options *options, float *logits);
+
+/* fastgpt_step with one span: logits [n_vocab] after the last token, or NULL. */
+fastgpt_status fastgpt_prefill(fastgpt_context *ctx, fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n_tokens,
+                               float *logits);
+
+/* fastgpt_step with one token. */
+fastgpt_status fastgpt_decode(fastgpt_context *ctx, fastgpt_kv_cache *kv, int32_t token, float *logits);
+
+/* Makes the step that runs in ctx, or else its next one, return CANCELLED within about the time of one layer;
+ * a step that was about to end returns OK instead.  May be called from any thread and from a signal handler. */
+void fastgpt_cancel(fastgpt_context *ctx);
+
+/* ---- Sampler: logits -> token ------------------------------------------------------------------- */
+
+typedef struct fastgpt_sampler fastgpt_sampler;
+
+/* Filters apply in this order, which is that of Hugging Face transformers: logit bias, repetition
+ * penalty, temperature, top_k, top_p, min_p.  The zero of each field turns its filter off.
+ * Set struct_size to sizeof(fastgpt_sampler_params). */
+typedef struct fastgpt_sampler_params {
+    size_t struct_size;
+    float temperature;        /* logits are divided by it; 0 = greedy: the largest logit, the first of equals */
+    int32_t top_k;            /* keep the k largest logits and whatever equals the last of them */
+    float top_p;              /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] */
+    float min_p;              /* keep tokens at least min_p times as likely as the likeliest, in [0, 1] */
+    float repetition_penalty; /* > 0: logits of tokens in the history are divided (or, if negative,
+                                 multiplied) by it (Keskar et al. 2019, arXiv 1909.05858); 1 = off */
+    uint64_t seed;            /* of the PCG32 generator (O'Neill 2014, XSH-RR 64/32), stream 54 */
+} fastgpt_sampler_params;
+
+/* Returns OK, ARGUMENT (a value that is outside its range or not finite) or MEMORY. */
+fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out);
+void fastgpt_sampler_free(fastgpt_sampler *sampler);
+size_t fastgpt_sampler_sizeof(const fastgpt_sampler *sampler);
+
+/* Adds bias to the token's logit before anything else; -infinity bans the token, 0 takes the bias back.
+ * Returns OK, TOKEN_RANGE, or ARGUMENT for NaN and +infinity. */
+fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *sampler, int32_t token, float bias);
+
+/* Adds tokens to the history that the repetition penalty looks at: the prompt, once, and every token
+ * taken.  fastgpt_sampler_sample does not do it by itself.  Returns OK, ARGUMENT or TOKEN_RANGE. */
+fastgpt_status fastgpt_sampler_accept(fastgpt_sampler *sampler, const int32_t *tokens, int32_t n_tokens);
+
+/* Empties the history and starts the generator again from params.seed; biases stay. */
+fastgpt_status fastgpt_sampler_reset(fastgpt_sampler *sampler);
+
+/* Draws the next token from logits [n_vocab].  The same logits, parameters and history give the same
+ * sequence of draws on every machine.  Returns OK, ARGUMENT or LOGITS; on error no draw is used up. */
+fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *logits, int32_t *token);
+
+/* The distribution that fastgpt_sampler_sample would draw from: probabilities [n_vocab], 0 for tokens
+ * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
+fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
+
+/* cdef:end */
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

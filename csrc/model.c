@@ -1,0 +1,334 @@
+/* model.c - loads a model: reads the hyper-parameters, derives every tensor's shape from them, and compares
+ * that with the file. */
+#include "model.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gguf.h"
+#include "half.h"
+#include "kernels/kernels.h"
+#include "status.h"
+
+/* Far above any GPT-2, and low enough that no product of two of them overflows. */
+enum { MAX_LAYER = 4096, MAX_EMBD = 1 << 17, MAX_FF = 1 << 20, MAX_CTX = 1 << 22, MAX_VOCAB = 1 << 26 };
+
+/* What the steps of loading share. */
+typedef struct loader {
+    fastgpt_model *model;
+    gguf_file gguf;
+    float *next_widened; /* free part of model->widened */
+    uint64_t n_found;    /* tensors asked for and present */
+    uint64_t bytes_of_type[GGUF_TENSOR_BF16 + 1];
+    fastgpt_error *error;
+} loader;
+
+/* ---- Hyper-parameters ---- */
+
+static fastgpt_status check_architecture(loader *l) {
+    const gguf_value *value;
+    fastgpt_status status = gguf_get(&l->gguf, "general.architecture", GGUF_STRING, &value, l->error);
+    if (status) return status;
+    if (!value) return fail(l->error, FASTGPT_ERR_FORMAT, "key general.architecture is missing");
+    const uint8_t *at = value->data;
+    gguf_string architecture = gguf_next_string(&at);
+    if (!gguf_string_is(architecture, "gpt2"))
+        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "architecture %.*s; gpt2 is implemented",
+                    gguf_shown(architecture), architecture.text);
+    return FASTGPT_OK;
+}
+
+/* A key of the architecture that nobody here has heard of may change the result, so it is refused. */
+static fastgpt_status refuse_unknown_keys(loader *l) {
+    static const char *const known[] = {
+        "gpt2.block_count",         "gpt2.context_length",       "gpt2.embedding_length",
+        "gpt2.feed_forward_length", "gpt2.attention.head_count", "gpt2.attention.layer_norm_epsilon",
+        "gpt2.vocab_size"};
+    for (uint64_t i = 0; i < l->gguf.n_values; i++) {
+        gguf_string name = l->gguf.values[i].name;
+        bool ours = name.n > 5 && memcmp(name.text, "gpt2.", 5) == 0, found = false;
+        for (size_t k = 0; k < sizeof known / sizeof *known; k++) found |= gguf_string_is(name, known[k]);
+        if (ours && !found)
+            return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "key %.*s is not implemented", gguf_shown(name), name.text);
+    }
+    return FASTGPT_OK;
+}
+
+static fastgpt_status read_size(loader *l, const char *key, uint32_t max, int32_t *out) {
+    const gguf_value *value;
+    fastgpt_status status = gguf_get(&l->gguf, key, GGUF_U32, &value, l->error);
+    if (status) return status;
+    if (!value) return fail(l->error, FASTGPT_ERR_FORMAT, "key %s is missing", key);
+    uint32_t n = gguf_u32(value->data);
+    if (n < 1 || n > max) return fail(l->error, FASTGPT_ERR_FORMAT, "key %s is %u, not in [1, %u]", key, n, max);
+    *out = (int32_t)n;
+    return FASTGPT_OK;
+}
+
+static fastgpt_status read_epsilon(loader *l) {
+    const char *key = "gpt2.attention.layer_norm_epsilon";
+    const gguf_value *value;
+    fastgpt_status status = gguf_get(&l->gguf, key, GGUF_F32, &value, l->error);
+    if (status) return status;
+    if (!value) return fail(l->error, FASTGPT_ERR_FORMAT, "key %s is missing", key);
+    uint32_t bits = gguf_u32(value->data);
+    memcpy(&l->model->layer_norm_epsilon, &bits, sizeof bits);
+    if (!(l->model->layer_norm_epsilon >= 0 && l->model->layer_norm_epsilon <= 1))
+        return fail(l->error, FASTGPT_ERR_FORMAT, "key %s is %g, not in [0, 1]", key,
+                    (double)l->model->layer_norm_epsilon);
+    return FASTGPT_OK;
+}
+
+/* n_vocab has no key that every writer sets: it is the number of rows of the token embedding. */
+static fastgpt_status read_n_vocab(loader *l) {
+    const gguf_tensor *wte = gguf_find_tensor(&l->gguf, "token_embd.weight");
+    if (!wte) return fail(l->error, FASTGPT_ERR_FORMAT, "tensor token_embd.weight is missing");
+    if (wte->rank != 2 || wte->shape[1] > MAX_VOCAB)
+        return fail(l->error, FASTGPT_ERR_FORMAT, "tensor token_embd.weight is not [n_vocab <= %d][n_embd]", MAX_VOCAB);
+    l->model->n_vocab = (int32_t)wte->shape[1];
+    return FASTGPT_OK;
+}
+
+static fastgpt_status read_hyper_parameters(loader *l) {
+    fastgpt_model *m = l->model;
+    fastgpt_status status = check_architecture(l);
+    if (!status) status = refuse_unknown_keys(l);
+    if (!status) status = read_size(l, "gpt2.block_count", MAX_LAYER, &m->n_layer);
+    if (!status) status = read_size(l, "gpt2.context_length", MAX_CTX, &m->n_ctx);
+    if (!status) status = read_size(l, "gpt2.embedding_length", MAX_EMBD, &m->n_embd);
+    if (!status) status = read_size(l, "gpt2.feed_forward_length", MAX_FF, &m->n_ff);
+    if (!status) status = read_size(l, "gpt2.attention.head_count", MAX_EMBD, &m->n_head);
+    if (!status) status = read_epsilon(l);
+    if (!status) status = read_n_vocab(l);
+    if (!status && m->n_embd % m->n_head != 0)
+        return fail(l->error, FASTGPT_ERR_FORMAT, "n_embd %d is not a multiple of n_head %d", m->n_embd, m->n_head);
+    return status;
+}
+
+static fastgpt_status read_name(loader *l) {
+    const gguf_value *value;
+    fastgpt_status status = gguf_get(&l->gguf, "general.name", GGUF_STRING, &value, l->error);
+    if (status) return status;
+    const uint8_t *at = value ? value->data : NULL;
+    gguf_string name = value ? gguf_next_string(&at) : (gguf_string){"", 0};
+    l->model->name = calloc(name.n + 1, 1);
+    if (!l->model->name) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the model's name");
+    memcpy(l->model->name, name.text, name.n);
+    return FASTGPT_OK;
+}
+
+/* ---- Tensors ---- */
+
+static void widen(float *out, const gguf_tensor *tensor) {
+    for (uint64_t i = 0; i < tensor->n_elements; i++) {
+        uint16_t half = (uint16_t)(tensor->data[2 * i] | tensor->data[2 * i + 1] << 8);
+        out[i] = tensor->type == GGUF_TENSOR_F16 ? f32_of_f16(half) : f32_of_bf16(half);
+    }
+}
+
+/* Room for all half-precision tensors; their bytes in the file bound it. */
+static fastgpt_status allocate_widened(loader *l) {
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
+        if (l->gguf.tensors[i].type != GGUF_TENSOR_F32) n += l->gguf.tensors[i].n_elements;
+    if (n == 0) return FASTGPT_OK;
+    l->model->widened = os_alloc(n * sizeof(float));
+    if (!l->model->widened)
+        return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for %llu weights as F32", (unsigned long long)n);
+    l->model->n_widened = n;
+    l->next_widened = l->model->widened;
+    return FASTGPT_OK;
+}
+
+static const float *numbers_of(loader *l, const gguf_tensor *tensor) {
+    l->n_found++;
+    l->bytes_of_type[tensor->type] += tensor->n_bytes;
+    l->model->n_params += (int64_t)tensor->n_elements;
+    if (tensor->type == GGUF_TENSOR_F32) return (const float *)(const void *)tensor->data;
+    float *out = l->next_widened;
+    l->next_widened += tensor->n_elements;
+    widen(out, tensor);
+    return out;
+}
+
+/* The tensor of that name, which must be [n_rows][n_columns]; n_rows 0 = a vector of n_columns. */
+static fastgpt_status read_tensor(loader *l, const char *name, int32_t n_rows, int32_t n_columns, const float **out) {
+    const gguf_tensor *t = gguf_find_tensor(&l->gguf, name);
+    if (!t) return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %s is missing", name);
+    bool matches = t->rank == (n_rows ? 2u : 1u) && t->shape[0] == (uint64_t)n_columns &&
+                   (n_rows == 0 || t->shape[1] == (uint64_t)n_rows);
+    if (!matches)
+        return fail(l->error, FASTGPT_ERR_FORMAT,
+                    "tensor %s has rank %u and shape [%llu][%llu]; expected [%d][%d], where 0 rows mean a vector", name,
+                    t->rank, (unsigned long long)t->shape[1], (unsigned long long)t->shape[0], n_rows, n_columns);
+    *out = numbers_of(l, t);
+    return FASTGPT_OK;
+}
+
+static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    fastgpt_status status = read_tensor(l, name, 0, l->model->n_embd, &out->w);
+    if (status) return status;
+    snprintf(name, sizeof name, "%s.bias", prefix);
+    return read_tensor(l, name, 0, l->model->n_embd, &out->b);
+}
+
+static fastgpt_status read_weight(loader *l, weight *out, const char *prefix, int32_t n_out, int32_t n_in) {
+    char name[64];
+    out->n_out = n_out;
+    out->n_in = n_in;
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    fastgpt_status status = read_tensor(l, name, n_out, n_in, &out->w);
+    if (status) return status;
+    snprintf(name, sizeof name, "%s.bias", prefix);
+    return read_tensor(l, name, 0, n_out, &out->b);
+}
+
+static fastgpt_status read_layer(loader *l, int32_t i) {
+    layer *out = &l->model->layers[i];
+    int32_t n_embd = l->model->n_embd, n_ff = l->model->n_ff;
+    char prefix[6][32];
+    static const char *const parts[6] = {"attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down"};
+    for (int p = 0; p < 6; p++) snprintf(prefix[p], sizeof prefix[p], "blk.%d.%s", i, parts[p]);
+    fastgpt_status status = read_norm(l, &out->ln_1, prefix[0]);
+    if (!status) status = read_weight(l, &out->qkv, prefix[1], 3 * n_embd, n_embd);
+    if (!status) status = read_weight(l, &out->attn_proj, prefix[2], n_embd, n_embd);
+    if (!status) status = read_norm(l, &out->ln_2, prefix[3]);
+    if (!status) status = read_weight(l, &out->fc, prefix[4], n_ff, n_embd);
+    if (!status) status = read_weight(l, &out->proj, prefix[5], n_embd, n_ff);
+    return status;
+}
+
+static fastgpt_status read_lm_head(loader *l) {
+    fastgpt_model *m = l->model;
+    m->lm_head = (weight){.w = m->wte, .b = NULL, .n_out = m->n_vocab, .n_in = m->n_embd};
+    if (!gguf_find_tensor(&l->gguf, "output.weight")) return FASTGPT_OK;
+    return read_tensor(l, "output.weight", m->n_vocab, m->n_embd, &m->lm_head.w);
+}
+
+static fastgpt_status read_tensors(loader *l) {
+    fastgpt_model *m = l->model;
+    if ((uint64_t)m->n_layer > l->gguf.n_tensors)
+        return fail(l->error, FASTGPT_ERR_FORMAT, "%d layers, but only %llu tensors", m->n_layer,
+                    (unsigned long long)l->gguf.n_tensors);
+    m->layers = calloc((size_t)m->n_layer, sizeof *m->layers);
+    if (!m->layers) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
+    fastgpt_status status = allocate_widened(l);
+    if (!status) status = read_tensor(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
+    if (!status) status = read_tensor(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
+    for (int32_t i = 0; i < m->n_layer && !status; i++) status = read_layer(l, i);
+    if (!status) status = read_norm(l, &m->ln_f, "output_norm");
+    if (!status) status = read_lm_head(l);
+    if (!status && l->n_found != l->gguf.n_tensors)
+        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "the file has %llu tensors, a gpt2 of this shape has %llu",
+                    (unsigned long long)l->gguf.n_tensors, (unsigned long long)l->n_found);
+    return status;
+}
+
+static const char *main_type(const loader *l) {
+    uint32_t best = GGUF_TENSOR_F32;
+    for (uint32_t type = 0; type <= GGUF_TENSOR_BF16; type++)
+        if (l->bytes_of_type[type] > l->bytes_of_type[best]) best = type;
+    return gguf_tensor_type_name(best);
+}
+
+/* ---- Load and free ---- */
+
+/* Puts the file's name in front of an error that speaks of its contents. */
+static void name_file(fastgpt_error *error, const char *path) {
+    if (!error) return;
+    fastgpt_error detail = *error;
+    fail(error, FASTGPT_OK, "%.255s: %.250s", path, detail.text);
+}
+
+static fastgpt_status load_contents(loader *l) {
+    fastgpt_model *m = l->model;
+    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, l->error);
+    if (!status) status = read_hyper_parameters(l);
+    if (!status) status = read_tensors(l);
+    if (!status) status = read_name(l);
+    if (!status) status = vocab_read(&m->vocab, &l->gguf, m->n_vocab, l->error);
+    m->type = main_type(l);
+    gguf_free(&l->gguf);
+    return status;
+}
+
+static fastgpt_status load(fastgpt_model *m, const char *path, bool map, fastgpt_error *error) {
+    static atomic_uint_fast64_t last_id;
+    loader l = {.model = m, .error = error};
+    m->id = atomic_fetch_add(&last_id, 1) + 1;
+    fastgpt_status status = os_file_open(&m->file, path, map, error);
+    if (status) return status;
+    status = load_contents(&l);
+    if (status) name_file(error, path);
+    return status;
+}
+
+fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
+                                  fastgpt_error *error) {
+    if (error) error->text[0] = 0;
+    if (!out) return fail(error, FASTGPT_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    if (!path) return fail(error, FASTGPT_ERR_ARGUMENT, "path is NULL");
+    if (options && options->struct_size != sizeof *options)
+        return fail(error, FASTGPT_ERR_ARGUMENT, "options->struct_size is %zu, not %zu", options->struct_size,
+                    sizeof *options);
+    if (!kernels_chosen())
+        return fail(error, FASTGPT_ERR_UNSUPPORTED, "FASTGPT_ISA names no instruction set of this machine and build");
+    fastgpt_model *m = calloc(1, sizeof *m);
+    if (!m) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the model");
+    fastgpt_status status = load(m, path, !(options && options->no_mmap), error);
+    if (status) fastgpt_model_free(m);
+    else *out = m;
+    return status;
+}
+
+void fastgpt_model_free(fastgpt_model *m) {
+    if (!m) return;
+    os_file_close(&m->file);
+    os_free(m->widened);
+    vocab_free(&m->vocab);
+    free(m->layers);
+    free(m->name);
+    free(m);
+}
+
+/* ---- What a model tells of itself ---- */
+
+int32_t fastgpt_model_n_vocab(const fastgpt_model *m) { return m->n_vocab; }
+int32_t fastgpt_model_n_ctx(const fastgpt_model *m) { return m->n_ctx; }
+int32_t fastgpt_model_n_embd(const fastgpt_model *m) { return m->n_embd; }
+int32_t fastgpt_model_n_head(const fastgpt_model *m) { return m->n_head; }
+int32_t fastgpt_model_n_layer(const fastgpt_model *m) { return m->n_layer; }
+int32_t fastgpt_model_n_ff(const fastgpt_model *m) { return m->n_ff; }
+int64_t fastgpt_model_n_params(const fastgpt_model *m) { return m->n_params; }
+const char *fastgpt_model_type(const fastgpt_model *m) { return m->type; }
+const char *fastgpt_model_name(const fastgpt_model *m) { return m->name; }
+int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.eos_token; }
+const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->vocab.types; }
+
+size_t fastgpt_model_sizeof(const fastgpt_model *m) {
+    size_t copied = m->file.mapped ? 0 : m->file.n_bytes;
+    return sizeof *m + copied + m->n_widened * sizeof(float) + (size_t)m->n_layer * sizeof *m->layers +
+           vocab_sizeof(&m->vocab) + strlen(m->name) + 1;
+}
+
+const char *fastgpt_model_token_bytes(const fastgpt_model *m, int32_t token, size_t *n_bytes) {
+    const string_list *bytes = &m->vocab.bytes;
+    *n_bytes = 0;
+    if (token < 0 || token >= bytes->n) return NULL;
+    *n_bytes = bytes->offsets[token + 1] - bytes->offsets[token];
+    return bytes->text + bytes->offsets[token];
+}
+
+static fastgpt_strings strings_of(const string_list *list) {
+    static const uint64_t none[1];
+    return list->n ? (fastgpt_strings){list->n, list->text, list->offsets} : (fastgpt_strings){0, "", none};
+}
+
+fastgpt_strings fastgpt_model_tokens(const fastgpt_model *m) { return strings_of(&m->vocab.tokens); }
+fastgpt_strings fastgpt_model_merges(const fastgpt_model *m) { return strings_of(&m->vocab.merges); }

@@ -1,0 +1,48 @@
+/* os.h - all that the library asks of the operating system and the CPU's identity. */
+#ifndef FASTGPT_OS_H
+#define FASTGPT_OS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fastgpt.h"
+
+/* ---- Files and memory ---- */
+
+typedef struct os_file {
+    const uint8_t *data;
+    size_t n_bytes;
+    bool mapped; /* else a copy of os_alloc */
+} os_file;
+
+/* The whole of a regular file, mapped read-only or copied.  OK, IO or MEMORY. */
+fastgpt_status os_file_open(os_file *file, const char *path, bool map, fastgpt_error *error);
+void os_file_close(os_file *file);
+
+/* 64-byte aligned, at least one byte; NULL when there is none.  Large blocks cost pages only once touched. */
+void *os_alloc(size_t n_bytes);
+void os_free(void *block);
+
+/* ---- Threads ---- */
+
+int os_usable_cores(void); /* affinity mask and cgroup quota, at least 1 */
+int64_t os_process_id(void);
+void os_yield(void);
+
+/* Tells the CPU that this is a spinning loop. */
+static inline void os_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* ---- CPU ---- */
+
+bool os_cpu_has_avx2(void);   /* with FMA */
+bool os_cpu_has_avx512(void); /* F, BW, DQ and VL */
+
+#endif

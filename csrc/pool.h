@@ -1,0 +1,21 @@
+/* pool.h - one pool of threads, one way to use it: run a function over units of work. */
+#ifndef FASTGPT_POOL_H
+#define FASTGPT_POOL_H
+
+#include "fastgpt.h"
+
+/* Does unit `unit` of the job that arg describes; `thread` in [0, n_threads) owns scratch memory. */
+typedef void (*pool_job)(void *arg, int unit, int thread);
+
+/* Takes the pool for one step and starts its threads where they do not run yet.  OK or THREADS.
+ * NULL is the pool of the calling thread alone. */
+fastgpt_status pool_enter(fastgpt_pool *pool);
+void pool_leave(fastgpt_pool *pool);
+
+/* Runs units 0 .. n_units - 1, each once, in any order and by any thread; returns when all are done.
+ * Between pool_enter and pool_leave only.  What a unit computes must not depend on `thread`. */
+void pool_run(fastgpt_pool *pool, pool_job job, void *arg, int n_units);
+
+int pool_n_threads(const fastgpt_pool *pool); /* 1 for NULL */
+
+#endif

@@ -1,0 +1,14 @@
+/* status.h - how a failure gets its words. */
+#ifndef FASTGPT_STATUS_H
+#define FASTGPT_STATUS_H
+
+#include "fastgpt.h"
+
+/* Writes the formatted text to error, if there is one, and returns status, so that a failing function can
+ * say `return fail(error, FASTGPT_ERR_FORMAT, "tensor %s ...", name);`. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+fastgpt_status fail(fastgpt_error *error, fastgpt_status status, const char *format, ...);
+
+#endif
