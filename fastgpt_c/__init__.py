@@ -1,0 +1,73 @@
+"""GPT-2-family language models on a CPU.
+
+    import fastgpt_c
+    with fastgpt_c.load() as model:                    # the bundled demo model; or a file, folder, hub id
+        print(model.generate("Once upon a time", max_new_tokens=50).text)
+
+Everything public is importable from here and is imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastgpt_c.errors import (
+        Cancelled,
+        ContextFullError,
+        FastGPTError,
+        MissingExtraError,
+        ModelFileError,
+        UsageError,
+    )
+    from fastgpt_c.generation import Completion, Options, TextGeneration
+    from fastgpt_c.model import Model, load
+    from fastgpt_c.sampling import Sampler
+    from fastgpt_c.session import Session, step
+    from fastgpt_c.tokenizer import Tokenizer
+
+    __version__: str
+
+__all__ = [
+    "Cancelled",
+    "Completion",
+    "ContextFullError",
+    "FastGPTError",
+    "MissingExtraError",
+    "Model",
+    "ModelFileError",
+    "Options",
+    "Sampler",
+    "Session",
+    "TextGeneration",
+    "Tokenizer",
+    "UsageError",
+    "__version__",
+    "load",
+    "step",
+]
+
+_HOMES = {
+    "errors": ("Cancelled", "ContextFullError", "FastGPTError", "MissingExtraError", "ModelFileError", "UsageError"),
+    "generation": ("Completion", "Options", "TextGeneration"),
+    "model": ("Model", "load"),
+    "sampling": ("Sampler",),
+    "session": ("Session", "step"),
+    "tokenizer": ("Tokenizer",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fastgpt-c")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"fastgpt_c.{home}"), name)
+    raise AttributeError(f"module 'fastgpt_c' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,61 @@
+"""JSON files from strangers: read them, and refuse by name the values that are not implemented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastgpt_c.errors import ModelFileError
+
+JSON = dict[str, Any]
+
+# Key ("model.type" looks into objects) -> the values that are implemented; None stands for an absent key.
+Implemented = Mapping[str, Sequence[object]]
+
+
+def read_json(path: Path) -> JSON:
+    """The JSON object in the file path.  Raises ModelFileError, which names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: is not a JSON object")
+    return value
+
+
+def read_json_if_present(path: Path) -> JSON:
+    """As read_json, but an absent file is an empty object."""
+    return read_json(path) if path.exists() else {}
+
+
+def check_values(path: Path, config: JSON, implemented: Implemented) -> None:
+    """Raises ModelFileError for the first key whose value is not among the implemented ones."""
+    for key, accepted in implemented.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value not in accepted:
+            raise not_implemented(path, key, value, accepted)
+
+
+def not_implemented(path: Path, key: str, value: object, accepted: Iterable[object]) -> ModelFileError:
+    choices = " or ".join(show(choice) for choice in accepted if choice is not None) or "none"
+    return ModelFileError(f"{path}: {key} = {show(value)} is not implemented, only {choices}")
+
+
+def show(value: object) -> str:
+    """value as JSON, cut to a length that fits into a message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,270 @@
+"""Prompt -> text: reads the prompt, then samples token after token until something ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastgpt_c.errors import ContextFullError, UsageError
+from fastgpt_c.sampling import Sampler
+from fastgpt_c.session import Floats, Session, token_array
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+Prompt = str | Sequence[int]
+
+OVERFLOW_MODES = ("error", "truncate", "slide")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to generate.
+
+    max_new_tokens  stop after so many tokens ("length")
+    temperature, top_k, top_p, min_p, repetition_penalty, logit_bias, seed
+                    see sampling.Sampler
+    stop            strings that end the text ("stop"); they are not part of it
+    on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
+                    "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
+                    forgets its older half and reads the rest again (GPT-2's positions are absolute)
+    kv_cache        False computes everything anew for each token, to teach and to measure
+    n_threads       None = the model's
+    """
+
+    max_new_tokens: int = 100
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] | None = None
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    on_overflow: str = "error"
+    kv_cache: bool = True
+    n_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        if self.max_new_tokens < 0:
+            raise UsageError(f"max_new_tokens is {self.max_new_tokens}; it must not be negative")
+        if self.on_overflow not in OVERFLOW_MODES:
+            raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(OVERFLOW_MODES)}")
+        if not all(self.stop):
+            raise UsageError("a stop string is empty")
+
+    def sampler(self, n_vocab: int) -> Sampler:
+        """A sampler with these parameters."""
+        return Sampler(
+            n_vocab,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=self.logit_bias,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was generated.
+
+    text            the continuation, without the prompt and without what ended it
+    tokens          token ids, without the end-of-text token
+    finish_reason   "length", "stop" (a stop string) or "eos" (the end-of-text token)
+    n_prompt        tokens of the prompt that were read
+    seed            what reproduces it
+    prefill_seconds until the logits after the prompt; decode_seconds from there to the end
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    n_prompt: int
+    seed: int
+    prefill_seconds: float
+    decode_seconds: float
+
+
+class Reader:
+    """Keeps a session in step with a row of tokens: what the session holds already is not read again."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._held: list[int] = []
+
+    def logits_after(self, tokens: Sequence[int]) -> Floats:
+        """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
+        tokens = list(tokens)
+        n_kept = min(_n_common(self._held, tokens), len(tokens) - 1)
+        if n_kept < len(self._held):
+            self.session.truncate(n_kept)
+            del self._held[n_kept:]
+        new = tokens[n_kept:]
+        logits = self.session.decode(new[0]) if len(new) == 1 else self.session.prefill(new)
+        self._held = tokens
+        return logits
+
+    def forget(self) -> None:
+        """Empties the session."""
+        self.session.truncate(0)
+        self._held = []
+
+
+def _n_common(a: list[int], b: list[int]) -> int:
+    """Length of the common beginning; quick where one is the beginning of the other."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    return next(i for i in range(n) if a[i] != b[i])
+
+
+class StopFinder:
+    """Text in, text out up to the first stop string; holds back what may be the beginning of one."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = stop
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """What can be shown for sure."""
+        text = self._held + text
+        ends = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if ends:
+            self.found = True
+            self._held = ""
+            return text[: min(ends)]
+        n_held = max((_n_possible(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - n_held :]
+        return text[: len(text) - n_held]
+
+    def finish(self) -> str:
+        """What was held back, now that no more text comes."""
+        rest, self._held = self._held, ""
+        return rest
+
+
+def _n_possible(text: str, stop: str) -> int:
+    """Length of the longest end of text that stop begins with."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+@dataclass
+class TextGeneration:
+    """An iterator over pieces of text; afterwards .completion says how it went.
+
+    reader  a session to go on with instead of a new one
+    """
+
+    model: Model
+    prompt: Prompt
+    options: Options = field(default_factory=Options)
+    reader: Reader | None = None
+
+    def __post_init__(self) -> None:
+        self.sampler = self.options.sampler(self.model.n_vocab)
+        self.prompt_tokens = self._fit(self._prompt_tokens())
+        self.sampler.accept(self.prompt_tokens)
+        self.completion: Completion | None = None
+        self._tokens: list[int] = []
+        self._text: list[str] = []
+        self._reason = "length"
+        self._pieces = self._generate()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def finish(self) -> Completion:
+        """Generates what is left and returns all of it."""
+        for _ in self._pieces:
+            pass
+        if self.completion is None:
+            raise UsageError("the generation was interrupted")
+        return self.completion
+
+    # ---- The prompt ----
+
+    def _prompt_tokens(self) -> list[int]:
+        tokens = self.model.encode(self.prompt) if isinstance(self.prompt, str) else token_array(self.prompt).tolist()
+        if tokens:
+            return tokens
+        if self.model.eos_token is None:
+            raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
+        return [self.model.eos_token]  # a text begins where the one before it ended
+
+    def _fit(self, tokens: list[int]) -> list[int]:
+        n_ctx, n_new = self.model.n_ctx, self.options.max_new_tokens
+        if len(tokens) + n_new <= n_ctx:
+            return tokens
+        if self.options.on_overflow == "slide":
+            return tokens if len(tokens) <= n_ctx else _newer_half(tokens, n_ctx)
+        if self.options.on_overflow == "truncate" and n_new < n_ctx:
+            return tokens[len(tokens) + n_new - n_ctx :]
+        raise ContextFullError(
+            f"{len(tokens)} prompt tokens and {n_new} new ones exceed the model's n_ctx of {n_ctx}; "
+            f'shorten either, or choose on_overflow "truncate" or "slide"'
+        )
+
+    # ---- The loop ----
+
+    def _generate(self) -> Iterator[str]:
+        if self.reader is None:
+            with self.model.session(n_threads=self.options.n_threads) as session:
+                yield from self._pieces_from(Reader(session))
+        else:
+            yield from self._pieces_from(self.reader)
+
+    def _pieces_from(self, reader: Reader) -> Iterator[str]:
+        stopper = StopFinder(self.options.stop)
+        decoder = self.model.tokenizer.stream() if self._has_text else None
+        seconds = [0.0, 0.0]  # prefill, decode
+        for token in self._sampled(reader, seconds):
+            piece = stopper.push(decoder.push(token)) if decoder else ""
+            self._text.append(piece)
+            if piece:
+                yield piece
+            if stopper.found:
+                self._reason = "stop"
+                break
+        rest = "" if stopper.found or not decoder else stopper.push(decoder.finish()) + stopper.finish()
+        self._text.append(rest)
+        self.completion = Completion(
+            "".join(self._text), self._tokens, self._reason, len(self.prompt_tokens), self.sampler.seed, *seconds
+        )
+        if rest:
+            yield rest
+
+    @property
+    def _has_text(self) -> bool:
+        """A model without a tokenizer takes and gives token ids."""
+        return isinstance(self.prompt, str) or self.model.has_tokenizer
+
+    def _sampled(self, reader: Reader, seconds: list[float]) -> Iterator[int]:
+        tokens = list(self.prompt_tokens)
+        for i in range(self.options.max_new_tokens):
+            begin = time.perf_counter()
+            if len(tokens) > self.model.n_ctx:
+                tokens = _newer_half(tokens, self.model.n_ctx)
+            if not self.options.kv_cache:
+                reader.forget()
+            token = self.sampler.sample(reader.logits_after(tokens))
+            self.sampler.accept([token])
+            tokens.append(token)
+            seconds[i > 0] += time.perf_counter() - begin
+            if token == self.model.eos_token:
+                self._reason = "eos"
+                return
+            self._tokens.append(token)
+            yield token
+
+
+def _newer_half(tokens: list[int], n_ctx: int) -> list[int]:
+    """The newest tokens, as many as fill half of the context."""
+    return tokens[-max(n_ctx // 2, 1) :]

@@ -1,0 +1,164 @@
+"""A loaded model: weights, vocabulary, and what makes sessions and text of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastgpt_c._lib import check, create, ffi, lib
+from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.generation import Completion, Options, Prompt, TextGeneration
+from fastgpt_c.session import Session, checked_int
+from fastgpt_c.tokenizer import Tokenizer
+
+
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    use_mmap: bool = True,
+    n_threads: int | None = None,
+    progress: bool = False,
+) -> Model:
+    """Loads a model.
+
+    name_or_path  None: the bundled demo model; a GGUF file; a folder with a Hugging Face checkpoint; a short name
+                  (124M, 355M, 774M, 1558M) or an id of the Hugging Face hub ("gpt2")
+    use_mmap      True maps the file, which nobody may then shorten; False copies it
+    n_threads     threads of its sessions; None or 0 = the usable cores
+    progress      show the progress of downloads and conversions on stderr
+
+    Raises ModelFileError, MissingExtraError (with the pip command), MemoryError.
+    """
+    path = None if name_or_path is None else Path(name_or_path)
+    if path is None or path.suffix != ".gguf" or not path.is_file():
+        from fastgpt_c import hub  # here, since a plain file needs none of it
+
+        path = hub.resolve(name_or_path, progress=progress)
+    return Model(path, use_mmap=use_mmap, n_threads=n_threads)
+
+
+class Model:
+    """A model file.  May be shared by threads; each of them wants a session of its own.
+
+    path, name, type ("F32", "F16", "BF16"), n_vocab, n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
+    eos_token (None when the file names none)
+    """
+
+    def __init__(self, path: Path, *, use_mmap: bool = True, n_threads: int | None = None) -> None:
+        self.path = path
+        self.n_threads = n_threads
+        self._handle = _load_handle(path, use_mmap)
+        self._pools: dict[int, Any] = {}
+        self._pools_lock = threading.Lock()
+        self.n_vocab: int = lib.fastgpt_model_n_vocab(self._handle)
+        self.n_ctx: int = lib.fastgpt_model_n_ctx(self._handle)
+        self.n_embd: int = lib.fastgpt_model_n_embd(self._handle)
+        self.n_head: int = lib.fastgpt_model_n_head(self._handle)
+        self.n_layer: int = lib.fastgpt_model_n_layer(self._handle)
+        self.n_ff: int = lib.fastgpt_model_n_ff(self._handle)
+        self.n_params: int = lib.fastgpt_model_n_params(self._handle)
+        self.name: str = ffi.string(lib.fastgpt_model_name(self._handle)).decode("utf-8", "replace")
+        self.type: str = ffi.string(lib.fastgpt_model_type(self._handle)).decode()
+        eos = lib.fastgpt_model_eos_token(self._handle)
+        self.eos_token: int | None = eos if eos >= 0 else None
+
+    # ---- Text ----
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the file has one; else the model takes and gives token ids."""
+        return bool(lib.fastgpt_model_tokens(self.handle).n)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the file.  Raises ModelFileError when it has none."""
+        tokens = _strings(lib.fastgpt_model_tokens(self.handle))
+        if not self.has_tokenizer:
+            raise ModelFileError(f"{self.path}: has no tokenizer; work with token ids")
+        types = lib.fastgpt_model_token_types(self.handle)
+        token_types = None if types == ffi.NULL else ffi.unpack(types, len(tokens))
+        return Tokenizer(tokens, _strings(lib.fastgpt_model_merges(self.handle)), token_types, self.eos_token)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of text; special=False takes "<|endoftext|>" and its like as literal text."""
+        return self.tokenizer.encode(text, special=special)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text that tokens stand for; bytes that are not UTF-8 become U+FFFD."""
+        return self.tokenizer.decode(tokens)
+
+    # ---- Work ----
+
+    def session(self, n_ctx: int | None = None, n_threads: int | None = None) -> Session:
+        """An empty session with room for n_ctx tokens (None = the model's own n_ctx, the most there is)."""
+        return Session(self, n_ctx, n_threads)
+
+    def stream(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> TextGeneration:
+        """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
+
+        Keywords are the fields of Options: max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
+        logit_bias, seed, stop, on_overflow, kv_cache, n_threads.
+        """
+        return TextGeneration(self, prompt, replace(options or Options(), **changes))
+
+    def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
+        """stream, at once: Completion(text, tokens, finish_reason ...)."""
+        return self.stream(prompt, options, **changes).finish()
+
+    # ---- Life ----
+
+    @property
+    def handle(self) -> Any:
+        """The fastgpt_model *; whoever holds it keeps the weights alive."""
+        if self._handle is None:
+            raise UsageError("the model is closed")
+        return self._handle
+
+    def pool(self, n_threads: int | None = None) -> Any:
+        """The fastgpt_pool * of that many threads, shared by the model's sessions."""
+        wanted = self.n_threads if n_threads is None else n_threads
+        count = checked_int("n_threads", wanted or 0) or lib.fastgpt_usable_cores()
+        with self._pools_lock:
+            if count not in self._pools:
+                self._pools[count] = create(lib.fastgpt_pool_create, count, free=lib.fastgpt_pool_free)
+            return self._pools[count]
+
+    def close(self) -> None:
+        """Refuses further work; the memory goes when the last session is closed.  Closing twice is harmless."""
+        self._handle = None
+        self._pools.clear()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load_handle(path: Path, use_mmap: bool) -> Any:
+    options = ffi.new("fastgpt_load_options *", {"struct_size": ffi.sizeof("fastgpt_load_options")})
+    options.no_mmap = not use_mmap
+    out, error = ffi.new("fastgpt_model **"), ffi.new("fastgpt_error *")
+    status = lib.fastgpt_model_load(os.fsencode(path), options, out, error)
+    check(status, ffi.string(error.text).decode("utf-8", "replace"))
+    return ffi.gc(out[0], lib.fastgpt_model_free, size=lib.fastgpt_model_sizeof(out[0]))
+
+
+def _strings(strings: Any) -> list[str]:
+    """A fastgpt_strings as Python strings.  Raises ModelFileError for text that is not UTF-8."""
+    if strings.n == 0:
+        return []
+    offsets = np.frombuffer(ffi.buffer(strings.offsets, 8 * (strings.n + 1)), np.uint64).tolist()
+    text = ffi.buffer(strings.text, offsets[-1])[:]
+    try:
+        return [text[a:b].decode() for a, b in pairwise(offsets)]
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"the vocabulary of the file is not UTF-8: {error}") from error

@@ -1,0 +1,238 @@
+"""A session: one sequence of tokens, its KV cache, and the steps that extend it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgpt_c._lib import check, create, ffi, float_pointer, lib
+from fastgpt_c.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+Tokens = Sequence[int] | npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+# Steps of more tokens may take longer than somebody who pressed Ctrl-C wants to wait.
+N_TOKENS_UNINTERRUPTED = 16
+
+
+class Session:
+    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once.
+
+    n_ctx      positions that it has room for
+    n_past     positions that are filled
+    n_threads  threads that its steps use; the result does not depend on them
+    """
+
+    def __init__(self, model: Model, n_ctx: int | None = None, n_threads: int | None = None) -> None:
+        self.n_vocab, self.n_embd, self.n_layer = model.n_vocab, model.n_embd, model.n_layer
+        # C borrows the weights and the threads: keep them alive.
+        self._model = model.handle
+        self._pool = model.pool(n_threads)
+        self._kv = create(
+            lib.fastgpt_kv_cache_create, self._model, checked_int("n_ctx", n_ctx or 0),
+            free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
+        )  # fmt: skip
+        self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(self._kv)
+        self.n_threads: int = lib.fastgpt_pool_n_threads(self._pool)
+        self._context = self._new_context()
+        self._lock = threading.Lock()
+
+    def _new_context(self) -> Any:
+        return create(
+            lib.fastgpt_context_create, self._model, self._pool, 0,
+            free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
+        )  # fmt: skip
+
+    # ---- Steps ----
+
+    def prefill(self, tokens: Tokens, all_logits: bool = False) -> Floats:
+        """Appends tokens -> float32 [n_vocab], the logits after the last of them; natural-log units, unnormalised.
+
+        all_logits: [n_tokens][n_vocab], a row after each token.  The array is the caller's own.
+        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt;
+        after each of them n_past is as it was.
+        """
+        rows = step([(self, tokens)], all_logits=all_logits)
+        return rows if all_logits else rows[0]
+
+    def decode(self, token: int) -> Floats:
+        """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
+        logits = np.empty(self.n_vocab, np.float32)
+        with self._in_use():
+            check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
+        return logits
+
+    def cancel(self) -> None:
+        """Makes the step that runs now, in another thread, raise Cancelled; if none runs, the next one does."""
+        context = self._context
+        if context is None:
+            raise UsageError("the session is closed")
+        lib.fastgpt_cancel(context)
+
+    # ---- The cache ----
+
+    @property
+    def n_past(self) -> int:
+        """Positions that are filled."""
+        if self._kv is None:
+            raise UsageError("the session is closed")
+        return int(lib.fastgpt_kv_cache_n_past(self._kv))
+
+    def truncate(self, n_past: int) -> None:
+        """Forgets positions from n_past on; 0 empties the session.  Raises UsageError outside [0, n_past]."""
+        with self._in_use():
+            status = lib.fastgpt_kv_cache_truncate(self._kv, checked_int("n_past", n_past))
+            check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
+
+    def keys(self, layer: int) -> Floats:
+        """float32 [n_past][n_embd], a copy; head h has columns [h * n_embd / n_head, (h + 1) * n_embd / n_head)."""
+        return self._rows(lib.fastgpt_kv_cache_keys, layer)
+
+    def values(self, layer: int) -> Floats:
+        """As keys."""
+        return self._rows(lib.fastgpt_kv_cache_values, layer)
+
+    def _rows(self, view: Callable[[Any, int], Any], layer: int) -> Floats:
+        with self._in_use():
+            rows = view(self._kv, checked_int("layer", layer))
+            if rows == ffi.NULL:
+                raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
+            shape = (self.n_past, self.n_embd)
+            data = ffi.buffer(rows, shape[0] * shape[1] * ffi.sizeof("float"))
+            return np.array(np.frombuffer(data, np.float32).reshape(shape))
+
+    # ---- Life ----
+
+    def close(self) -> None:
+        """Gives the memory back; using the session afterwards raises UsageError.  Closing twice is harmless."""
+        with self._lock:
+            self._kv = self._context = self._pool = self._model = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise UsageError("the session is in use by another thread; give each thread a session of its own")
+        try:
+            if self._kv is None:
+                raise UsageError("the session is closed")
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """The library undoes a step that fails; this undoes one that ended just as it was interrupted."""
+        n_past = self.n_past
+        try:
+            yield
+        except BaseException:
+            lib.fastgpt_kv_cache_truncate(self._kv, n_past)
+            raise
+
+    def _run(self, call: Callable[[Any], int], n_tokens: int) -> None:
+        """Makes call(context).  In the main thread a long one can be stopped by Ctrl-C."""
+        if n_tokens <= N_TOKENS_UNINTERRUPTED or threading.current_thread() is not threading.main_thread():
+            check(call(self._context))
+            return
+        context = self._context
+        try:
+            check(_interruptibly(lambda: call(context), stop=lambda: lib.fastgpt_cancel(context)))
+        except BaseException:
+            self._context = self._new_context()  # the old one may still hold an order to cancel
+            raise
+
+
+def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> Floats:
+    """Appends tokens to several sessions of one model in one step, which shares every matrix product.
+
+    -> float32 [n_sessions][n_vocab], a row after the last token of each; with all_logits
+       [sum of n_tokens][n_vocab], in the order of the tokens.
+    The first session's threads do the work.  Raises as Session.prefill does; then no session has changed.
+    """
+    if not batch:
+        raise UsageError("a step needs at least one session")
+    arrays = [token_array(tokens) for _, tokens in batch]
+    n_tokens = sum(map(len, arrays))
+    logits = np.empty((n_tokens if all_logits else len(batch), batch[0][0].n_vocab), np.float32)
+    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
+    options.all_logits = all_logits
+    with ExitStack() as stack:
+        for session in {id(session): session for session, _ in batch}.values():
+            stack.enter_context(session._in_use())
+            stack.enter_context(session._undone_on_error())
+        spans = ffi.new("fastgpt_span[]", len(batch))
+        for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
+            span.kv, span.tokens, span.n_tokens = session._kv, ffi.from_buffer("int32_t[]", tokens), len(tokens)
+        pointer = float_pointer(logits)
+        lead = batch[0][0]
+        lead._run(lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens)
+    return logits
+
+
+def _interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:
+    """Runs work in another thread while the main one waits for it and for Ctrl-C, which calls stop.
+
+    Python's own handler of SIGINT, or whatever else the program has set, gets its turn when work has ended.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        return work()
+    interrupts: list[tuple[int, FrameType | None]] = []
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append((number, frame))
+        stop()
+
+    results: list[int] = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        thread.start()
+        thread.join()
+    except BaseException:  # of another signal's handler
+        stop()
+        thread.join()
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if interrupts:
+        handler(*interrupts[-1])
+    return results[0]
+
+
+def checked_int(name: str, value: int) -> int:
+    """value as a C int32_t; raises UsageError where it is none."""
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise UsageError(f"{name} is {value!r}, not an integer") from None
+    if not -(2**31) <= number < 2**31:
+        raise UsageError(f"{name} {number} is outside its range")
+    return number
+
+
+def token_array(tokens: Tokens) -> npt.NDArray[np.int32]:
+    """Tokens as a contiguous int32 array [n_tokens]; raises UsageError for anything but a row of integers."""
+    array = np.asarray(tokens)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise UsageError(f"tokens must be a row of integers, not {array.dtype} of shape {array.shape}")
+    limits = np.iinfo(np.int32)
+    if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+        raise UsageError("a token is outside [0, n_vocab)")
+    return np.ascontiguousarray(array, np.int32)

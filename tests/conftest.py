@@ -1,0 +1,98 @@
+"""Models that the tests share.  Everything is made once a run, in pytest's temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+import pytest
+
+import fastgpt_c
+from fastgpt_c.convert import convert
+
+CHECKPOINTS = sorted(config.parent for config in (Path(__file__).parent / "vectors").glob("*/config.json"))
+
+
+class Tiny(NamedTuple):
+    """A model made by tools/make_vectors.py, what transformers says about it, and its GGUF file."""
+
+    model: fastgpt_c.Model
+    golden: dict[str, Any]
+    path: Path
+
+
+def write_random_gguf(
+    path: Path, *, n_layer: int, n_head: int, n_embd: int, n_ctx: int, n_vocab: int, seed: int = 0
+) -> Path:
+    """An F32 model with random weights and no tokenizer, of a size that nobody would want to commit."""
+    rng, n_ff = np.random.default_rng(seed), 4 * n_embd
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_block_count(n_layer)
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(n_embd)
+    writer.add_feed_forward_length(n_ff)
+    writer.add_head_count(n_head)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("none")
+
+    def add(name: str, *shape: int, mean: float = 0.0) -> None:
+        std = 0.3 if len(shape) == 1 else 1.5 / shape[1] ** 0.5
+        writer.add_tensor(name, (mean + std * rng.standard_normal(shape, np.float32)).astype(np.float32))
+
+    def add_layer(name: str, n_out: int, n_in: int) -> None:
+        add(f"{name}.weight", n_out, n_in)
+        add(f"{name}.bias", n_out)
+
+    def add_norm(name: str) -> None:
+        add(f"{name}.weight", n_embd, mean=1.0)
+        add(f"{name}.bias", n_embd)
+
+    add("token_embd.weight", n_vocab, n_embd)
+    add("position_embd.weight", n_ctx, n_embd)
+    for layer in range(n_layer):
+        add_norm(f"blk.{layer}.attn_norm")
+        add_layer(f"blk.{layer}.attn_qkv", 3 * n_embd, n_embd)
+        add_layer(f"blk.{layer}.attn_output", n_embd, n_embd)
+        add_norm(f"blk.{layer}.ffn_norm")
+        add_layer(f"blk.{layer}.ffn_up", n_ff, n_embd)
+        add_layer(f"blk.{layer}.ffn_down", n_embd, n_ff)
+    add_norm("output_norm")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="session", params=CHECKPOINTS, ids=lambda folder: folder.name)
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    """Each checkpoint of tests/vectors in turn: a folder as transformers saves it, and golden.npz."""
+    return Path(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """Each of these checkpoints, converted to F32 and loaded."""
+    path = tmp_path_factory.mktemp("tiny") / f"{checkpoint.name}.gguf"
+    convert(checkpoint, path)
+    with np.load(checkpoint / "golden.npz") as golden, fastgpt_c.load(path) as model:
+        yield Tiny(model, dict(golden), path)
+
+
+@pytest.fixture(scope="session")
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c.Model]:
+    """Two and a bit times as many positions as a context computes together (n_batch 512)."""
+    path = tmp_path_factory.mktemp("long") / "long.gguf"
+    with fastgpt_c.load(write_random_gguf(path, n_layer=2, n_head=2, n_embd=18, n_ctx=1100, n_vocab=97)) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c.Model]:
+    """A full context takes this one tenths of a second, so that something can happen meanwhile."""
+    path = tmp_path_factory.mktemp("slow") / "slow.gguf"
+    with fastgpt_c.load(write_random_gguf(path, n_layer=8, n_head=4, n_embd=256, n_ctx=2048, n_vocab=64)) as model:
+        yield model
