@@ -94,5 +94,5 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c.M
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c.Model]:
     """A full context takes this one tenths of a second, so that something can happen meanwhile."""
     path = tmp_path_factory.mktemp("slow") / "slow.gguf"
-    with fastgpt_c.load(write_random_gguf(path, n_layer=8, n_head=4, n_embd=256, n_ctx=2048, n_vocab=64)) as model:
+    with fastgpt_c.load(write_random_gguf(path, n_layer=6, n_head=4, n_embd=256, n_ctx=1400, n_vocab=64)) as model:
         yield model

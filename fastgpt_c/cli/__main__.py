@@ -1,0 +1,68 @@
+"""fastgpt-c: reads the command line, runs the subcommand, and turns exceptions into messages and exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from fastgpt_c.cli import chat, convert, download, generate, info, tokens
+from fastgpt_c.errors import FastGPTError
+
+EPILOG = """\
+examples:
+  fastgpt-c generate "Once upon a time"           continue a story with the bundled demo model
+  fastgpt-c generate -m gpt2 "The answer is"      OpenAI's smallest GPT-2, downloaded and converted once
+  fastgpt-c chat -m ./my-finetuned-gpt2           talk to a checkpoint of your own
+  fastgpt-c COMMAND --help                        what a command can do
+
+exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C
+"""
+
+INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell counts processes that a signal ended
+
+
+class _Version(argparse.Action):
+    """--version looks the version up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import fastgpt_c
+
+        parser.exit(message=f"fastgpt-c {fastgpt_c.__version__}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastgpt-c",
+        description="Runs GPT-2-family language models on an ordinary CPU.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (generate, chat, info, tokens, convert, download):
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has gone.  Python flushes once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except (FastGPTError, MemoryError, OSError) as error:
+        print(f"fastgpt-c: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""fastgpt-c chat: a conversation in turns.
+
+GPT-2 knows no roles, so the conversation is one text that it continues:
+
+    SYSTEM
+
+    User: what was said
+    Assistant: what was answered
+    User: ...
+    Assistant:
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fastgpt_c.cli import common
+from fastgpt_c.errors import ContextFullError
+
+if TYPE_CHECKING:
+    from fastgpt_c.generation import Options, Reader
+    from fastgpt_c.model import Model
+
+EPILOG = """\
+examples:
+  fastgpt-c chat -m ./my-finetuned-gpt2 --system "A talk between a child and a wise owl." --assistant Owl
+  printf 'Hello!\\nWho are you?\\n' | fastgpt-c chat
+
+Ctrl-C ends an answer; at your turn it ends the conversation, and so does Ctrl-D.
+"""
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "chat",
+        help="talk in turns",
+        description="A conversation in turns.  An answer ends where the model begins to write your next turn; when the "
+        "context is full, the oldest turns are forgotten.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--system", default="", metavar="TEXT", help="a text that always stands before the turns")
+    parser.add_argument("--user", default="User", metavar="NAME", help="what your turns begin with (User)")
+    parser.add_argument("--assistant", default="Assistant", metavar="NAME", help="what answers begin with (Assistant)")
+    parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens an answer (100)")
+    common.add_model_options(parser)
+    common.add_sampling_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    with common.load_model(args) as model:
+        from fastgpt_c.generation import Options, Reader
+
+        conversation = Conversation(model, args.system, args.user, args.assistant)
+        options = Options(
+            max_new_tokens=args.max_new_tokens,
+            stop=conversation.stop,
+            **common.sampling_of(args),
+        )
+        with model.session() as session:
+            reader = Reader(session)
+            for said in _user_turns(args.user):
+                conversation.ask(said, options.max_new_tokens)
+                _print_answer(conversation, reader, options, args.assistant)
+    return 0
+
+
+class Conversation:
+    """The turns so far, and the prompt that they make."""
+
+    def __init__(self, model: Model, system: str, user: str, assistant: str) -> None:
+        self.model = model
+        self.stop = (f"\n{user}:",)
+        self._beginning = f"{system}\n\n" if system else ""
+        self._user, self._assistant = user, assistant
+        self._turns: list[str] = []
+
+    def ask(self, said: str, n_answer: int) -> None:
+        """Adds what the user said, and forgets the oldest turns until an answer of n_answer tokens fits."""
+        self._turns.append(f"{self._user}: {said}\n{self._assistant}:")
+        while len(self.prompt()) + n_answer > self.model.n_ctx:
+            if len(self._turns) == 1:
+                self._turns.clear()
+                raise ContextFullError(
+                    f"the system text, your turn and {n_answer} tokens of answer exceed the model's n_ctx of "
+                    f"{self.model.n_ctx}; say it shorter, or lower -n"
+                )
+            del self._turns[0]
+
+    def answer(self, text: str) -> None:
+        """Adds what the model answered."""
+        self._turns[-1] += f"{text.rstrip()}\n"
+
+    def prompt(self) -> list[int]:
+        """Token ids of the whole; what people type is never taken for a special token."""
+        return self.model.encode(self._beginning + "".join(self._turns), special=False)
+
+
+def _user_turns(user: str) -> Iterator[str]:
+    """Lines from standard input, until it ends or Ctrl-C."""
+    asks = sys.stdin.isatty()
+    while True:
+        try:
+            line = input(f"{user}: " if asks else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            if asks:
+                print()
+            return
+        if line:
+            yield line
+
+
+def _print_answer(conversation: Conversation, reader: Reader, options: Options, assistant: str) -> None:
+    from fastgpt_c.generation import TextGeneration
+
+    generation = TextGeneration(conversation.model, conversation.prompt(), options, reader)
+    pieces: list[str] = []
+    print(f"{assistant}:", end="", flush=True)
+    try:
+        for piece in generation:
+            pieces.append(piece)
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        pass
+    print(flush=True)
+    conversation.answer("".join(pieces))

@@ -1,0 +1,91 @@
+"""What several subcommands share: the model argument, sampling options, text from argument, file or pipe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastgpt_c.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
+
+MODEL_HELP = (
+    "GGUF file, folder with a Hugging Face checkpoint, short name (124M, 355M, 774M, 1558M) or id of the Hugging "
+    "Face hub such as gpt2; the bundled demo model if not given"
+)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", metavar="MODEL", help=MODEL_HELP)
+    group.add_argument("--threads", type=int, metavar="N", help="threads to compute with (all usable cores)")
+    group.add_argument("--no-mmap", action="store_true", help="copy the model file instead of mapping it")
+
+
+def load_model(args: argparse.Namespace) -> Model:
+    from fastgpt_c.model import load
+
+    return load(args.model, use_mmap=not args.no_mmap, n_threads=args.threads, progress=sys.stderr.isatty())
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling", "Filters apply in this order; what is not given is off.")
+    group.add_argument(
+        "--logit-bias", action="append", type=_bias, default=[], metavar="ID=BIAS",
+        help="add BIAS to the logit of token ID; -inf bans it; repeatable",
+    )  # fmt: skip
+    group.add_argument(
+        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1, tokens seen before are less likely"
+    )
+    group.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 = always the likeliest (0.8)")
+    group.add_argument("--top-k", type=int, default=0, metavar="K", help="only the K likeliest tokens")
+    group.add_argument(
+        "--top-p", type=float, default=0.95, metavar="P", help="only the likeliest tokens that sum to P (0.95)"
+    )
+    group.add_argument(
+        "--min-p", type=float, default=0.0, metavar="P", help="only tokens P times as likely as the likeliest"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same text (fresh; -v shows it)")
+
+
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The sampling options as fields of generation.Options."""
+    names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p", "seed")
+    return {name: getattr(args, name) for name in names} | {"logit_bias": dict(args.logit_bias)}
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ID=BIAS, such as 50256=-inf") from None
+
+
+def add_text_options(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    parser.add_argument("text", nargs="?", metavar=name, help=f"{what}; else from --file or standard input")
+    parser.add_argument(
+        "--file", type=Path, metavar="FILE", help=f"read the {name.lower()} from FILE; - is standard input"
+    )
+
+
+def text_of(args: argparse.Namespace, name: str) -> str:
+    """The text that the user gave.  One line break at the end of a file or pipe is not part of it."""
+    if args.text is not None and args.file is not None:
+        raise UsageError(f"give the {name.lower()} or --file, not both")
+    if args.text is not None:
+        return str(args.text)
+    if args.file is None and sys.stdin.isatty():
+        raise UsageError(f"no {name.lower()}: give it as an argument, with --file, or through a pipe")
+    from_stdin = args.file is None or str(args.file) == "-"
+    data = sys.stdin.buffer.read() if from_stdin else args.file.read_bytes()
+    try:
+        text: str = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the {name.lower()} is not UTF-8: {error}") from error
+    return text.removesuffix("\n").removesuffix("\r")

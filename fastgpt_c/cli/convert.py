@@ -1,0 +1,35 @@
+"""fastgpt-c convert: a Hugging Face checkpoint -> a GGUF file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fastgpt_c.cli import common
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "convert",
+        help="make a GGUF file of a checkpoint",
+        description="Converts a Hugging Face GPT-2 checkpoint (config.json, model.safetensors, and vocab.json with "
+        "merges.txt or tokenizer.json) to a GGUF file, which llama.cpp loads too.  Needs fastgpt-c[convert].",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the checkpoint")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
+    parser.add_argument(
+        "--type",
+        choices=("f32", "f16", "bf16"),
+        default="f32",
+        help="how to store the matrices (f32); vectors stay f32",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from fastgpt_c.convert import convert
+
+    convert(args.folder, args.output, type=args.type, progress=sys.stderr.isatty())
+    print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
+    return 0

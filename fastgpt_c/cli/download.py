@@ -1,0 +1,27 @@
+"""fastgpt-c download: fetch and convert a checkpoint now, so that -m finds it later without a network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fastgpt_c.cli import common
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "download",
+        help="fetch a checkpoint of the Hugging Face hub",
+        description="Downloads a GPT-2 checkpoint of the Hugging Face hub, resuming where an earlier try stopped, "
+        "converts it, and prints the GGUF file's path.  HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE "
+        "apply.  Needs fastgpt-c[hub,convert].",
+    )
+    parser.add_argument("name", metavar="NAME", help="124M, 355M, 774M, 1558M, or an id such as gpt2 or org/name")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from fastgpt_c import hub
+
+    print(hub.resolve(args.name, progress=sys.stderr.isatty()))
+    return 0

@@ -1,0 +1,119 @@
+"""fastgpt-c generate: continue a prompt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from fastgpt_c.cli import common
+
+if TYPE_CHECKING:
+    from fastgpt_c.generation import Completion, TextGeneration
+    from fastgpt_c.model import Model
+
+EPILOG = """\
+examples:
+  fastgpt-c generate "Once upon a time"
+  fastgpt-c generate "Once upon a time" -n 50 --temperature 0 -v
+  fastgpt-c generate --file prompt.txt --stop "The end" --seed 7
+  echo "The wolf said" | fastgpt-c generate --no-prompt --json
+
+Standard output gets the prompt and its continuation, everything else goes to standard error.
+"""
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "generate",
+        help="continue a prompt",
+        description="Continues a prompt until N tokens, a stop string or the model's end-of-text token.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common.add_text_options(parser, "PROMPT", "text to continue")
+    parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to generate (100)")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text appears; repeatable"
+    )
+    parser.add_argument(
+        "--on-overflow", choices=("error", "truncate", "slide"), default="error",
+        help="when prompt and N do not fit into the model's n_ctx: refuse (default), drop the oldest tokens of the "
+        "prompt, or forget the older half whenever the context is full",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-kv-cache", action="store_true", help="compute everything anew for each token, to see what the cache saves"
+    )
+    parser.add_argument("--no-prompt", action="store_true", help="print the continuation alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show sizes, times and the seed on standard error")
+    common.add_model_options(parser)
+    common.add_sampling_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    prompt = common.text_of(args, "PROMPT")
+    begin = time.perf_counter()
+    with common.load_model(args) as model:
+        load_seconds = time.perf_counter() - begin
+        generation = model.stream(
+            prompt,
+            max_new_tokens=args.max_new_tokens,
+            stop=args.stop,
+            on_overflow=args.on_overflow,
+            kv_cache=not args.no_kv_cache,
+            **common.sampling_of(args),
+        )
+        completion = generation.finish() if args.json else _print_stream(generation, "" if args.no_prompt else prompt)
+        if args.json:
+            print(json.dumps(_report(prompt, model, completion, load_seconds), ensure_ascii=False))
+        if args.verbose:
+            print(_summary(model, completion, load_seconds), file=sys.stderr)
+    return 0
+
+
+def _print_stream(generation: TextGeneration, prompt: str) -> Completion:
+    try:
+        print(prompt, end="", flush=True)
+        for piece in generation:
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)  # also after Ctrl-C: the shell's prompt wants a line of its own
+    return generation.finish()
+
+
+def _report(prompt: str, model: Model, completion: Completion, load_seconds: float) -> dict[str, Any]:
+    return {
+        "model": model.name or str(model.path),
+        "prompt": prompt,
+        "text": completion.text,
+        "tokens": completion.tokens,
+        "finish_reason": completion.finish_reason,
+        "n_prompt": completion.n_prompt,
+        "seed": completion.seed,
+        "load_seconds": load_seconds,
+        "prefill_seconds": completion.prefill_seconds,
+        "decode_seconds": completion.decode_seconds,
+    }
+
+
+def _summary(model: Model, completion: Completion, load_seconds: float) -> str:
+    n_new = len(completion.tokens) + (completion.finish_reason == "eos")
+    rows = [
+        ("model", f"{model.name or model.path.name}, {model.n_params:,} parameters, {model.type}"),
+        ("", f"n_layer {model.n_layer}, n_head {model.n_head}, n_embd {model.n_embd}, n_ctx {model.n_ctx}"),
+        ("input", f"{completion.n_prompt} tokens"),
+        ("output", f"{len(completion.tokens)} tokens, ended by {completion.finish_reason}, seed {completion.seed}"),
+        ("load", _time(load_seconds)),
+        ("prefill", _time(completion.prefill_seconds, completion.n_prompt)),
+        ("decode", _time(completion.decode_seconds, max(n_new - 1, 0))),
+    ]
+    return "\n".join(f"{name:8}{text}" for name, text in rows)
+
+
+def _time(seconds: float, n_tokens: int = 0) -> str:
+    rate = f"  {n_tokens / seconds:8.1f} tokens/s" if n_tokens and seconds > 0 else ""
+    return f"{seconds * 1e3:8.1f} ms{rate}"

@@ -1,0 +1,61 @@
+"""fastgpt-c info: what is in a model file, and what it is run with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from fastgpt_c.cli import common
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "info",
+        help="show what is in a model",
+        description="Shows a model's sizes, types and vocabulary, and the BLAS and kernels that run it.",
+    )
+    parser.add_argument("model", nargs="?", metavar="FILE", help=common.MODEL_HELP)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run, threads=None, no_mmap=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    with common.load_model(args) as model:
+        facts = _facts(model)
+    if args.json:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        width = max(map(len, facts))
+        print("\n".join(f"{name:{width}}  {_shown(value)}" for name, value in facts.items()))
+    return 0
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    import fastgpt_c
+    from fastgpt_c._lib import ffi, lib
+
+    sizes = ("n_params", "n_layer", "n_head", "n_embd", "n_ff", "n_ctx", "n_vocab")
+    return {
+        "name": model.name,
+        "file": str(model.path),
+        "file_bytes": model.path.stat().st_size,
+        "type": model.type,
+        **{name: getattr(model, name) for name in sizes},
+        "kv_cache_bytes": 2 * model.n_layer * model.n_ctx * model.n_embd * ffi.sizeof("float"),
+        "tokenizer": "byte-level BPE" if model.has_tokenizer else None,
+        "eos_token": model.eos_token,
+        "version": fastgpt_c.__version__,
+        "blas": ffi.string(lib.fastgpt_blas_name()).decode(),
+        "kernels": ffi.string(lib.fastgpt_kernels_name()).decode(),
+        "usable_cores": lib.fastgpt_usable_cores(),
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
