@@ -21,7 +21,7 @@ typedef struct loader {
     fastgpt_model *model;
     gguf_file gguf;
     float *next_widened; /* free part of model->widened */
-    uint64_t n_found;    /* tensors asked for and present */
+    bool *found;         /* [gguf.n_tensors] asked for by name */
     uint64_t bytes_of_type[GGUF_TENSOR_BF16 + 1];
     fastgpt_error *error;
 } loader;
@@ -144,7 +144,7 @@ static fastgpt_status allocate_widened(loader *l) {
 }
 
 static const float *numbers_of(loader *l, const gguf_tensor *tensor) {
-    l->n_found++;
+    l->found[tensor - l->gguf.tensors] = true;
     l->bytes_of_type[tensor->type] += tensor->n_bytes;
     l->model->n_params += (int64_t)tensor->n_elements;
     if (tensor->type == GGUF_TENSOR_F32) return (const float *)(const void *)tensor->data;
@@ -210,23 +210,32 @@ static fastgpt_status read_lm_head(loader *l) {
     return read_tensor(l, "output.weight", m->n_vocab, m->n_embd, &m->lm_head.w);
 }
 
+/* A tensor that nobody here has heard of may change the result, so it is refused. */
+static fastgpt_status refuse_unknown_tensors(loader *l) {
+    for (uint64_t i = 0; i < l->gguf.n_tensors; i++) {
+        gguf_string name = l->gguf.tensors[i].name;
+        if (!l->found[i])
+            return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "tensor %.*s is not part of a gpt2 of %d layers",
+                        gguf_shown(name), name.text, l->model->n_layer);
+    }
+    return FASTGPT_OK;
+}
+
 static fastgpt_status read_tensors(loader *l) {
     fastgpt_model *m = l->model;
     if ((uint64_t)m->n_layer > l->gguf.n_tensors)
         return fail(l->error, FASTGPT_ERR_FORMAT, "%d layers, but only %llu tensors", m->n_layer,
                     (unsigned long long)l->gguf.n_tensors);
     m->layers = calloc((size_t)m->n_layer, sizeof *m->layers);
-    if (!m->layers) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
+    l->found = calloc(l->gguf.n_tensors, sizeof *l->found);
+    if (!m->layers || !l->found) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
     fastgpt_status status = allocate_widened(l);
     if (!status) status = read_tensor(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
     if (!status) status = read_tensor(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
     for (int32_t i = 0; i < m->n_layer && !status; i++) status = read_layer(l, i);
     if (!status) status = read_norm(l, &m->ln_f, "output_norm");
     if (!status) status = read_lm_head(l);
-    if (!status && l->n_found != l->gguf.n_tensors)
-        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "the file has %llu tensors, a gpt2 of this shape has %llu",
-                    (unsigned long long)l->gguf.n_tensors, (unsigned long long)l->n_found);
-    return status;
+    return status ? status : refuse_unknown_tensors(l);
 }
 
 static const char *main_type(const loader *l) {
@@ -253,6 +262,7 @@ static fastgpt_status load_contents(loader *l) {
     if (!status) status = read_name(l);
     if (!status) status = vocab_read(&m->vocab, &l->gguf, m->n_vocab, l->error);
     m->type = main_type(l);
+    free(l->found);
     gguf_free(&l->gguf);
     return status;
 }

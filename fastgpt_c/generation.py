@@ -103,9 +103,11 @@ class Reader:
         """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
         tokens = list(tokens)
         n_kept = min(_n_common(self._held, tokens), len(tokens) - 1)
-        if n_kept < len(self._held):
+        # An interrupt may come at any point below, even between a decode and the note that it happened.  So _held never
+        # says more than what the session holds, and the session is asked how much that is.
+        del self._held[n_kept:]
+        if n_kept < self.session.n_past:
             self.session.truncate(n_kept)
-            del self._held[n_kept:]
         new = tokens[n_kept:]
         logits = self.session.decode(new[0]) if len(new) == 1 else self.session.prefill(new)
         self._held = tokens
@@ -113,8 +115,8 @@ class Reader:
 
     def forget(self) -> None:
         """Empties the session."""
-        self.session.truncate(0)
         self._held = []
+        self.session.truncate(0)
 
 
 def _n_common(a: list[int], b: list[int]) -> int:
@@ -126,7 +128,10 @@ def _n_common(a: list[int], b: list[int]) -> int:
 
 
 class StopFinder:
-    """Text in, text out up to the first stop string; holds back what may be the beginning of one."""
+    """Text in, text out up to the first stop string; holds back what may be the beginning of one.
+
+    The first is the one that is complete first, and of those the longest: how the text is cut into pieces is all one.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
@@ -136,11 +141,11 @@ class StopFinder:
     def push(self, text: str) -> str:
         """What can be shown for sure."""
         text = self._held + text
-        ends = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if ends:
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
             self.found = True
             self._held = ""
-            return text[: min(ends)]
+            return text[: min(found)[1]]
         n_held = max((_n_possible(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - n_held :]
         return text[: len(text) - n_held]
@@ -169,35 +174,35 @@ class TextGeneration:
     reader: Reader | None = None
 
     def __post_init__(self) -> None:
-        self.sampler = self.options.sampler(self.model.n_vocab)
-        self.prompt_tokens = self._fit(self._prompt_tokens())
-        self.sampler.accept(self.prompt_tokens)
-        self.completion: Completion | None = None
-        self._tokens: list[int] = []
-        self._text: list[str] = []
-        self._reason = "length"
-        self._pieces = self._generate()
+        self._loop = _Loop(self.model, self.options, self.options.sampler(self.model.n_vocab), self._prompt_tokens())
+        self._pieces = self._loop.pieces(self.reader)
 
     def __iter__(self) -> Iterator[str]:
-        return self._pieces
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def completion(self) -> Completion | None:
+        """None before the end."""
+        return self._loop.completion
 
     def finish(self) -> Completion:
         """Generates what is left and returns all of it."""
-        for _ in self._pieces:
+        for _ in self:
             pass
         if self.completion is None:
             raise UsageError("the generation was interrupted")
         return self.completion
 
-    # ---- The prompt ----
-
     def _prompt_tokens(self) -> list[int]:
         tokens = self.model.encode(self.prompt) if isinstance(self.prompt, str) else token_array(self.prompt).tolist()
-        if tokens:
-            return tokens
-        if self.model.eos_token is None:
-            raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
-        return [self.model.eos_token]  # a text begins where the one before it ended
+        if not tokens:
+            if self.model.eos_token is None:
+                raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
+            tokens = [self.model.eos_token]  # a text begins where the one before it ended
+        return self._fit(tokens)
 
     def _fit(self, tokens: list[int]) -> list[int]:
         n_ctx, n_new = self.model.n_ctx, self.options.max_new_tokens
@@ -212,53 +217,65 @@ class TextGeneration:
             f'shorten either, or choose on_overflow "truncate" or "slide"'
         )
 
-    # ---- The loop ----
 
-    def _generate(self) -> Iterator[str]:
-        if self.reader is None:
-            with self.model.session(n_threads=self.options.n_threads) as session:
-                yield from self._pieces_from(Reader(session))
-        else:
-            yield from self._pieces_from(self.reader)
+class _Loop:
+    """Samples until something ends it.
+
+    Apart from TextGeneration, so that nobody who walks away from the pieces leaves a cycle of references behind: the
+    session is freed at once, not when the garbage collector comes by.
+    """
+
+    def __init__(self, model: Model, options: Options, sampler: Sampler, prompt_tokens: list[int]) -> None:
+        self.completion: Completion | None = None
+        self._model, self._options, self._sampler, self._prompt_tokens = model, options, sampler, prompt_tokens
+        self._sampler.accept(prompt_tokens)
+        self._tokens: list[int] = []
+        self._reason = "length"
+        self._seconds = [0.0, 0.0]  # prefill, decode
+
+    def pieces(self, reader: Reader | None) -> Iterator[str]:
+        """The text as it comes; sets .completion at the end."""
+        if reader is not None:
+            yield from self._pieces_from(reader)
+            return
+        with self._model.session(n_threads=self._options.n_threads) as session:
+            yield from self._pieces_from(Reader(session))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
-        stopper = StopFinder(self.options.stop)
-        decoder = self.model.tokenizer.stream() if self._has_text else None
-        seconds = [0.0, 0.0]  # prefill, decode
-        for token in self._sampled(reader, seconds):
-            piece = stopper.push(decoder.push(token)) if decoder else ""
-            self._text.append(piece)
-            if piece:
-                yield piece
+        stopper = StopFinder(self._options.stop)
+        decoder = self._model.tokenizer.stream() if self._model.has_tokenizer else None
+        text: list[str] = []
+        for token in self._sampled(reader):
+            text.append(stopper.push(decoder.push(token)) if decoder else "")
+            if text[-1]:
+                yield text[-1]
             if stopper.found:
-                self._reason = "stop"
                 break
         rest = "" if stopper.found or not decoder else stopper.push(decoder.finish()) + stopper.finish()
-        self._text.append(rest)
         self.completion = Completion(
-            "".join(self._text), self._tokens, self._reason, len(self.prompt_tokens), self.sampler.seed, *seconds
+            "".join(text) + rest,
+            self._tokens,
+            "stop" if stopper.found else self._reason,
+            len(self._prompt_tokens),
+            self._sampler.seed,
+            *self._seconds,
         )
         if rest:
             yield rest
 
-    @property
-    def _has_text(self) -> bool:
-        """A model without a tokenizer takes and gives token ids."""
-        return isinstance(self.prompt, str) or self.model.has_tokenizer
-
-    def _sampled(self, reader: Reader, seconds: list[float]) -> Iterator[int]:
-        tokens = list(self.prompt_tokens)
-        for i in range(self.options.max_new_tokens):
+    def _sampled(self, reader: Reader) -> Iterator[int]:
+        tokens = list(self._prompt_tokens)
+        for i in range(self._options.max_new_tokens):
             begin = time.perf_counter()
-            if len(tokens) > self.model.n_ctx:
-                tokens = _newer_half(tokens, self.model.n_ctx)
-            if not self.options.kv_cache:
+            if len(tokens) > self._model.n_ctx:
+                tokens = _newer_half(tokens, self._model.n_ctx)
+            if not self._options.kv_cache:
                 reader.forget()
-            token = self.sampler.sample(reader.logits_after(tokens))
-            self.sampler.accept([token])
+            token = self._sampler.sample(reader.logits_after(tokens))
+            self._sampler.accept([token])
             tokens.append(token)
-            seconds[i > 0] += time.perf_counter() - begin
-            if token == self.model.eos_token:
+            self._seconds[i > 0] += time.perf_counter() - begin
+            if token == self._model.eos_token:
                 self._reason = "eos"
                 return
             self._tokens.append(token)

@@ -285,13 +285,14 @@ class Recording(Sequence[str]):
     """Strings that remember which of them were read."""
 
     def __init__(self, items: Sequence[str]) -> None:
-        self.items, self.read = items, set[int]()
+        self.items = items
+        self.read: list[int] = []
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
-        self.read.add(index)
+        self.read.append(index)
         return self.items[index]
 
 
@@ -299,9 +300,9 @@ def test_tables_are_lazy() -> None:
     """Construction reads no token and no merge; decoding reads its own tokens, once, and no merge."""
     tokens, merges = map(Recording, gpt2_files())
     lazy = Tokenizer(tokens, merges, eos_token=EOS)
-    assert (lazy.n_vocab, lazy.eos_token, tokens.read, merges.read) == (50257, EOS, set(), set())
+    assert (lazy.n_vocab, lazy.eos_token, tokens.read, merges.read) == (50257, EOS, [], [])
     assert lazy.decode([15496, 995, 995]) == "Hello world world"
-    assert (tokens.read, merges.read) == ({15496, 995}, set())
+    assert (tokens.read, merges.read) == ([15496, 995], [])
 
 
 def test_decoding_does_not_import_regex(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ story, one paragraph a line, followed by a line "{END}":
                              Fairy Books from GITenberg; the stories of FairytaleQA (uci-soe/FairytaleQAData).
   fairy_tales_heldout.txt    Tales of the same sources that are never trained on.
   storybooks_ccby.txt        African Storybook (global-asp/asp-source) and Pratham Books (global-asp/pb-source),
-                             the stories marked CC BY or Public Domain; credits in docs/demo-model-credits.tsv.
+                             the stories marked CC BY or Public Domain; credits in fastgpt_c/models/demo_credits.tsv.
 """
 
 

@@ -7,10 +7,15 @@
 #
 # Defines target fastgpt_private_openblas and links fastgpt_blas to it; otherwise says why not.  ELF only: on
 # other systems use Accelerate or pkg-config.
+option(FASTGPT_PRIVATE_OPENBLAS "Copy OpenBLAS from scipy-openblas64 if that is there; OFF: the system's" ON)
 set(private_openblas_name libfastgpt_openblas.so)
 
 # Sets OPENBLAS_LIBRARY, OPENBLAS_INCLUDE_DIR, OPENBLAS_LICENSE and OPENBLAS_PATCHELF, or WHY_NOT.
 function(find_scipy_openblas)
+  if(NOT FASTGPT_PRIVATE_OPENBLAS)
+    set(WHY_NOT "FASTGPT_PRIVATE_OPENBLAS is OFF" PARENT_SCOPE)
+    return()
+  endif()
   if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux" OR NOT Python_Interpreter_FOUND)
     set(WHY_NOT "no Python interpreter, or not Linux" PARENT_SCOPE)
     return()

@@ -232,13 +232,13 @@ typedef struct fastgpt_sampler fastgpt_sampler;
  * Set struct_size to sizeof(fastgpt_sampler_params). */
 typedef struct fastgpt_sampler_params {
     size_t struct_size;
-    float temperature;        /* logits are divided by it; 0 = greedy: the largest logit, the first of equals */
-    int32_t top_k;            /* keep the k largest logits and whatever equals the last of them */
-    float top_p;              /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] */
-    float min_p;              /* keep tokens at least min_p times as likely as the likeliest, in [0, 1] */
-    float repetition_penalty; /* > 0: logits of tokens in the history are divided (or, if negative,
+    float temperature; /* up to 1e6: logits are divided by it; 0 = greedy: the largest logit, the first of equals */
+    int32_t top_k; /* keep the k largest logits and whatever equals the last of them */
+    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] */
+    float min_p; /* keep tokens at least min_p times as likely as the likeliest, in [0, 1] */
+    float repetition_penalty; /* up to 1e6: logits of tokens in the history are divided (or, if negative,
                                  multiplied) by it (Keskar et al. 2019, arXiv 1909.05858); 1 = off */
-    uint64_t seed;            /* of the PCG32 generator (O'Neill 2014, XSH-RR 64/32), stream 54 */
+    uint64_t seed; /* of the PCG32 generator (O'Neill 2014, XSH-RR 64/32), stream 54 */
 } fastgpt_sampler_params;
 
 /* Returns OK, ARGUMENT (a value that is outside its range or not finite) or MEMORY. */

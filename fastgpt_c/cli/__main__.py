@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from fastgpt_c.cli import chat, convert, download, generate, info, tokens
-from fastgpt_c.errors import FastGPTError
+from fastgpt_c.errors import FastGPTError, UsageError
 
 EPILOG = """\
 examples:
@@ -20,6 +21,7 @@ examples:
 exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C
 """
 
+FAILURE, WRONG_USAGE = 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell counts processes that a signal ended
 
 
@@ -29,7 +31,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import fastgpt_c
 
-        parser.exit(message=f"fastgpt-c {fastgpt_c.__version__}\n")
+        print(f"fastgpt-c {fastgpt_c.__version__}")
+        parser.exit()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,21 +50,42 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(arguments)
+    _prepare_streams()
     try:
-        status: int = args.run(args)
-        sys.stdout.flush()
+        return _run(arguments)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read stdout has gone.  Python flushes once more at exit: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return PIPE_CLOSED
     except (FastGPTError, MemoryError, OSError) as error:
         print(f"fastgpt-c: {error}", file=sys.stderr)
-        return 1
-    return status
+        return WRONG_USAGE if isinstance(error, UsageError) else FAILURE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        args = make_parser().parse_args(arguments)
+        status: int = args.run(args)
+        return status
+    finally:
+        sys.stdout.flush()  # here, where its errors are caught; also after --help
+
+
+def _prepare_streams() -> None:
+    """A stream that the caller closed is an empty one; what an encoding cannot hold becomes "?" or U+FFFD."""
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _drop_stdout() -> None:
+    """Whoever read stdout has gone.  Python flushes once more at exit: let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

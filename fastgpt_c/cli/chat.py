@@ -64,7 +64,13 @@ def run(args: argparse.Namespace) -> int:
         with model.session() as session:
             reader = Reader(session)
             for said in _user_turns(args.user):
-                conversation.ask(said, options.max_new_tokens)
+                try:
+                    conversation.ask(said, options.max_new_tokens)
+                except ContextFullError as error:
+                    if not sys.stdin.isatty():
+                        raise
+                    print(f"fastgpt-c: {error}", file=sys.stderr)  # and the conversation goes on
+                    continue
                 _print_answer(conversation, reader, options, args.assistant)
     return 0
 
@@ -80,24 +86,31 @@ class Conversation:
         self._turns: list[str] = []
 
     def ask(self, said: str, n_answer: int) -> None:
-        """Adds what the user said, and forgets the oldest turns until an answer of n_answer tokens fits."""
-        self._turns.append(f"{self._user}: {said}\n{self._assistant}:")
-        while len(self.prompt()) + n_answer > self.model.n_ctx:
-            if len(self._turns) == 1:
-                self._turns.clear()
+        """Adds what the user said, and forgets the oldest turns until an answer of n_answer tokens fits.
+
+        Raises ContextFullError where it cannot fit; then nothing has changed.
+        """
+        turns = [*self._turns, f"{self._user}: {said}\n{self._assistant}:"]
+        while len(self._encoded(turns)) + n_answer > self.model.n_ctx:
+            if len(turns) == 1:
                 raise ContextFullError(
                     f"the system text, your turn and {n_answer} tokens of answer exceed the model's n_ctx of "
                     f"{self.model.n_ctx}; say it shorter, or lower -n"
                 )
-            del self._turns[0]
+            del turns[0]
+        self._turns = turns
 
     def answer(self, text: str) -> None:
         """Adds what the model answered."""
         self._turns[-1] += f"{text.rstrip()}\n"
 
     def prompt(self) -> list[int]:
-        """Token ids of the whole; what people type is never taken for a special token."""
-        return self.model.encode(self._beginning + "".join(self._turns), special=False)
+        """Token ids of the whole."""
+        return self._encoded(self._turns)
+
+    def _encoded(self, turns: list[str]) -> list[int]:
+        """What people type is never taken for a special token."""
+        return self.model.encode(self._beginning + "".join(turns), special=False)
 
 
 def _user_turns(user: str) -> Iterator[str]:

@@ -78,14 +78,14 @@ def text_of(args: argparse.Namespace, name: str) -> str:
     """The text that the user gave.  One line break at the end of a file or pipe is not part of it."""
     if args.text is not None and args.file is not None:
         raise UsageError(f"give the {name.lower()} or --file, not both")
-    if args.text is not None:
-        return str(args.text)
-    if args.file is None and sys.stdin.isatty():
+    if args.text is None and args.file is None and sys.stdin.isatty():
         raise UsageError(f"no {name.lower()}: give it as an argument, with --file, or through a pipe")
-    from_stdin = args.file is None or str(args.file) == "-"
-    data = sys.stdin.buffer.read() if from_stdin else args.file.read_bytes()
     try:
-        text: str = data.decode("utf-8")
-    except UnicodeDecodeError as error:
+        if args.text is not None:
+            args.text.encode("utf-8")  # Python smuggles other bytes of an argument in as lone surrogates
+            return str(args.text)
+        from_stdin = args.file is None or str(args.file) == "-"
+        data = sys.stdin.buffer.read() if from_stdin else args.file.read_bytes()
+        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeError as error:
         raise UsageError(f"the {name.lower()} is not UTF-8: {error}") from error
-    return text.removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,255 @@
+/* test_model.c - loading: a valid file gives the model that it describes, and a file that is wrong in one thing is
+ * refused with the status that the header promises and words that name the thing. */
+#include "check.h"
+#include "load.h"
+
+#include <math.h>
+#include <sys/stat.h>
+
+static draft tiny(void) { return draft_of(tiny_shape); }
+
+/* Frees the draft. */
+static void refused(draft *d, fastgpt_status expected, const char *culprit) {
+    buffer file = draft_write(d, NULL);
+    for (int copy = 0; copy <= 1; copy++) {
+        fastgpt_model *model = (fastgpt_model *)&file;
+        fastgpt_error error;
+        fastgpt_status status = load_bytes(file.data, file.n, copy, &model, &error);
+        CHECK_FOR(status == expected && strstr(error.text, culprit) && !model,
+                  "\"%s\" expected with status %d; status %d, \"%s\"", culprit, expected, status, error.text);
+        CHECK_FOR(strstr(error.text, "fastgpt-test-"), "\"%s\" does not name the file", error.text);
+        if (status == FASTGPT_OK) fastgpt_model_free(model);
+    }
+    free(file.data);
+    draft_free(d);
+}
+
+/* ---- Files ---- */
+
+static void refused_path(const char *path, fastgpt_status expected, const char *culprit) {
+    for (int copy = 0; copy <= 1; copy++) {
+        fastgpt_load_options options = {.struct_size = sizeof options, .no_mmap = copy};
+        fastgpt_model *model;
+        fastgpt_error error;
+        fastgpt_status status = fastgpt_model_load(path, &options, &model, &error);
+        CHECK_FOR(status == expected && !model, "%s: status %d", path, status);
+        CHECK_FOR(strstr(error.text, path) && strstr(error.text, culprit), "\"%s\"", error.text);
+        CHECK(fastgpt_model_load(path, &options, &model, NULL) == expected);
+    }
+}
+
+static void test_files(void) {
+    temporary_file file = write_temporary("", 0);
+    refused_path(file.path, FASTGPT_ERR_FORMAT, "is empty");
+    unlink(file.path);
+    refused_path(file.path, FASTGPT_ERR_IO, "No such file");
+    CHECK(mkdir(file.path, 0700) == 0);
+    refused_path(file.path, FASTGPT_ERR_IO, "is a directory");
+    rmdir(file.path);
+    CHECK(mkfifo(file.path, 0600) == 0);
+    refused_path(file.path, FASTGPT_ERR_IO, "is not a regular file");
+    unlink(file.path);
+}
+
+/* The file is refused when cut at any byte: also through the whole of loading. */
+static void test_every_truncation(void) {
+    draft d = tiny();
+    buffer file = draft_write(&d, NULL);
+    temporary_file temporary = write_temporary(file.data, file.n);
+    fastgpt_load_options copied = {.struct_size = sizeof copied, .no_mmap = 1};
+    for (size_t n = file.n; n-- > 0;) {
+        fastgpt_model *model;
+        fastgpt_error error;
+        CHECK(truncate(temporary.path, (off_t)n) == 0);
+        fastgpt_status status = fastgpt_model_load(temporary.path, n % 2 ? NULL : &copied, &model, &error);
+        CHECK_FOR(status == FASTGPT_ERR_FORMAT && !model && error.text[0], "%zu of %zu bytes: status %d", n, file.n,
+                  status);
+    }
+    unlink(temporary.path);
+    free(file.data);
+    draft_free(&d);
+}
+
+/* ---- A valid model ---- */
+
+static int64_t n_params_of(const draft *d) {
+    int64_t n = 0;
+    for (int i = 0; i < d->n_tensors; i++) n += (int64_t)draft_n_elements(&d->tensors[i]);
+    return n;
+}
+
+static void check_model(model_shape s, const char *type, bool copy) {
+    draft d = draft_of(s);
+    fastgpt_model *m = load_shape(s, copy);
+    CHECK(fastgpt_model_n_vocab(m) == (int32_t)s.n_vocab && fastgpt_model_n_ctx(m) == (int32_t)s.n_ctx);
+    CHECK(fastgpt_model_n_embd(m) == (int32_t)s.n_embd && fastgpt_model_n_head(m) == (int32_t)s.n_head);
+    CHECK(fastgpt_model_n_layer(m) == (int32_t)s.n_layer && fastgpt_model_n_ff(m) == (int32_t)s.n_ff);
+    CHECK(fastgpt_model_n_params(m) == n_params_of(&d));
+    CHECK_FOR(strcmp(fastgpt_model_type(m), type) == 0, "%s, not %s", fastgpt_model_type(m), type);
+    CHECK(strcmp(fastgpt_model_name(m), "a tiny model") == 0);
+    CHECK(fastgpt_model_eos_token(m) == DRAFT_EOS);
+    fastgpt_model_free(m);
+    draft_free(&d);
+}
+
+static void test_valid(void) {
+    static const struct {
+        uint32_t type;
+        const char *name;
+    } types[] = {{GGUF_TENSOR_F32, "F32"}, {GGUF_TENSOR_F16, "F16"}, {GGUF_TENSOR_BF16, "BF16"}};
+    for (int t = 0; t < 3; t++)
+        for (int untied = 0; untied <= 1; untied++)
+            for (int copy = 0; copy <= 1; copy++) {
+                model_shape shape = tiny_shape;
+                shape.type = types[t].type;
+                shape.untied = untied;
+                check_model(shape, types[t].name, copy);
+            }
+}
+
+/* A copied file counts as memory, a mapped one does not; widening doubles what is half. */
+static void test_sizeof(void) {
+    model_shape half = small_shape;
+    half.type = GGUF_TENSOR_F16;
+    fastgpt_model *mapped = load_shape(small_shape, false), *copied = load_shape(small_shape, true);
+    fastgpt_model *widened = load_shape(half, false);
+    draft d = draft_of(small_shape);
+    buffer file = draft_write(&d, NULL);
+    CHECK(fastgpt_model_sizeof(copied) == fastgpt_model_sizeof(mapped) + file.n);
+    size_t as_f32 = 0;
+    for (int i = 0; i < d.n_tensors; i++)
+        if (d.tensors[i].rank == 2) as_f32 += 4 * draft_n_elements(&d.tensors[i]);
+    CHECK(fastgpt_model_sizeof(widened) == fastgpt_model_sizeof(mapped) + as_f32);
+    free(file.data);
+    draft_free(&d);
+    fastgpt_model_free(mapped);
+    fastgpt_model_free(copied);
+    fastgpt_model_free(widened);
+}
+
+/* ---- Keys ---- */
+
+static const char *const required[] = {"general.architecture",        "gpt2.block_count",
+                                       "gpt2.context_length",         "gpt2.embedding_length",
+                                       "gpt2.feed_forward_length",    "gpt2.attention.head_count",
+                                       "gpt2.attention.layer_norm_epsilon"};
+enum { N_REQUIRED = sizeof required / sizeof *required };
+
+/* Every key that is missing, or holds another type or an array of its own type, is named. */
+static void test_keys(void) {
+    for (int i = 0; i < N_REQUIRED; i++) {
+        draft d = tiny();
+        draft_drop_key(&d, required[i]);
+        refused(&d, FASTGPT_ERR_FORMAT, required[i]);
+        d = tiny();
+        put_u64(draft_set(&d, required[i], GGUF_U64), 2);
+        refused(&d, FASTGPT_ERR_FORMAT, required[i]);
+        d = tiny();
+        put_u32(draft_set_array(&d, required[i], GGUF_U32, 1), 2);
+        refused(&d, FASTGPT_ERR_FORMAT, required[i]);
+    }
+    draft d = tiny();
+    draft_set_u32(&d, "general.name", 1);
+    refused(&d, FASTGPT_ERR_FORMAT, "general.name");
+}
+
+static void refused_size(const char *key, uint32_t value, const char *culprit) {
+    draft d = tiny();
+    draft_set_u32(&d, key, value);
+    refused(&d, FASTGPT_ERR_FORMAT, culprit);
+}
+
+static void test_sizes(void) {
+    static const uint32_t bad[] = {0, (1u << 26) + 1, 1u << 31, UINT32_MAX};
+    for (int i = 1; i < N_REQUIRED - 1; i++)
+        for (int b = 0; b < 4; b++) refused_size(required[i], bad[b], required[i]);
+    refused_size("gpt2.attention.head_count", 4, "n_embd 6 is not a multiple of n_head 4");
+    refused_size("gpt2.attention.head_count", 12, "n_embd 6 is not a multiple of n_head 12");
+    refused_size("gpt2.block_count", 3, "tensor blk.2.attn_norm.weight is missing");
+    refused_size("gpt2.block_count", 4096, "4096 layers");
+    refused_size("gpt2.context_length", 9, "position_embd.weight");
+    refused_size("gpt2.embedding_length", 9, "token_embd.weight");
+    refused_size("gpt2.feed_forward_length", 9, "blk.0.ffn_up.weight");
+    draft d = tiny();
+    draft_set_u32(&d, "gpt2.block_count", 1);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.1.");
+}
+
+static void test_epsilon(void) {
+    static const float bad[] = {NAN, INFINITY, -INFINITY, -1e-5f, 1.5f};
+    for (int i = 0; i < 5; i++) {
+        draft d = tiny();
+        draft_set_f32(&d, "gpt2.attention.layer_norm_epsilon", bad[i]);
+        refused(&d, FASTGPT_ERR_FORMAT, "gpt2.attention.layer_norm_epsilon");
+    }
+}
+
+static void test_unsupported(void) {
+    draft d = tiny();
+    draft_set_string(&d, "general.architecture", "llama");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "architecture llama");
+    d = tiny();
+    draft_set_string(&d, "general.architecture", "gpt2\n");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "architecture gpt2");
+    d = tiny();
+    draft_set_f32(&d, "gpt2.rope.freq_base", 1);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "gpt2.rope.freq_base");
+    d = tiny();
+    draft_add_tensor(&d, "blk.0.attn_q_norm.weight", 0, 6, GGUF_TENSOR_F32);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.0.attn_q_norm.weight");
+}
+
+/* ---- Tensors ---- */
+
+static void refused_tensor(const char *name, uint32_t rank, uint64_t n_columns, uint64_t n_rows, const char *culprit) {
+    model_shape shape = tiny_shape;
+    shape.untied = true;
+    draft d = draft_of(shape);
+    draft_tensor *t = draft_find_tensor(&d, name);
+    t->rank = rank;
+    t->shape[0] = n_columns;
+    t->shape[1] = n_rows;
+    refused(&d, FASTGPT_ERR_FORMAT, culprit);
+}
+
+/* Every tensor that is missing or has a wrong rank or dimension is named.  Another number of embedding rows is
+ * another n_vocab, which then differs from that of the tokenizer. */
+static void test_tensors(void) {
+    model_shape shape = tiny_shape;
+    shape.untied = true;
+    draft all = draft_of(shape);
+    for (int i = 0; i < all.n_tensors; i++) {
+        const draft_tensor *t = &all.tensors[i];
+        bool matrix = t->rank == 2, embedding = strcmp(t->name, "token_embd.weight") == 0;
+        refused_tensor(t->name, t->rank, t->shape[0] + 1, t->shape[1], t->name);
+        if (t->shape[0] > 1) refused_tensor(t->name, t->rank, t->shape[0] - 1, t->shape[1], t->name);
+        if (matrix) refused_tensor(t->name, 2, t->shape[0], t->shape[1] + 1, embedding ? "output.weight" : t->name);
+        if (t->shape[0] != t->shape[1]) refused_tensor(t->name, 2, matrix ? t->shape[1] : 1, t->shape[0], t->name);
+        refused_tensor(t->name, matrix ? 1 : 2, matrix ? t->shape[0] * t->shape[1] : t->shape[0], 1, t->name);
+        refused_tensor(t->name, 3, t->shape[0], matrix ? t->shape[1] : 1, t->name);
+        draft d = tiny();
+        if (strcmp(t->name, "output.weight") == 0) { /* may be missing */
+            draft_free(&d);
+            continue;
+        }
+        draft_drop_tensor(&d, t->name);
+        refused(&d, FASTGPT_ERR_FORMAT, t->name);
+    }
+    draft_free(&all);
+    draft d = tiny();
+    draft_find_tensor(&d, "token_embd.weight")->shape[1]++;
+    refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens has 11 tokens, token_embd.weight has 12 rows");
+}
+
+int main(void) {
+    test_files();
+    test_every_truncation();
+    test_valid();
+    test_sizeof();
+    test_keys();
+    test_sizes();
+    test_epsilon();
+    test_unsupported();
+    test_tensors();
+    return check_report();
+}
