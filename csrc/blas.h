@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* Called once, before the first product: makes each product run in the calling thread alone where this
+/* Called for each context, before its first product: makes each product run in the calling thread alone where this
  * library owns the BLAS; a system BLAS is left as its host set it. */
 void blas_init(void);
 

@@ -1,13 +1,13 @@
 /* blas_cblas.c - blas.h on top of OpenBLAS, or of any library with the standard C interface to BLAS
  * (https://www.netlib.org/blas/#_cblas).
  *
- * FASTGPT_PRIVATE_OPENBLAS: a copy of OpenBLAS that belongs to this library alone.  Its symbols begin with
+ * FASTGPT_OPENBLAS_IS_PRIVATE: a copy of OpenBLAS that belongs to this library alone.  Its symbols begin with
  * fastgpt_ (cmake/private_openblas.cmake), while its header still has the names of the original. */
 #include "blas.h"
 
 #include <stdbool.h>
 
-#ifdef FASTGPT_PRIVATE_OPENBLAS
+#ifdef FASTGPT_OPENBLAS_IS_PRIVATE
 #define scipy_cblas_sgemm64_ fastgpt_scipy_cblas_sgemm64_
 #define scipy_openblas_set_num_threads64_ fastgpt_scipy_openblas_set_num_threads64_
 #include <cblas.h>
@@ -29,7 +29,7 @@ typedef int blas_int;
 #endif
 
 void blas_init(void) {
-#ifdef FASTGPT_PRIVATE_OPENBLAS
+#ifdef FASTGPT_OPENBLAS_IS_PRIVATE
     scipy_openblas_set_num_threads64_(1);
 #endif
 }

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "blas.h"
 #include "pool.h"
 
 enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
@@ -35,6 +36,7 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
     if (!model || n_batch < 0 || n_batch > MAX_N_BATCH) return FASTGPT_ERR_ARGUMENT;
     fastgpt_context *ctx = calloc(1, sizeof *ctx);
     if (!ctx) return FASTGPT_ERR_MEMORY;
+    blas_init();
     ctx->model = model;
     ctx->engine = (engine){.pool = pool, .kernels = kernels_chosen()};
     ctx->n_batch = n_batch ? n_batch : DEFAULT_N_BATCH;

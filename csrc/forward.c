@@ -8,7 +8,6 @@
  * A step is cut into slices of at most n_batch tokens; a slice may hold tokens of several sequences. */
 #include <string.h>
 
-#include "blas.h"
 #include "context.h"
 #include "kv_cache.h"
 #include "pool.h"
@@ -215,7 +214,6 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
     if (status) return status;
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
-    blas_init();
     status = run_slices(ctx, spans, n_spans, options && options->all_logits, logits);
     atomic_store(&ctx->cancelled, false);
     pool_leave(ctx->engine.pool);

@@ -72,7 +72,7 @@ set_target_properties(fastgpt_private_openblas PROPERTIES
   IMPORTED_LOCATION ${private_openblas}
   IMPORTED_SONAME ${private_openblas_name}
   INTERFACE_INCLUDE_DIRECTORIES ${OPENBLAS_INCLUDE_DIR}
-  INTERFACE_COMPILE_DEFINITIONS FASTGPT_PRIVATE_OPENBLAS)
+  INTERFACE_COMPILE_DEFINITIONS FASTGPT_OPENBLAS_IS_PRIVATE)
 target_link_libraries(fastgpt_blas INTERFACE fastgpt_private_openblas)
 install(FILES ${private_openblas} DESTINATION lib)
 install(FILES ${OPENBLAS_LICENSE} DESTINATION lib RENAME libfastgpt_openblas.LICENSE.txt)
