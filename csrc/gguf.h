@@ -75,7 +75,7 @@ fastgpt_status gguf_get(const gguf_file *gguf, const char *name, uint32_t type, 
 fastgpt_status gguf_get_array(const gguf_file *gguf, const char *name, uint32_t type, const gguf_value **value,
                               fastgpt_error *error);
 
-const char *gguf_tensor_type_name(uint32_t type); /* "F32" ... "type 77 is not known": static storage */
+const char *gguf_tensor_type_name(uint32_t type); /* "F32" ... "of a type that is not known": static storage */
 
 /* Little-endian numbers, and the string at *data, which moves past it. */
 uint32_t gguf_u32(const uint8_t *data);

@@ -123,10 +123,11 @@ static fastgpt_status read_name(loader *l) {
 /* ---- Tensors ---- */
 
 static void widen(float *out, const gguf_tensor *tensor) {
-    for (uint64_t i = 0; i < tensor->n_elements; i++) {
-        uint16_t half = (uint16_t)(tensor->data[2 * i] | tensor->data[2 * i + 1] << 8);
-        out[i] = tensor->type == GGUF_TENSOR_F16 ? f32_of_f16(half) : f32_of_bf16(half);
-    }
+    const uint16_t *halves = (const void *)tensor->data;
+    if (tensor->type == GGUF_TENSOR_F16)
+        for (uint64_t i = 0; i < tensor->n_elements; i++) out[i] = f32_of_f16(halves[i]);
+    else
+        for (uint64_t i = 0; i < tensor->n_elements; i++) out[i] = f32_of_bf16(halves[i]);
 }
 
 /* Room for all half-precision tensors; their bytes in the file bound it. */

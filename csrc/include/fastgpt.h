@@ -180,7 +180,7 @@ const float *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
 typedef struct fastgpt_context fastgpt_context;
 
 /* pool NULL = the calling thread alone.  n_batch is the number of tokens computed together: longer
- * spans are cut into slices of it; 0 = 512.  All memory that a step needs is allocated here. */
+ * spans are cut into slices of it; 0 = 512, at most 65536.  All memory that a step needs is allocated here. */
 fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
                                       fastgpt_context **out);
 void fastgpt_context_free(fastgpt_context *ctx);

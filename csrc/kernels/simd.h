@@ -39,13 +39,28 @@ static inline vec clamp(vec x, float low, float high) {
     return choose(x > high, splat(high), x);
 }
 
-static inline float sum_lanes(vec v) {
-    float lane[WIDTH];
-    memcpy(lane, &v, sizeof v);
-    for (int half = WIDTH / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
+/* Half of a vector each: lanes 0 .. n / 2 - 1, and the rest.  Copies of parts of a register cost one instruction. */
+#define SPLIT(half, v) \
+    half low, high;    \
+    memcpy(&low, &v, sizeof low), memcpy(&high, (const char *)&v + sizeof low, sizeof high)
+
+typedef float vec2 __attribute__((vector_size(8)));
+typedef float vec4 __attribute__((vector_size(16)));
+
+static inline float sum_of_4(vec4 v) {
+    SPLIT(vec2, v);
+    low += high;
+    return low[0] + low[1];
 }
+
+#if WIDTH == 4
+static inline float sum_lanes(vec v) { return sum_of_4(v); }
+#else
+static inline float sum_lanes(vec v) {
+    SPLIT(vec4, v);
+    return sum_of_4(low + high);
+}
+#endif
 
 /* ---- Products ---- */
 
@@ -55,8 +70,11 @@ static inline __attribute__((always_inline)) void dot_tile(float *out, int64_t l
                                                            const float *w, int64_t ldw, const int n_tokens,
                                                            const int n_rows, int n_in) {
     vec sum[ROWS][TOKENS] = {{{0}}};
+    const float *next = w + n_rows * ldw; /* the next tile, fetched line by line while this one is computed */
     int k = 0;
     for (; k + WIDTH <= n_in; k += WIDTH) {
+        __builtin_prefetch(next + n_rows * k);
+        if (n_rows * WIDTH > 16) __builtin_prefetch(next + n_rows * k + 16);
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
             vec wr = load(w + r * ldw + k);

@@ -15,12 +15,15 @@
 
 typedef struct buffer {
     uint8_t *data;
-    size_t n;
+    size_t n, n_allocated;
 } buffer;
 
 static inline void put(buffer *b, const void *data, size_t n) {
-    b->data = realloc(b->data, b->n + n + 1);
-    if (!b->data) abort();
+    if (b->n + n > b->n_allocated) {
+        b->n_allocated = 2 * (b->n + n);
+        b->data = realloc(b->data, b->n_allocated);
+        if (!b->data) abort();
+    }
     if (n > 0) memcpy(b->data + b->n, data, n);
     b->n += n;
 }
@@ -164,13 +167,16 @@ static inline void draft_free(draft *d) {
 
 /* ---- A valid GPT-2 ---- */
 
-/* The first tokens of every draft: letters of the byte alphabet, text outside of it, a control token and an unused one. */
+/* The first tokens of every draft: letters of the byte alphabet, text outside of it, a control token and an unused one.
+ */
 static const struct {
     const char *text, *bytes;
     int32_t type;
 } draft_tokens[] = {{"a", "a", 1},
                     {"\xC4\xA0", " ", 1},                    /* U+0120 */
-                    {"\xC4\xA0" "a", " a", 1},
+                    {"\xC4\xA0"
+                     "a",
+                     " a", 1},
                     {"\xC4\x8A", "\n", 1},                   /* U+010A */
                     {"\xC3\xA9", "\xE9", 1},                 /* U+00E9 stands for one byte of a character */
                     {"\xC5\x83", "\xAD", 1},                 /* U+0143, the last of the alphabet */
@@ -285,9 +291,7 @@ static inline void put_weights(buffer *b, const draft_tensor *t) {
     for (uint64_t i = 0; i < n; i++) put_weight(b, t->type, draft_weight(t->name, i));
 }
 
-static inline void pad(buffer *b, uint32_t alignment) {
-    put_zeros(b, (alignment - b->n % alignment) % alignment);
-}
+static inline void pad(buffer *b, uint32_t alignment) { put_zeros(b, (alignment - b->n % alignment) % alignment); }
 
 static inline void put_tensor_entry(buffer *b, const draft_tensor *t, uint64_t offset) {
     put_string(b, t->name);

@@ -161,10 +161,8 @@ static void test_caps(void) {
         put_u32(&file, 3);
         put_u64(&file, keys ? 0 : 65537);
         put_u64(&file, keys ? 65537 : 0);
-        buffer zeros = {calloc(1, 2 << 20), 2 << 20};
-        put(&file, zeros.data, zeros.n);
+        put_zeros(&file, 2 << 20);
         check_refused(&file, file.n, FASTGPT_ERR_FORMAT, keys ? "65537 metadata keys" : "65537 tensors");
-        free(zeros.data);
         free(file.data);
     }
 }
@@ -206,8 +204,9 @@ static void test_values(void) {
 
 /* Lengths and counts that promise more than there is, also such that their product with a size wraps around. */
 static void test_lengths(void) {
-    static const uint64_t lengths[] = {1 << 20, UINT64_C(1) << 61, (UINT64_C(1) << 61) + 1, UINT64_C(1) << 62,
-                                       (UINT64_C(1) << 63) + 1, UINT64_MAX - 7, UINT64_MAX};
+    static const uint64_t lengths[] = {1 << 20,           UINT64_C(1) << 61,       (UINT64_C(1) << 61) + 1,
+                                       UINT64_C(1) << 62, (UINT64_C(1) << 63) + 1, UINT64_MAX - 7,
+                                       UINT64_MAX};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         draft d = tiny();
         put_u64(draft_set(&d, "odd.key", GGUF_STRING), lengths[i]);
@@ -295,7 +294,8 @@ static void test_tensor_types(void) {
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{2, "is Q4_0"}, {8, "is Q8_0"}, {14, "is Q6_K"}, {28, "is F64"}, {31, "not known"}, {UINT32_MAX, "not known"}};
+    } types[] = {{2, "is Q4_0"}, {8, "is Q8_0"},    {14, "is Q6_K"},
+                 {28, "is F64"}, {31, "not known"}, {UINT32_MAX, "not known"}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         draft d = tiny();
         draft_find_tensor(&d, "blk.1.ffn_down.weight")->type = types[i].type;

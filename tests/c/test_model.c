@@ -129,9 +129,12 @@ static void test_sizeof(void) {
 
 /* ---- Keys ---- */
 
-static const char *const required[] = {"general.architecture",        "gpt2.block_count",
-                                       "gpt2.context_length",         "gpt2.embedding_length",
-                                       "gpt2.feed_forward_length",    "gpt2.attention.head_count",
+static const char *const required[] = {"general.architecture",
+                                       "gpt2.block_count",
+                                       "gpt2.context_length",
+                                       "gpt2.embedding_length",
+                                       "gpt2.feed_forward_length",
+                                       "gpt2.attention.head_count",
                                        "gpt2.attention.layer_norm_epsilon"};
 enum { N_REQUIRED = sizeof required / sizeof *required };
 

@@ -171,8 +171,7 @@ static void test_linear(const engine *e) {
 static void check_rows(const engine *e, int n_rows, int n) {
     float *x = new_random(n_rows * n), *out = new_random(n_rows * n), *expected = new_random(n_rows * n);
     const norm norm = {.w = new_random(n), .b = new_random(n)};
-    for (int r = 0; r < n_rows; r++)
-        e->kernels->layer_norm(expected + r * n, x + r * n, norm.w, norm.b, n, 1e-5f);
+    for (int r = 0; r < n_rows; r++) e->kernels->layer_norm(expected + r * n, x + r * n, norm.w, norm.b, n, 1e-5f);
     op_layer_norm(e, out, x, &norm, 1e-5f, n_rows, n);
     CHECK_FOR(memcmp(out, expected, sizeof *out * (size_t)(n_rows * n)) == 0, "layer_norm: %d rows of %d", n_rows, n);
     for (int r = 0; r < n_rows; r++) e->kernels->gelu(expected + r * n, n);

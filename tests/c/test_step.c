@@ -45,7 +45,8 @@ static void test_threads_do_not_matter(void) {
         for (int32_t n_threads = 1; n_threads <= 4; n_threads++) {
             fastgpt_pool *pool = new_pool(n_threads);
             float *logits = all_logits(model, pool, n_batches[b]);
-            CHECK_FOR(same_floats(logits, alone, N_TOKENS * n_vocab), "%d threads, n_batch %d", n_threads, n_batches[b]);
+            CHECK_FOR(same_floats(logits, alone, N_TOKENS * n_vocab), "%d threads, n_batch %d", n_threads,
+                      n_batches[b]);
             free(logits);
             fastgpt_pool_free(pool);
         }
@@ -131,8 +132,10 @@ static float *ragged(fastgpt_pool *pool, int32_t n_batch, const int32_t *n_past,
     }
     float *logits = new_floats(n_rows * n_vocab), *at = logits;
     if (together) CHECK(fastgpt_step(ctx, spans, N_SPANS, &options, logits) == FASTGPT_OK);
-    for (int i = 0; i < N_SPANS && !together; at += (all ? counts[i++] : (i++, 1)) * n_vocab)
+    for (int i = 0; i < N_SPANS && !together; i++) {
         CHECK(fastgpt_step(ctx, &spans[i], 1, &options, at) == FASTGPT_OK);
+        at += (all ? counts[i] : 1) * n_vocab;
+    }
     for (int i = 0; i < N_SPANS; i++) {
         CHECK(fastgpt_kv_cache_n_past(spans[i].kv) == n_past[i] + counts[i]);
         fastgpt_kv_cache_free(spans[i].kv);

@@ -1,4 +1,5 @@
-/* test_vocab.c - the tokenizer part of a model file: what it says is handed out, and what is wrong is refused by name. */
+/* test_vocab.c - the tokenizer part of a model file: what it says is handed out, and what is wrong is refused by name.
+ */
 #include "check.h"
 #include "load.h"
 
@@ -78,8 +79,8 @@ static void test_alphabet(void) {
 
 /* Text that is not UTF-8, or not of the alphabet, stands for itself. */
 static void test_odd_tokens(void) {
-    static const char *const odd[] = {"",        "\xC4",     "\xC4\x41",     "\x80",     "\xFF\xFE", "\xC0\x80",
-                                      "\xC1\xBF", " ",       "\xC5\x84",     "\xC2\xAD", "a\xC4",    "\xE2\x82\xAC"};
+    static const char *const odd[] = {"",         "\xC4", "\xC4\x41", "\x80",     "\xFF\xFE", "\xC0\x80",
+                                      "\xC1\xBF", " ",    "\xC5\x84", "\xC2\xAD", "a\xC4",    "\xE2\x82\xAC"};
     draft d = tiny();
     buffer *tokens = draft_set_array(&d, "tokenizer.ggml.tokens", GGUF_STRING, 11);
     for (int i = 0; i < 11; i++) put_string(tokens, odd[i]);

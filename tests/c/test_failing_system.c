@@ -1,0 +1,230 @@
+/* test_failing_system.c - what the system may refuse at any time: memory, threads, mappings, reads.  The linker puts
+ * the functions __wrap_* below before the real ones, for all of the library. */
+#include "session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+/* ---- A system that fails on demand ---- */
+
+static long calls_until_failure; /* counts down once an allocation; the one that reaches 0 fails */
+static long n_blocks;            /* allocated and not freed, but for an offset: realloc is not counted */
+static bool threads_fail, mmap_fails;
+static int reads_until_odd;      /* the read that reaches 0 is interrupted, the next brings one byte only */
+static bool file_shrinks;        /* reads end early */
+
+static bool fails_now(void) { return calls_until_failure > 0 && --calls_until_failure == 0; }
+
+static void *counted(void *block) {
+    n_blocks += block != NULL;
+    return block;
+}
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+int __real_posix_memalign(void **block, size_t alignment, size_t n);
+void __real_free(void *block);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *arg);
+void *__real_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+ssize_t __real_read(int fd, void *data, size_t n);
+
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+int __wrap_posix_memalign(void **block, size_t alignment, size_t n);
+void __wrap_free(void *block);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *arg);
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+ssize_t __wrap_read(int fd, void *data, size_t n);
+
+void *__wrap_malloc(size_t n) { return fails_now() ? NULL : counted(__real_malloc(n)); }
+
+void *__wrap_calloc(size_t n, size_t size) { return fails_now() ? NULL : counted(__real_calloc(n, size)); }
+
+int __wrap_posix_memalign(void **block, size_t alignment, size_t n) {
+    if (fails_now()) return ENOMEM;
+    int error = __real_posix_memalign(block, alignment, n);
+    n_blocks += error == 0;
+    return error;
+}
+
+void __wrap_free(void *block) {
+    n_blocks -= block != NULL;
+    __real_free(block);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *arg) {
+    return threads_fail ? EAGAIN : __real_pthread_create(thread, attributes, start, arg);
+}
+
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset) {
+    errno = ENODEV;
+    return mmap_fails ? MAP_FAILED : __real_mmap(at, n, protection, flags, fd, offset);
+}
+
+ssize_t __wrap_read(int fd, void *data, size_t n) {
+    if (file_shrinks) return 0;
+    if (reads_until_odd > 0 && --reads_until_odd == 0) {
+        errno = EINTR;
+        return -1;
+    }
+    return __real_read(fd, data, n < 100 ? n : 100);
+}
+
+/* ---- Memory ---- */
+
+static fastgpt_model *model;
+static temporary_file file;
+
+/* Creates one thing and frees it. */
+typedef fastgpt_status creation(void);
+
+static fastgpt_status load_with(bool copy, fastgpt_error *error) {
+    fastgpt_load_options options = {.struct_size = sizeof options, .no_mmap = copy};
+    fastgpt_model *m = model;
+    fastgpt_status status = fastgpt_model_load(file.path, &options, &m, error);
+    CHECK((status == FASTGPT_OK) == (m != NULL));
+    fastgpt_model_free(m);
+    return status;
+}
+
+static fastgpt_status load(bool copy) {
+    fastgpt_error error;
+    fastgpt_status status = load_with(copy, &error);
+    CHECK_FOR(status == FASTGPT_OK || strstr(error.text, "no memory"), "\"%s\"", error.text);
+    return status;
+}
+
+static fastgpt_status load_mapped(void) { return load(false); }
+static fastgpt_status load_copied(void) { return load(true); }
+
+static fastgpt_status create_pool(void) {
+    fastgpt_pool *pool = (fastgpt_pool *)&file;
+    fastgpt_status status = fastgpt_pool_create(2, &pool);
+    CHECK((status == FASTGPT_OK) == (pool != NULL));
+    fastgpt_pool_free(pool);
+    return status;
+}
+
+static fastgpt_status create_context(void) {
+    fastgpt_context *ctx = (fastgpt_context *)&file;
+    fastgpt_status status = fastgpt_context_create(model, NULL, 0, &ctx);
+    CHECK((status == FASTGPT_OK) == (ctx != NULL));
+    fastgpt_context_free(ctx);
+    return status;
+}
+
+static fastgpt_status create_cache(void) {
+    fastgpt_kv_cache *kv = (fastgpt_kv_cache *)&file;
+    fastgpt_status status = fastgpt_kv_cache_create(model, 0, &kv);
+    CHECK((status == FASTGPT_OK) == (kv != NULL));
+    fastgpt_kv_cache_free(kv);
+    return status;
+}
+
+static fastgpt_status create_sampler(void) {
+    fastgpt_sampler_params params = {.struct_size = sizeof params};
+    fastgpt_sampler *s = (fastgpt_sampler *)&file;
+    fastgpt_status status = fastgpt_sampler_create(100, &params, &s);
+    CHECK((status == FASTGPT_OK) == (s != NULL));
+    fastgpt_sampler_free(s);
+    return status;
+}
+
+/* Each allocation in turn fails: always MEMORY, and nothing is left behind.  At least n_least of them are made. */
+static void check_memory(const char *what, creation *create, int n_least) {
+    long before = n_blocks;
+    int k = 0;
+    fastgpt_status status;
+    do {
+        calls_until_failure = ++k;
+        status = create();
+        bool reached = calls_until_failure == 0;
+        calls_until_failure = 0;
+        CHECK_FOR(status == (reached ? FASTGPT_ERR_MEMORY : FASTGPT_OK), "%s, allocation %d: status %d", what, k,
+                  status);
+        CHECK_FOR(n_blocks == before, "%s, allocation %d: %ld blocks lost", what, k, n_blocks - before);
+    } while (status != FASTGPT_OK && k < 1000);
+    CHECK_FOR(k > n_least, "%s makes %d allocations only", what, k - 1);
+    printf("%s: %d allocations\n", what, k - 1);
+}
+
+/* "Allocates nothing." */
+static void test_steps_allocate_nothing(void) {
+    static const int32_t tokens[40] = {1, 2, 3};
+    fastgpt_pool *pool = new_pool(2);
+    fastgpt_context *ctx = new_context(model, pool, 0);
+    fastgpt_kv_cache *kv = new_cache(model, 0), *other = new_cache(model, 0);
+    float *logits = new_floats(2 * fastgpt_model_n_vocab(model));
+    fastgpt_span spans[2] = {{kv, tokens, 40}, {other, tokens, 3}};
+    calls_until_failure = 1;
+    CHECK(fastgpt_step(ctx, spans, 2, NULL, logits) == FASTGPT_OK);
+    CHECK(fastgpt_decode(ctx, kv, 1, logits) == FASTGPT_OK);
+    CHECK(calls_until_failure == 1);
+    calls_until_failure = 0;
+    free(logits);
+    fastgpt_kv_cache_free(kv);
+    fastgpt_kv_cache_free(other);
+    fastgpt_context_free(ctx);
+    fastgpt_pool_free(pool);
+}
+
+/* ---- Threads ---- */
+
+/* A step that gets no thread changes nothing, and works once there are threads again. */
+static void test_threads(void) {
+    fastgpt_pool *pool = new_pool(3);
+    fastgpt_context *ctx = new_context(model, pool, 0);
+    fastgpt_kv_cache *kv = new_cache(model, 0);
+    int32_t n_vocab = fastgpt_model_n_vocab(model);
+    float *logits = new_floats(n_vocab), *untouched = new_floats(n_vocab);
+    threads_fail = true;
+    for (int i = 0; i < 3; i++) {
+        CHECK(fastgpt_decode(ctx, kv, 1, logits) == FASTGPT_ERR_THREADS);
+        CHECK(fastgpt_kv_cache_n_past(kv) == 0 && same_floats(logits, untouched, n_vocab));
+    }
+    threads_fail = false;
+    CHECK(fastgpt_decode(ctx, kv, 1, logits) == FASTGPT_OK && fastgpt_kv_cache_n_past(kv) == 1);
+    free(logits);
+    free(untouched);
+    fastgpt_kv_cache_free(kv);
+    fastgpt_context_free(ctx);
+    fastgpt_pool_free(pool);
+}
+
+/* ---- Files ---- */
+
+static void test_files(void) {
+    fastgpt_error error;
+    mmap_fails = true;
+    CHECK(load_with(false, &error) == FASTGPT_ERR_IO && strstr(error.text, "cannot be mapped"));
+    CHECK(load_with(true, &error) == FASTGPT_OK);
+    mmap_fails = false;
+    file_shrinks = true;
+    CHECK(load_with(true, &error) == FASTGPT_ERR_IO && strstr(error.text, "became shorter"));
+    file_shrinks = false;
+    for (reads_until_odd = 3; reads_until_odd > 0;) CHECK(load_with(true, &error) == FASTGPT_OK);
+}
+
+int main(void) {
+    model_shape half = tiny_shape; /* widened weights are one allocation more */
+    half.type = GGUF_TENSOR_F16;
+    draft d = draft_of(half);
+    buffer bytes = draft_write(&d, NULL);
+    file = write_temporary(bytes.data, bytes.n);
+    model = load_shape(small_shape, false);
+    check_memory("mapped model", load_mapped, 14);
+    check_memory("copied model", load_copied, 15);
+    check_memory("pool", create_pool, 2);
+    check_memory("context", create_context, 4);
+    check_memory("cache", create_cache, 2);
+    check_memory("sampler", create_sampler, 4);
+    test_steps_allocate_nothing();
+    test_threads();
+    test_files();
+    fastgpt_model_free(model);
+    unlink(file.path);
+    free(bytes.data);
+    draft_free(&d);
+    return check_report();
+}

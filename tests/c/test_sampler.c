@@ -1,0 +1,180 @@
+/* test_sampler.c - what the sampler refuses and what that leaves unchanged; seeds, bias, penalty and history.  What
+ * the filters keep is tested in Python, against another implementation. */
+#include "check.h"
+#include "fastgpt.h"
+#include "random.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { N_VOCAB = 50 };
+
+static float logits[N_VOCAB];
+
+static fastgpt_sampler_params defaults(void) {
+    return (fastgpt_sampler_params){.struct_size = sizeof(fastgpt_sampler_params), .temperature = 1, .seed = 7};
+}
+
+static fastgpt_sampler *new_sampler(fastgpt_sampler_params params) {
+    fastgpt_sampler *s = NULL;
+    CHECK(fastgpt_sampler_create(N_VOCAB, &params, &s) == FASTGPT_OK && s);
+    return s;
+}
+
+static void refused(int32_t n_vocab, const fastgpt_sampler_params *params, const char *what) {
+    fastgpt_sampler *s = (fastgpt_sampler *)logits;
+    CHECK_FOR(fastgpt_sampler_create(n_vocab, params, &s) == FASTGPT_ERR_ARGUMENT && !s, "%s", what);
+}
+
+/* Every number outside its range. */
+static void test_create_arguments(void) {
+    static const float bad[] = {NAN, INFINITY, -INFINITY, -0.1f, 1.1f};
+    fastgpt_sampler_params p = defaults();
+    refused(0, &p, "n_vocab 0");
+    refused(-1, &p, "n_vocab -1");
+    refused(N_VOCAB, NULL, "no parameters");
+    CHECK(fastgpt_sampler_create(N_VOCAB, &p, NULL) == FASTGPT_ERR_ARGUMENT);
+    for (int i = 0; i < 5; i++) {
+        bool beyond_one = bad[i] > 1 && isfinite(bad[i]);
+        p = defaults(), p.top_p = bad[i];
+        refused(N_VOCAB, &p, "top_p");
+        p = defaults(), p.min_p = bad[i];
+        refused(N_VOCAB, &p, "min_p");
+        p = defaults(), p.temperature = bad[i];
+        if (!beyond_one) refused(N_VOCAB, &p, "temperature");
+        p = defaults(), p.repetition_penalty = bad[i];
+        if (!beyond_one) refused(N_VOCAB, &p, "repetition_penalty");
+    }
+    p = defaults(), p.top_k = -1;
+    refused(N_VOCAB, &p, "top_k");
+    p = defaults(), p.struct_size--;
+    refused(N_VOCAB, &p, "struct_size");
+}
+
+static void draw(fastgpt_sampler *s, int32_t *tokens, int n) {
+    for (int i = 0; i < n; i++) CHECK(fastgpt_sampler_sample(s, logits, &tokens[i]) == FASTGPT_OK);
+}
+
+/* The same seed gives the same draws, after a reset too; another seed gives others. */
+static void test_seeds(void) {
+    enum { N = 40 };
+    int32_t first[N], again[N], other[N];
+    fastgpt_sampler_params p = defaults();
+    fastgpt_sampler *s = new_sampler(p);
+    draw(s, first, N);
+    CHECK(fastgpt_sampler_reset(s) == FASTGPT_OK);
+    draw(s, again, N);
+    CHECK(memcmp(first, again, sizeof first) == 0);
+    fastgpt_sampler_free(s);
+    p.seed++;
+    s = new_sampler(p);
+    draw(s, other, N);
+    CHECK(memcmp(first, other, sizeof first) != 0);
+    fastgpt_sampler_free(s);
+}
+
+/* Logits that cannot be drawn from change no output and use up no draw. */
+static void test_bad_logits(void) {
+    static const float bad[] = {NAN, INFINITY};
+    int32_t expected[4], token = 77;
+    fastgpt_sampler *s = new_sampler(defaults());
+    draw(s, expected, 4);
+    CHECK(fastgpt_sampler_reset(s) == FASTGPT_OK);
+    for (int i = 0; i < 3; i++) {
+        float spoiled[N_VOCAB], probabilities[N_VOCAB] = {5};
+        memcpy(spoiled, logits, sizeof spoiled);
+        if (i < 2) spoiled[17] = bad[i];
+        for (int t = 0; t < N_VOCAB && i == 2; t++) spoiled[t] = -INFINITY;
+        CHECK(fastgpt_sampler_sample(s, spoiled, &token) == FASTGPT_ERR_LOGITS && token == 77);
+        CHECK(fastgpt_sampler_probabilities(s, spoiled, probabilities) == FASTGPT_ERR_LOGITS && probabilities[0] == 5);
+        int32_t next;
+        draw(s, &next, 1);
+        CHECK(next == expected[i]);
+    }
+    fastgpt_sampler_free(s);
+}
+
+static void test_null(void) {
+    float probabilities[N_VOCAB];
+    int32_t token = 3;
+    fastgpt_sampler *s = new_sampler(defaults());
+    CHECK(fastgpt_sampler_sample(NULL, logits, &token) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_sample(s, NULL, &token) == FASTGPT_ERR_ARGUMENT && token == 3);
+    CHECK(fastgpt_sampler_sample(s, logits, NULL) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_probabilities(NULL, logits, probabilities) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_probabilities(s, NULL, probabilities) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_probabilities(s, logits, NULL) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_set_bias(NULL, 0, 1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_accept(NULL, &token, 1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_accept(s, NULL, 1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_accept(s, NULL, 0) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_accept(s, &token, -1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_reset(NULL) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_sizeof(s) > N_VOCAB * sizeof(float));
+    fastgpt_sampler_free(s);
+}
+
+static float probability(fastgpt_sampler *s, int32_t token) {
+    float probabilities[N_VOCAB];
+    CHECK(fastgpt_sampler_probabilities(s, logits, probabilities) == FASTGPT_OK);
+    double sum = 0;
+    for (int i = 0; i < N_VOCAB; i++) sum += probabilities[i];
+    CHECK_FOR(fabs(sum - 1) < 1e-6, "the probabilities sum to %g", sum);
+    return probabilities[token];
+}
+
+static void test_bias(void) {
+    static const int32_t outside[] = {-1, N_VOCAB, INT32_MAX};
+    fastgpt_sampler *s = new_sampler(defaults());
+    float before = probability(s, 5);
+    for (int i = 0; i < 3; i++) CHECK(fastgpt_sampler_set_bias(s, outside[i], 1) == FASTGPT_ERR_TOKEN_RANGE);
+    CHECK(fastgpt_sampler_set_bias(s, 5, NAN) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_set_bias(s, 5, INFINITY) == FASTGPT_ERR_ARGUMENT && probability(s, 5) == before);
+    CHECK(fastgpt_sampler_set_bias(s, 5, 2) == FASTGPT_OK);
+    double odds = (double)before / (1 - before) * exp(2);
+    CHECK(fabs(probability(s, 5) - odds / (1 + odds)) < 1e-6);
+    CHECK(fastgpt_sampler_set_bias(s, 5, -INFINITY) == FASTGPT_OK && probability(s, 5) == 0);
+    CHECK(fastgpt_sampler_reset(s) == FASTGPT_OK && probability(s, 5) == 0); /* biases stay */
+    CHECK(fastgpt_sampler_set_bias(s, 5, 0) == FASTGPT_OK && probability(s, 5) == before);
+    fastgpt_sampler_free(s);
+}
+
+/* A list with one bad token adds none of its tokens. */
+static void test_history(void) {
+    fastgpt_sampler_params p = defaults();
+    p.repetition_penalty = 1.5f;
+    fastgpt_sampler *s = new_sampler(p);
+    float before = probability(s, 5);
+    CHECK(fastgpt_sampler_accept(s, (int32_t[]){5, N_VOCAB}, 2) == FASTGPT_ERR_TOKEN_RANGE);
+    CHECK(fastgpt_sampler_accept(s, (int32_t[]){5, -1}, 2) == FASTGPT_ERR_TOKEN_RANGE && probability(s, 5) == before);
+    CHECK(fastgpt_sampler_accept(s, (int32_t[]){5, 6, 5}, 3) == FASTGPT_OK && probability(s, 5) < before);
+    CHECK(fastgpt_sampler_reset(s) == FASTGPT_OK && probability(s, 5) == before);
+    fastgpt_sampler_free(s);
+}
+
+/* The largest logit, and of equal ones the first. */
+static void test_greedy(void) {
+    fastgpt_sampler_params p = defaults();
+    p.temperature = 0;
+    fastgpt_sampler *s = new_sampler(p);
+    float peaks[N_VOCAB] = {0};
+    int32_t token;
+    peaks[9] = peaks[31] = 2;
+    CHECK(fastgpt_sampler_sample(s, peaks, &token) == FASTGPT_OK && token == 9);
+    CHECK(fastgpt_sampler_set_bias(s, 9, -INFINITY) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_sample(s, peaks, &token) == FASTGPT_OK && token == 31);
+    fastgpt_sampler_free(s);
+}
+
+int main(void) {
+    uint64_t seed = 4;
+    random_fill(&seed, logits, N_VOCAB);
+    test_create_arguments();
+    test_seeds();
+    test_bad_logits();
+    test_null();
+    test_bias();
+    test_history();
+    test_greedy();
+    return check_report();
+}
