@@ -42,8 +42,9 @@ folder, gguf, prompt = sys.argv[1:]
 with fastgpt_c.load(gguf) as model, model.session() as session:
     tokens = model.encode(prompt)
     ours = session.prefill(tokens, all_logits=True)
+reference = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
 with torch.no_grad():
-    theirs = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()(torch.tensor([tokens])).logits[0].numpy()
+    theirs = reference(torch.tensor([tokens])).logits[0].numpy()
 print(f"logits of {len(tokens)} positions: largest difference {np.abs(ours - theirs).max():.2e}, "
       f"spread {theirs.std():.2f}, same best token at {(ours.argmax(1) == theirs.argmax(1)).mean():.0%}")
 """
@@ -74,7 +75,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=20, help="new tokens (20)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--fastgpt", metavar="COMMAND", help="fastGPT's own program, in the folder of its model and input")
+    parser.add_argument(
+        "--fastgpt", metavar="COMMAND", help="fastGPT's own program, in the folder of its model and input"
+    )
     args = parser.parse_args()
 
     from fastgpt_c import hub

@@ -52,7 +52,8 @@ def test_held_out_loss_is_that_of_the_card() -> None:
     card = (ROOT / "fastgpt_c" / "models" / "demo.md").read_text()
     quoted = re.search(r"\d+ tokens, ([\d.]+) nats a token", card)
     command = [sys.executable, ROOT / "tools" / "perplexity.py", HELD_OUT]
-    printed = re.search(r"([\d.]+) nats a token", subprocess.run(command, capture_output=True, text=True, cwd="/").stdout)
+    output = subprocess.run(command, capture_output=True, text=True, cwd="/").stdout
+    printed = re.search(r"([\d.]+) nats a token", output)
     assert quoted is not None and printed is not None
     assert float(printed[1]) == pytest.approx(float(quoted[1]), abs=2e-3)
 

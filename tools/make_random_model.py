@@ -48,7 +48,8 @@ def random_tensors(shape: str, seed: int) -> dict[str, npt.NDArray[np.float32]]:
     rng = np.random.default_rng(seed)
 
     def normal(*size: int, mean: float = 0.0, std: float = 0.03) -> npt.NDArray[np.float32]:
-        return mean + np.float32(std) * rng.standard_normal(size, np.float32)
+        drawn: npt.NDArray[np.float32] = mean + np.float32(std) * rng.standard_normal(size, np.float32)
+        return drawn
 
     tensors = {"wte.weight": normal(N_VOCAB, n), "wpe.weight": normal(N_CTX, n)}
     for i in range(n_layer):

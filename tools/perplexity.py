@@ -22,7 +22,8 @@ def log_probabilities(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.i
     rows = logits.astype(np.float64)
     rows -= rows.max(axis=1, keepdims=True)
     chosen: npt.NDArray[np.float64] = rows[np.arange(len(targets)), targets]
-    return chosen - np.log(np.exp(rows).sum(axis=1))
+    total: npt.NDArray[np.float64] = np.log(np.exp(rows).sum(axis=1))
+    return chosen - total
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("-m", "--model", help="as for fastgpt-c -m; the demo model if not given")
     args = parser.parse_args()
-    nats, n_bytes = [], 0
+    nats: list[float] = []
+    n_bytes = 0
     with fastgpt_c.load(args.model) as model, model.session() as session:
         tokens = np.array(model.encode(args.text.read_text(encoding="utf-8")))
         for start in range(0, len(tokens) - 1, model.n_ctx):

@@ -118,13 +118,17 @@ def _user_turns(user: str) -> Iterator[str]:
     asks = sys.stdin.isatty()
     while True:
         try:
-            line = input(f"{user}: " if asks else "").strip()
-        except (EOFError, KeyboardInterrupt):
+            if asks:
+                print(f"{user}: ", end="", flush=True)
+            line = sys.stdin.readline()  # not input(), which is deaf to Ctrl-C for a moment after its prompt
+        except KeyboardInterrupt:
+            line = ""
+        if not line:
             if asks:
                 print()
             return
-        if line:
-            yield line
+        if said := line.strip():
+            yield said
 
 
 def _print_answer(conversation: Conversation, reader: Reader, options: Options, assistant: str) -> None:
