@@ -79,15 +79,20 @@ def assert_complains(result: subprocess.CompletedProcess[bytes], status: int, *w
     assert all(word in text for word in words), text
 
 
-@contextmanager
-def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """The command while it runs, killed in the end; Ctrl-C works in it even where it is ignored in the tests."""
+def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts a process in which Ctrl-C works, even where the tests run in the background and ignore it."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits only "ignored"
-    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
-        process = subprocess.Popen([*SCRIPT, *arguments], cwd=OUTSIDE, env=ENVIRONMENT, **pipes | options)
+        return subprocess.Popen(command, cwd=OUTSIDE, env=ENVIRONMENT, **options)
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+@contextmanager
+def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """The command while it runs; killed in the end."""
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = start([*SCRIPT, *arguments], **pipes | options)
     with process:
         try:
             yield process
@@ -673,10 +678,8 @@ class Terminal:
 def in_terminal(*arguments: str | Path) -> Iterator[Terminal]:
     """Runs the command in a terminal of its own."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", TAKE_TERMINAL, *SCRIPT, *arguments],
-        stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=OUTSIDE, env=ENVIRONMENT,
-    )  # fmt: skip
+    command = [sys.executable, "-c", TAKE_TERMINAL, *SCRIPT, *arguments]
+    process = start(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     with process:
         try:
