@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -457,6 +458,37 @@ def test_reader_survives_ctrl_c(random_model: fastgpt_c.Model, call: str, tokens
             logits = reader.logits_after(again)
             assert session.n_past == len(again)
             np.testing.assert_allclose(logits, logits_after(random_model, again), rtol=1e-5, atol=1e-4)
+
+
+def press_ctrl_c_in(seconds: float, again_after: float = 0.0) -> None:
+    """Ctrl-C, once that time has passed, and pressed again by a user who sees no effect; 0 = never."""
+    signal.setitimer(signal.ITIMER_REAL, seconds, again_after)
+
+
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Lets press_ctrl_c_in work, also where Ctrl-C is ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    usual_alarm = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    yield
+    press_ctrl_c_in(0)
+    signal.signal(signal.SIGALRM, usual_alarm)
+    signal.signal(signal.SIGINT, usual)
+
+
+def test_ctrl_c_at_any_moment(random_model: fastgpt_c.Model, keyboard: None) -> None:
+    """Wherever it strikes, the session is neither stuck nor lost: it goes on with the right text, and closes."""
+    expected, rng = greedy(random_model, "the day", 15), np.random.default_rng(0)
+    endless = fastgpt_c.Options(max_new_tokens=10**9, on_overflow="slide", logit_bias={EOS: -np.inf})
+    short = fastgpt_c.Options(max_new_tokens=15, temperature=0)
+    with random_model.session() as session:
+        reader = Reader(session)
+        for _ in range(1000):
+            with pytest.raises(KeyboardInterrupt):
+                press_ctrl_c_in(rng.uniform(1e-5, 2e-3), again_after=0.2)
+                TextGeneration(random_model, "a", endless, reader).finish()
+            press_ctrl_c_in(0)
+            assert TextGeneration(random_model, "the day", short, reader).finish().tokens == expected
 
 
 def test_a_piece_comes_as_soon_as_it_is_known(alphabet: fastgpt_c.Model, sessions: list[Any]) -> None:
