@@ -45,7 +45,8 @@ class Session:
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(self._kv)
         self.n_threads: int = lib.fastgpt_pool_n_threads(self._pool)
         self._context = self._new_context()
-        self._lock = threading.Lock()
+        # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
+        self._lock = threading.RLock()
 
     def _new_context(self) -> Any:
         return create(
