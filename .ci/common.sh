@@ -48,7 +48,7 @@ python_tests() {
     (
         new_venv "$work/venv-$name"
         pip install -q "${pip_options[@]}" "$root[test]"
-        python -c 'from fastgpt_c._lib import ffi, lib; print("BLAS:", ffi.string(lib.fastgpt_blas_name()).decode())'
+        fastgpt-c info | grep blas
         pytest -q "$@"
     )
 }
