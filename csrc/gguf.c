@@ -112,16 +112,16 @@ static fastgpt_status read_value(reader *r, gguf_value *value) {
 
 /* ---- Tensors ---- */
 
-static uint64_t element_bytes(uint32_t type) {
-    switch (type) {
-    case GGUF_TENSOR_F32:  return 4;
-    case GGUF_TENSOR_F16:
-    case GGUF_TENSOR_BF16: return 2;
-    default:               return 0;
-    }
+static bool type_in_file(uint32_t in_file, number_type *out) {
+    for (int type = 0; type < N_NUMBER_TYPES; type++)
+        if (number_formats[type].gguf_type == in_file) {
+            *out = (number_type)type;
+            return true;
+        }
+    return false;
 }
 
-const char *gguf_tensor_type_name(uint32_t type) {
+static const char *name_of_type(uint32_t type) {
     static const char *const names[] = {"F32",     "F16",    "Q4_0",    "Q4_1",  "Q4_2",   "Q4_3",  "Q5_0",  "Q5_1",
                                         "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
                                         "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
@@ -129,15 +129,17 @@ const char *gguf_tensor_type_name(uint32_t type) {
     return type < sizeof names / sizeof *names ? names[type] : "of a type that is not known";
 }
 
-/* Sizes of a tensor from its shape; false when they overflow or a dimension is zero. */
+/* Sizes of a tensor from its shape; false when they overflow, a dimension is zero, or a row is not whole blocks. */
 static bool measure(gguf_tensor *tensor) {
+    const number_format *format = &number_formats[tensor->type];
+    if (tensor->shape[0] % (uint64_t)format->block_numbers != 0) return false;
     tensor->n_elements = 1;
     for (uint32_t i = 0; i < tensor->rank; i++) {
         uint64_t n = tensor->shape[i];
         if (n == 0 || tensor->n_elements > UINT64_MAX / 8 / n) return false;
         tensor->n_elements *= n;
     }
-    tensor->n_bytes = tensor->n_elements * element_bytes(tensor->type);
+    tensor->n_bytes = tensor->n_elements / (uint64_t)format->block_numbers * (uint64_t)format->block_bytes;
     return true;
 }
 
@@ -154,10 +156,12 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offs
         tensor->shape[i] = 1;
         if (i < tensor->rank && !take_u64(r, &tensor->shape[i])) return ends_early(r, "the tensor table");
     }
-    if (!take_u32(r, &tensor->type) || !take_u64(r, offset)) return ends_early(r, "the tensor table");
-    if (element_bytes(tensor->type) == 0)
-        return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "tensor %.*s is %s; F32, F16 and BF16 are implemented",
-                    gguf_shown(name), name.text, gguf_tensor_type_name(tensor->type));
+    uint32_t type;
+    if (!take_u32(r, &type) || !take_u64(r, offset)) return ends_early(r, "the tensor table");
+    if (!type_in_file(type, &tensor->type))
+        return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
+                    "tensor %.*s is %s; F32, F16, BF16, Q8_0, Q4_0 and Q6_K are implemented", gguf_shown(name),
+                    name.text, name_of_type(type));
     if (!measure(tensor))
         return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has an impossible shape", gguf_shown(name), name.text);
     return FASTGPT_OK;

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "blocks.h"
 #include "fastgpt.h"
 
 typedef struct gguf_string {
@@ -40,14 +41,11 @@ typedef struct gguf_value {
     const uint8_t *data;   /* as in the file, little-endian; a string is a u64 length, then its bytes */
 } gguf_value;
 
-/* Types of tensors, numbered as in the file. */
-enum { GGUF_TENSOR_F32 = 0, GGUF_TENSOR_F16 = 1, GGUF_TENSOR_BF16 = 30 };
-
 enum { GGUF_MAX_RANK = 4 };
 
 typedef struct gguf_tensor {
     gguf_string name;
-    uint32_t type;
+    number_type type;
     uint32_t rank;
     uint64_t shape[GGUF_MAX_RANK]; /* as in the file: the fastest-running dimension first, 1 beyond rank */
     uint64_t n_elements;
@@ -74,8 +72,6 @@ fastgpt_status gguf_get(const gguf_file *gguf, const char *name, uint32_t type, 
                         fastgpt_error *error);
 fastgpt_status gguf_get_array(const gguf_file *gguf, const char *name, uint32_t type, const gguf_value **value,
                               fastgpt_error *error);
-
-const char *gguf_tensor_type_name(uint32_t type); /* "F32" ... "of a type that is not known": static storage */
 
 /* Little-endian numbers, and the string at *data, which moves past it. */
 uint32_t gguf_u32(const uint8_t *data);

@@ -22,7 +22,7 @@ typedef struct loader {
     gguf_file gguf;
     float *next_widened; /* free part of model->widened */
     bool *found;         /* [gguf.n_tensors] asked for by name */
-    uint64_t bytes_of_type[GGUF_TENSOR_BF16 + 1];
+    uint64_t bytes_of_type[N_NUMBER_TYPES];
     fastgpt_error *error;
 } loader;
 
@@ -124,7 +124,7 @@ static fastgpt_status read_name(loader *l) {
 
 static void widen(float *out, const gguf_tensor *tensor) {
     const uint16_t *halves = (const void *)tensor->data;
-    if (tensor->type == GGUF_TENSOR_F16)
+    if (tensor->type == TYPE_F16)
         for (uint64_t i = 0; i < tensor->n_elements; i++) out[i] = f32_of_f16(halves[i]);
     else
         for (uint64_t i = 0; i < tensor->n_elements; i++) out[i] = f32_of_bf16(halves[i]);
@@ -134,7 +134,7 @@ static void widen(float *out, const gguf_tensor *tensor) {
 static fastgpt_status allocate_widened(loader *l) {
     uint64_t n = 0;
     for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
-        if (l->gguf.tensors[i].type != GGUF_TENSOR_F32) n += l->gguf.tensors[i].n_elements;
+        if (l->gguf.tensors[i].type != TYPE_F32) n += l->gguf.tensors[i].n_elements;
     if (n == 0) return FASTGPT_OK;
     l->model->widened = os_alloc(n * sizeof(float));
     if (!l->model->widened)
@@ -148,7 +148,7 @@ static const float *numbers_of(loader *l, const gguf_tensor *tensor) {
     l->found[tensor - l->gguf.tensors] = true;
     l->bytes_of_type[tensor->type] += tensor->n_bytes;
     l->model->n_params += (int64_t)tensor->n_elements;
-    if (tensor->type == GGUF_TENSOR_F32) return (const float *)(const void *)tensor->data;
+    if (tensor->type == TYPE_F32) return (const float *)(const void *)tensor->data;
     float *out = l->next_widened;
     l->next_widened += tensor->n_elements;
     widen(out, tensor);
@@ -165,6 +165,9 @@ static fastgpt_status read_tensor(loader *l, const char *name, int32_t n_rows, i
         return fail(l->error, FASTGPT_ERR_FORMAT,
                     "tensor %s has rank %u and shape [%llu][%llu]; expected [%d][%d], where 0 rows mean a vector", name,
                     t->rank, (unsigned long long)t->shape[1], (unsigned long long)t->shape[0], n_rows, n_columns);
+    if (number_formats[t->type].block_numbers > 1)
+        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "tensor %s is %s; F32, F16 and BF16 are implemented", name,
+                    number_formats[t->type].name);
     *out = numbers_of(l, t);
     return FASTGPT_OK;
 }
@@ -240,10 +243,10 @@ static fastgpt_status read_tensors(loader *l) {
 }
 
 static const char *main_type(const loader *l) {
-    uint32_t best = GGUF_TENSOR_F32;
-    for (uint32_t type = 0; type <= GGUF_TENSOR_BF16; type++)
+    number_type best = TYPE_F32;
+    for (number_type type = 0; type < N_NUMBER_TYPES; type++)
         if (l->bytes_of_type[type] > l->bytes_of_type[best]) best = type;
-    return gguf_tensor_type_name(best);
+    return number_formats[best].name;
 }
 
 /* ---- Load and free ---- */

@@ -203,7 +203,7 @@ static bool try_file(const buffer *file) {
 }
 
 static void make_bases(base *bases) {
-    static const uint32_t types[N_BASES] = {GGUF_TENSOR_F32, GGUF_TENSOR_F16, GGUF_TENSOR_BF16, GGUF_TENSOR_F32};
+    static const uint32_t types[N_BASES] = {FILE_F32, FILE_F16, FILE_BF16, FILE_F32};
     for (int i = 0; i < N_BASES; i++) {
         model_shape shape = tiny_shape;
         shape.type = types[i];

@@ -55,6 +55,9 @@ static inline void put_zeros(buffer *b, uint64_t n) {
 
 /* ---- A draft ---- */
 
+/* Types of tensors, numbered as in the file. */
+enum { FILE_F32 = 0, FILE_F16 = 1, FILE_BF16 = 30, FILE_Q8_0 = 8, FILE_Q4_0 = 2, FILE_Q6_K = 14 };
+
 enum { DRAFT_MAX_KEYS = 32, DRAFT_MAX_TENSORS = 64, DRAFT_MAX_RANK = 5 };
 
 typedef struct draft_key {
@@ -151,7 +154,7 @@ static inline draft_tensor *draft_find_tensor(draft *d, const char *name) {
 static inline void draft_add_tensor(draft *d, const char *name, uint32_t n_rows, uint32_t n_columns, uint32_t type) {
     if (d->n_tensors == DRAFT_MAX_TENSORS) abort();
     draft_tensor *t = &d->tensors[d->n_tensors++];
-    *t = (draft_tensor){.rank = n_rows ? 2 : 1, .type = n_rows ? type : GGUF_TENSOR_F32, .shape = {n_columns, n_rows}};
+    *t = (draft_tensor){.rank = n_rows ? 2 : 1, .type = n_rows ? type : FILE_F32, .shape = {n_columns, n_rows}};
     snprintf(t->name, sizeof t->name, "%s", name);
 }
 
@@ -280,8 +283,8 @@ static inline void put_weight(buffer *b, uint32_t type, float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     uint32_t magnitude = bits & 0x7FFFFFFF;
-    if (type == GGUF_TENSOR_BF16) put_number(b, bits >> 16, 2);
-    else if (type == GGUF_TENSOR_F16)
+    if (type == FILE_BF16) put_number(b, bits >> 16, 2);
+    else if (type == FILE_F16)
         put_number(b, (bits >> 16 & 0x8000) | (magnitude ? (magnitude >> 13) - ((127 - 15) << 10) : 0), 2);
     else put_u32(b, bits);
 }

@@ -208,7 +208,7 @@ static void test_files(void) {
 
 int main(void) {
     model_shape half = tiny_shape; /* widened weights are one allocation more */
-    half.type = GGUF_TENSOR_F16;
+    half.type = FILE_F16;
     draft d = draft_of(half);
     buffer bytes = draft_write(&d, NULL);
     file = write_temporary(bytes.data, bytes.n);

@@ -40,8 +40,8 @@ static void check_tensor(const gguf_file *gguf, const draft_tensor *t) {
     if (!CHECK(found != NULL)) return;
     buffer expected = {0};
     put_weights(&expected, t);
-    CHECK_FOR(found->rank == t->rank && found->type == t->type && found->n_bytes == expected.n &&
-                  memcmp(found->data, expected.data, expected.n) == 0,
+    CHECK_FOR(found->rank == t->rank && number_formats[found->type].gguf_type == t->type &&
+                  found->n_bytes == expected.n && memcmp(found->data, expected.data, expected.n) == 0,
               "%s", t->name);
     for (uint32_t i = 0; i < GGUF_MAX_RANK; i++)
         CHECK_FOR(found->shape[i] == (i < t->rank ? t->shape[i] : 1), "%s, dimension %u", t->name, i);
@@ -225,7 +225,7 @@ static void test_duplicates(void) {
     put_u32(&draft_append_key(&d, "gpt2.block_count", GGUF_U32)->value, 2);
     refused(&d, FASTGPT_ERR_FORMAT, "the name gpt2.block_count stands twice");
     d = tiny();
-    draft_add_tensor(&d, "blk.1.ffn_up.bias", 0, 10, GGUF_TENSOR_F32);
+    draft_add_tensor(&d, "blk.1.ffn_up.bias", 0, 10, FILE_F32);
     refused(&d, FASTGPT_ERR_FORMAT, "the name blk.1.ffn_up.bias stands twice");
 }
 
@@ -294,7 +294,7 @@ static void test_tensor_types(void) {
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{2, "is Q4_0"}, {8, "is Q8_0"},    {14, "is Q6_K"},
+    } types[] = {{3, "is Q4_1"}, {6, "is Q5_0"},    {12, "is Q4_K"},
                  {28, "is F64"}, {31, "not known"}, {UINT32_MAX, "not known"}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         draft d = tiny();
@@ -303,6 +303,16 @@ static void test_tensor_types(void) {
         d = tiny();
         draft_find_tensor(&d, "blk.1.ffn_down.weight")->type = types[i].type;
         refused(&d, FASTGPT_ERR_UNSUPPORTED, types[i].name);
+    }
+}
+
+/* n_embd of the draft is no multiple of a block. */
+static void test_rows_are_whole_blocks(void) {
+    static const uint32_t types[] = {FILE_Q8_0, FILE_Q4_0, FILE_Q6_K};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        draft d = tiny();
+        draft_find_tensor(&d, "blk.1.ffn_down.weight")->type = types[i];
+        refused(&d, FASTGPT_ERR_FORMAT, "tensor blk.1.ffn_down.weight has an impossible shape");
     }
 }
 
@@ -322,5 +332,6 @@ int main(void) {
     test_offsets();
     test_shapes();
     test_tensor_types();
+    test_rows_are_whole_blocks();
     return check_report();
 }

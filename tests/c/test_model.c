@@ -96,7 +96,7 @@ static void test_valid(void) {
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{GGUF_TENSOR_F32, "F32"}, {GGUF_TENSOR_F16, "F16"}, {GGUF_TENSOR_BF16, "BF16"}};
+    } types[] = {{FILE_F32, "F32"}, {FILE_F16, "F16"}, {FILE_BF16, "BF16"}};
     for (int t = 0; t < 3; t++)
         for (int untied = 0; untied <= 1; untied++)
             for (int copy = 0; copy <= 1; copy++) {
@@ -110,7 +110,7 @@ static void test_valid(void) {
 /* A copied file counts as memory, a mapped one does not; widening doubles what is half. */
 static void test_sizeof(void) {
     model_shape half = small_shape;
-    half.type = GGUF_TENSOR_F16;
+    half.type = FILE_F16;
     fastgpt_model *mapped = load_shape(small_shape, false), *copied = load_shape(small_shape, true);
     fastgpt_model *widened = load_shape(half, false);
     draft d = draft_of(small_shape);
@@ -198,7 +198,7 @@ static void test_unsupported(void) {
     draft_set_f32(&d, "gpt2.rope.freq_base", 1);
     refused(&d, FASTGPT_ERR_UNSUPPORTED, "gpt2.rope.freq_base");
     d = tiny();
-    draft_add_tensor(&d, "blk.0.attn_q_norm.weight", 0, 6, GGUF_TENSOR_F32);
+    draft_add_tensor(&d, "blk.0.attn_q_norm.weight", 0, 6, FILE_F32);
     refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.0.attn_q_norm.weight");
 }
 

@@ -172,7 +172,7 @@ static void test_ragged_batches(void) {
 
 /* The same numbers give the same bits, in whichever type and way they are read. */
 static void test_files_do_not_matter(void) {
-    static const uint32_t types[] = {GGUF_TENSOR_F32, GGUF_TENSOR_F16, GGUF_TENSOR_BF16};
+    static const uint32_t types[] = {FILE_F32, FILE_F16, FILE_BF16};
     for (int i = 0; i < 6; i++) {
         model_shape shape = small_shape;
         shape.type = types[i / 2];
