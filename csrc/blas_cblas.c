@@ -5,6 +5,7 @@
  * fastgpt_ (cmake/private_openblas.cmake), while its header still has the names of the original. */
 #include "blas.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #ifdef FASTGPT_OPENBLAS_IS_PRIVATE
@@ -28,11 +29,34 @@ typedef CBLAS_INT blas_int;
 typedef int blas_int;
 #endif
 
-void blas_init(void) {
 #ifdef FASTGPT_OPENBLAS_IS_PRIVATE
-    scipy_openblas_set_num_threads64_(1);
-#endif
+void blas_init(void) { scipy_openblas_set_num_threads64_(1); }
+
+static void begin_product(void) {}
+static void end_product(void) {}
+#else
+/* A system's OpenBLAS may run threads of its own, and hangs when the process forks while they work.  So a fork waits
+ * for the products that run, and products wait for the fork.  OpenBLAS has set up its own fork handlers when it was
+ * loaded, before these: thus these hold the lock around its.  A fork waits at most for the end of the steps that run.
+ */
+static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_INITIALIZER;
+
+static void begin_product(void) { pthread_rwlock_rdlock(&fork_lock); }
+static void end_product(void) { pthread_rwlock_unlock(&fork_lock); }
+
+static void before_fork(void) { pthread_rwlock_wrlock(&fork_lock); }
+static void after_fork_in_parent(void) { pthread_rwlock_unlock(&fork_lock); }
+
+/* Unlocking is for the thread that locked, and the child's thread is another one. */
+static void after_fork_in_child(void) { pthread_rwlock_init(&fork_lock, NULL); }
+
+static void watch_forks(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
+
+void blas_init(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
 }
+#endif
 
 const char *blas_name(void) { return sizeof(blas_int) == sizeof(int64_t) ? LIBRARY " (ILP64)" : LIBRARY " (LP64)"; }
 
@@ -55,10 +79,13 @@ static void gemm_huge(int64_t m, int64_t n, int64_t k, float alpha, const float 
 
 static void gemm(enum CBLAS_TRANSPOSE op_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
-    if (fits(m) && fits(n) && fits(k) && fits(lda) && fits(ldb) && fits(ldc))
+    if (fits(m) && fits(n) && fits(k) && fits(lda) && fits(ldb) && fits(ldc)) {
+        begin_product();
         cblas_sgemm(CblasRowMajor, CblasNoTrans, op_b, (blas_int)m, (blas_int)n, (blas_int)k, alpha, a, leading(lda), b,
                     leading(ldb), beta, c, leading(ldc));
-    else gemm_huge(m, n, k, alpha, a, lda, b, op_b == CblasTrans ? 1 : ldb, op_b == CblasTrans ? ldb : 1, beta, c, ldc);
+        end_product();
+    } else
+        gemm_huge(m, n, k, alpha, a, lda, b, op_b == CblasTrans ? 1 : ldb, op_b == CblasTrans ? ldb : 1, beta, c, ldc);
 }
 
 void blas_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,

@@ -19,7 +19,7 @@
  *     one thread at a time.  The one exception is fastgpt_cancel.
  *   - The library never prints, never exits and installs no signal handler.  Its one process-wide effect:
  *     the private OpenBLAS copy inside the Python package is set to one thread, since the pool splits
- *     the work; a system BLAS is left as the host set it.
+ *     the work.  A system BLAS is left as the host set it, but a fork waits for the products that run in it.
  *
  * Only the part between the cdef marks is visible to cffi (build_ffi.py); it keeps to plain C
  * declarations so that other binding generators can read it too.
