@@ -8,25 +8,34 @@
 
 enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
 
-/* Gives out the next n floats of the block, 64-byte aligned; with no block yet it only counts them. */
-static float *carve(fastgpt_context *ctx, size_t n) {
-    float *at = ctx->block ? ctx->block + ctx->n_floats : NULL;
-    ctx->n_floats += (n + 15) / 16 * 16;
+/* Gives out the next n bytes of the block, 64-byte aligned; with no block yet it only counts them. */
+static void *carve_bytes(fastgpt_context *ctx, int64_t n) {
+    void *at = ctx->block ? ctx->block + ctx->n_bytes : NULL;
+    ctx->n_bytes += ((size_t)n + 63) / 64 * 64;
     return at;
 }
 
+static float *carve(fastgpt_context *ctx, int64_t n) { return carve_bytes(ctx, n * (int64_t)sizeof(float)); }
+
+static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+
 static void lay_out(fastgpt_context *ctx) {
     const fastgpt_model *m = ctx->model;
-    size_t rows = (size_t)ctx->n_batch * (size_t)m->n_embd;
-    ctx->n_floats = 0;
+    engine *e = &ctx->engine;
+    int64_t n_threads = pool_n_threads(e->pool), rows = (int64_t)ctx->n_batch * m->n_embd;
+    int64_t n_in = largest(m->n_embd, m->n_ff);
+    ctx->n_bytes = 0;
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
     ctx->q = carve(ctx, rows);
     ctx->k = carve(ctx, rows);
     ctx->v = carve(ctx, rows);
     ctx->heads = carve(ctx, rows);
-    ctx->ff = carve(ctx, (size_t)ctx->n_batch * (size_t)m->n_ff);
-    ctx->scores = carve(ctx, (size_t)pool_n_threads(ctx->engine.pool) * ATTENTION_BLOCK * (size_t)m->n_ctx);
+    ctx->ff = carve(ctx, (int64_t)ctx->n_batch * m->n_ff);
+    ctx->scores = carve(ctx, n_threads * ATTENTION_BLOCK * m->n_ctx);
+    e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
+    e->panel_bytes = largest(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
+    e->panels = carve_bytes(ctx, n_threads * e->panel_bytes);
 }
 
 fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
@@ -41,7 +50,7 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
     ctx->engine = (engine){.pool = pool, .kernels = kernels_chosen()};
     ctx->n_batch = n_batch ? n_batch : DEFAULT_N_BATCH;
     lay_out(ctx);
-    ctx->block = os_alloc(ctx->n_floats * sizeof(float));
+    ctx->block = os_alloc(ctx->n_bytes);
     ctx->spans = calloc((size_t)ctx->n_batch, sizeof *ctx->spans);
     ctx->counts = calloc((size_t)ctx->n_batch, sizeof *ctx->counts);
     if (!ctx->block || !ctx->spans || !ctx->counts) {
@@ -62,8 +71,7 @@ void fastgpt_context_free(fastgpt_context *ctx) {
 }
 
 size_t fastgpt_context_sizeof(const fastgpt_context *ctx) {
-    return sizeof *ctx + ctx->n_floats * sizeof(float) +
-           (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
+    return sizeof *ctx + ctx->n_bytes + (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
 }
 
 void fastgpt_cancel(fastgpt_context *ctx) {

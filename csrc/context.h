@@ -13,12 +13,12 @@ struct fastgpt_context {
     engine engine;
     int32_t n_batch;
 
-    float *block; /* one allocation with everything below */
-    size_t n_floats;
+    uint8_t *block; /* one allocation with everything below, and the scratch of the engine */
+    size_t n_bytes;
     float *x;      /* [n_batch][n_embd] the residual stream */
     float *normed; /* [n_batch][n_embd] */
     float *q;      /* [n_batch][n_embd] */
-    float *k;      /* [n_batch][n_embd] only where several caches share a step */
+    float *k;      /* [n_batch][n_embd] where the product cannot write into the cache */
     float *v;      /* [n_batch][n_embd] */
     float *heads;  /* [n_batch][n_embd] what attention gives */
     float *ff;     /* [n_batch][n_ff] */

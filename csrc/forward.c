@@ -6,6 +6,7 @@
  *     logits = lm_head(ln_f(x))
  *
  * A step is cut into slices of at most n_batch tokens; a slice may hold tokens of several sequences. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "context.h"
@@ -23,32 +24,37 @@ typedef struct slice {
 
 /* ---- One layer ---- */
 
-/* Queries to scratch.  Keys and values of a lone span go straight into its cache; several share one product
- * and are spread over their caches afterwards. */
-static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
-    const layer *layer = &ctx->model->layers[l];
-    int32_t n_embd = ctx->model->n_embd;
-    fastgpt_kv_cache *kv = s->spans[0].kv;
-    int64_t row = (int64_t)kv->n_past * n_embd;
-    float *k = s->n_spans == 1 ? kv_cache_rows(kv, l, 0) + row : ctx->k;
-    float *v = s->n_spans == 1 ? kv_cache_rows(kv, l, 1) + row : ctx->v;
-    linear_task tasks[3] = {
-        {.out = ctx->q, .ld_out = n_embd, .x = ctx->normed, .w = weight_rows(&layer->qkv, 0, n_embd)},
-        {.out = k, .ld_out = n_embd, .x = ctx->normed, .w = weight_rows(&layer->qkv, n_embd, n_embd)},
-        {.out = v, .ld_out = n_embd, .x = ctx->normed, .w = weight_rows(&layer->qkv, 2 * n_embd, n_embd)},
-    };
-    linear(&ctx->engine, tasks, 3, s->n_tokens);
+/* Whether the product may write keys and values where they belong: for a lone span, and a cache of floats. */
+static bool fills_cache(const slice *s) { return s->n_spans == 1 && s->spans[0].kv->type == TYPE_F32; }
+
+static float *cache_or(const slice *s, int32_t l, int which, float *scratch) {
+    const fastgpt_kv_cache *kv = s->spans[0].kv;
+    return fills_cache(s) ? (float *)(void *)kv_cache_rows(kv, l, which, kv->n_past) : scratch;
 }
 
+static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
+    const weight *qkv = &ctx->model->layers[l].qkv;
+    int32_t n_embd = ctx->model->n_embd;
+    linear_task tasks[3] = {
+        {.out = ctx->q, .ld_out = n_embd, .w = weight_rows(qkv, 0, n_embd)},
+        {.out = cache_or(s, l, 0, ctx->k), .ld_out = n_embd, .w = weight_rows(qkv, n_embd, n_embd)},
+        {.out = cache_or(s, l, 1, ctx->v), .ld_out = n_embd, .w = weight_rows(qkv, 2 * n_embd, n_embd)},
+    };
+    linear(&ctx->engine, ctx->normed, tasks, 3, s->n_tokens);
+}
+
+static void append_rows(fastgpt_context *ctx, const fastgpt_kv_cache *kv, int32_t l, int which, const float *rows,
+                        int32_t n) {
+    ctx->engine.kernels->narrow[kv->type](kv_cache_rows(kv, l, which, kv->n_past), rows, n * kv->n_embd);
+}
+
+/* Spreads keys and values over the caches. */
 static void scatter_kv(fastgpt_context *ctx, const slice *s, int32_t l) {
-    int64_t n_embd = ctx->model->n_embd, row = 0;
+    int64_t row = 0;
     for (int32_t i = 0; i < s->n_spans; i++) {
-        fastgpt_kv_cache *kv = s->spans[i].kv;
-        int32_t n = s->counts[i];
-        size_t bytes = (size_t)n * (size_t)n_embd * sizeof(float);
-        memcpy(kv_cache_rows(kv, l, 0) + kv->n_past * n_embd, ctx->k + row * n_embd, bytes);
-        memcpy(kv_cache_rows(kv, l, 1) + kv->n_past * n_embd, ctx->v + row * n_embd, bytes);
-        row += n;
+        append_rows(ctx, s->spans[i].kv, l, 0, ctx->k + row * ctx->model->n_embd, s->counts[i]);
+        append_rows(ctx, s->spans[i].kv, l, 1, ctx->v + row * ctx->model->n_embd, s->counts[i]);
+        row += s->counts[i];
     }
 }
 
@@ -59,8 +65,9 @@ static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
         const fastgpt_kv_cache *kv = s->spans[i].kv;
         ctx->spans[i] = (attention_span){.out = ctx->heads + row * m->n_embd,
                                          .q = ctx->q + row * m->n_embd,
-                                         .keys = kv_cache_rows(kv, l, 0),
-                                         .values = kv_cache_rows(kv, l, 1),
+                                         .keys = kv_cache_rows(kv, l, 0, 0),
+                                         .values = kv_cache_rows(kv, l, 1, 0),
+                                         .type = kv->type,
                                          .n_past = kv->n_past,
                                          .n_tokens = s->counts[i]};
         row += ctx->spans[i].n_tokens;
@@ -70,8 +77,8 @@ static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
 
 /* out = x w^T + b, or += with add */
 static void one_linear(fastgpt_context *ctx, float *out, const float *x, const weight *w, bool add, int32_t n_tokens) {
-    linear_task task = {.out = out, .ld_out = w->n_out, .x = x, .w = *w, .add = add};
-    linear(&ctx->engine, &task, 1, n_tokens);
+    linear_task task = {.out = out, .ld_out = w->n_out, .w = *w, .add = add};
+    linear(&ctx->engine, x, &task, 1, n_tokens);
 }
 
 static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
@@ -81,7 +88,7 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_1, m->layer_norm_epsilon, n, m->n_embd);
     project_qkv(ctx, s, l);
-    if (s->n_spans > 1) scatter_kv(ctx, s, l);
+    if (!fills_cache(s)) scatter_kv(ctx, s, l);
     attend(ctx, s, l);
     one_linear(ctx, ctx->x, ctx->heads, &layer->attn_proj, true, n);
 
@@ -98,7 +105,7 @@ static void embed(fastgpt_context *ctx, const slice *s) {
     for (int32_t i = 0; i < s->n_spans; i++) {
         const fastgpt_span *span = &s->spans[i];
         int32_t n = s->counts[i];
-        op_embed(x, ctx->model, span->tokens + (i == 0 ? s->first : 0), n, span->kv->n_past);
+        op_embed(&ctx->engine, x, ctx->model, span->tokens + (i == 0 ? s->first : 0), n, span->kv->n_past);
         x += (int64_t)n * ctx->model->n_embd;
     }
 }

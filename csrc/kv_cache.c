@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 static size_t block_bytes(const fastgpt_kv_cache *kv) {
-    return (size_t)kv->n_layer * 2 * (size_t)kv->n_ctx * (size_t)kv->n_embd * sizeof(float);
+    return (size_t)kv->n_layer * 2 * (size_t)kv->n_ctx * (size_t)row_bytes(kv->type, kv->n_embd);
 }
 
 fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out) {
@@ -43,7 +43,7 @@ fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
 }
 
 static const float *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
-    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, which) : NULL;
+    return layer >= 0 && layer < kv->n_layer ? (const float *)(const void *)kv_cache_rows(kv, layer, which, 0) : NULL;
 }
 
 const float *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 0); }

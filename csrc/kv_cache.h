@@ -6,16 +6,18 @@
 #include "model.h"
 
 struct fastgpt_kv_cache {
-    float *block; /* [n_layer][2: keys, values][n_ctx][n_embd] */
+    uint8_t *block;   /* [n_layer][2: keys, values][n_ctx][n_embd] of the type */
+    number_type type; /* F32, F16 or BF16 */
     int32_t n_layer, n_ctx, n_embd;
     int32_t n_past;
     uint64_t model_id;
     int in_step; /* marks the caches of a step while it is checked that none stands twice */
 };
 
-/* First row of a layer's keys (which = 0) or values (1). */
-static inline float *kv_cache_rows(const fastgpt_kv_cache *kv, int32_t layer, int which) {
-    return kv->block + ((size_t)layer * 2 + (size_t)which) * (size_t)kv->n_ctx * (size_t)kv->n_embd;
+/* Keys (which = 0) or values (1) of a layer, from a position on. */
+static inline uint8_t *kv_cache_rows(const fastgpt_kv_cache *kv, int32_t layer, int which, int32_t position) {
+    int64_t rows = ((int64_t)layer * 2 + which) * kv->n_ctx + position;
+    return kv->block + rows * row_bytes(kv->type, kv->n_embd);
 }
 
 #endif

@@ -1,34 +1,61 @@
-/* linear.c - see linear.h.  Few tokens are bound by reading the weights, so the kernels stream them once; many
- * tokens are bound by arithmetic and go to BLAS.  A unit is a tile of outputs and tokens whose size depends
- * on the shape alone, so that the threads only decide who computes which tile. */
+/* linear.c - see linear.h.  Three ways to multiply:
+ *
+ *   dot     few tokens: the kernels stream the weights once, each row for all tokens.  Weights in blocks meet
+ *           activations that were rounded to 8 bits.
+ *   matrix  many tokens, where the CPU multiplies BF16 numbers: activations and weights are rounded to BF16, unless the
+ *           weights are of 16 or more bits of fraction.
+ *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
+ *
+ * A unit is a tile of outputs and tokens whose size depends on the shape alone, so that the threads only decide who
+ * computes which tile. */
 #include "linear.h"
+
+#include <string.h>
 
 #include "blas.h"
 #include "pool.h"
 
 enum {
-    FEW_TOKENS = 16,       /* up to here the kernels, from here on BLAS */
-    OUTPUTS_PER_STREAM = 64, /* rows of weights in a unit of the kernels */
-    OUTPUTS_PER_GEMM = 256,
-    TOKENS_PER_GEMM = 256
+    FEW_TOKENS = 16,         /* up to here dot */
+    OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit */
+    OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
+    OUTPUTS_PER_SGEMM = 256,
+    TOKENS_PER_SGEMM = 256,
+    PANEL_K = 1024           /* columns of a widened panel: whole blocks of every type */
 };
 
-typedef struct linear_job {
-    const engine *e;
-    const linear_task *tasks;
-    int n_tokens;
+typedef struct linear_job linear_job;
+
+/* One way: how a tile is computed, its size, and how activations are prepared. */
+typedef struct way {
+    void (*tile)(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                 int n_tokens, int thread);
     int outputs_per_unit, tokens_per_unit;
-} linear_job;
+    void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
+    int tokens_per_preparation;
+} way;
+
+struct linear_job {
+    const engine *e;
+    const float *x;
+    const linear_task *tasks;
+    const way *way;
+    int n_tokens, n_in;
+    int64_t ld_activations; /* bytes between prepared rows */
+};
+
+static int min_int(int a, int b) { return a < b ? a : b; }
+
+static int n_tiles(int64_t n, int64_t tile) { return (int)((n + tile - 1) / tile); }
+
+static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 weight weight_rows(const weight *w, int32_t first, int32_t n_out) {
-    return (weight){
-        .w = w->w + (int64_t)first * w->n_in, .b = w->b ? w->b + first : NULL, .n_out = n_out, .n_in = w->n_in};
-}
-
-static int n_tiles(int n, int tile) { return (n + tile - 1) / tile; }
-
-static int n_units_of(const linear_job *job, const linear_task *task) {
-    return n_tiles(task->w.n_out, job->outputs_per_unit) * n_tiles(job->n_tokens, job->tokens_per_unit);
+    weight rows = *w;
+    rows.w = weight_row(w, first);
+    rows.b = w->b ? w->b + first : NULL;
+    rows.n_out = n_out;
+    return rows;
 }
 
 static void start_with_bias(const linear_task *task, float *out, int first, int n_out, int n_tokens) {
@@ -37,35 +64,171 @@ static void start_with_bias(const linear_task *task, float *out, int first, int 
         for (int i = 0; i < n_out; i++) out[i] = (task->add ? out[i] : 0) + (b ? b[i] : 0);
 }
 
-static void tile(const linear_job *job, const linear_task *task, int first_out, int first_token) {
-    int n_out = task->w.n_out - first_out, n_tokens = job->n_tokens - first_token;
-    if (n_out > job->outputs_per_unit) n_out = job->outputs_per_unit;
-    if (n_tokens > job->tokens_per_unit) n_tokens = job->tokens_per_unit;
-    int64_t n_in = task->w.n_in;
-    const float *w = task->w.w + first_out * n_in, *x = task->x + first_token * n_in;
-    float *out = task->out + first_token * task->ld_out + first_out;
-    start_with_bias(task, out, first_out, n_out, n_tokens);
-    if (job->n_tokens <= FEW_TOKENS)
-        job->e->kernels->dot_rows(out, task->ld_out, x, n_in, w, n_in, n_tokens, n_out, (int)n_in);
-    else blas_gemm_nt(n_tokens, n_out, n_in, 1, x, n_in, w, n_in, 1, out, task->ld_out);
+static float *output_of(const linear_task *task, int first_out, int first_token) {
+    return task->out + first_token * task->ld_out + first_out;
+}
+
+/* ---- dot ---- */
+
+enum { ROWS_PER_QUANTIZATION = 4 };
+
+static void quantize_rows(const linear_job *job, int unit, int thread) {
+    (void)thread;
+    int end = min_int((unit + 1) * ROWS_PER_QUANTIZATION, job->n_tokens);
+    for (int64_t t = (int64_t)unit * ROWS_PER_QUANTIZATION; t < end; t++)
+        job->e->kernels->quantize_row(job->e->activations + t * job->ld_activations, job->x + t * job->n_in, job->n_in);
+}
+
+static void dot_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                     int n_tokens, int thread) {
+    const weight *w = &task->w;
+    (void)thread;
+    bool prepared = job->way->prepare != NULL;
+    const uint8_t *x = prepared ? job->e->activations : (const uint8_t *)job->x;
+    int64_t ldx = prepared ? job->ld_activations : job->n_in * (int64_t)sizeof(float);
+    job->e->kernels->dot_rows[w->type](output_of(task, first_out, first_token), task->ld_out, x + first_token * ldx,
+                                       ldx, weight_row(w, first_out), row_bytes(w->type, w->n_in), n_tokens, n_out,
+                                       w->n_in);
+}
+
+/* ---- matrix ---- */
+
+/* A multiple of MATRIX_K; what is beyond n_in is zeros. */
+static int64_t padded(int64_t n_in) { return round_up(n_in, MATRIX_K); }
+
+static void *scratch_of(const linear_job *job, int thread) { return job->e->panels + thread * job->e->panel_bytes; }
+
+/* Panels of MATRIX_LANES tokens: [padded n_in / 2][MATRIX_LANES] pairs of BF16 numbers. */
+static uint32_t *panel_of(const linear_job *job, int token) {
+    uint32_t *panels = (uint32_t *)(void *)job->e->activations;
+    return panels + token / MATRIX_LANES * MATRIX_LANES * padded(job->n_in) / 2;
+}
+
+static void fill_panel(const linear_job *job, int unit, int thread) {
+    int64_t n_in = job->n_in, n_pairs = padded(n_in) / 2, first = (int64_t)unit * MATRIX_LANES;
+    uint32_t *out = panel_of(job, (int)first), *rows = scratch_of(job, thread);
+    memset(rows, 0, (size_t)(MATRIX_LANES * n_pairs) * sizeof *rows);
+    for (int64_t t = 0; t < min_int(MATRIX_LANES, job->n_tokens - (int)first); t++)
+        job->e->kernels->narrow[TYPE_BF16](rows + t * n_pairs, job->x + (first + t) * n_in, job->n_in);
+    for (int64_t i = 0; i < n_pairs; i++)
+        for (int64_t t = 0; t < MATRIX_LANES; t++) out[i * MATRIX_LANES + t] = rows[t * n_pairs + i];
+}
+
+/* MATRIX_ROWS rows of weights in BF16, in the file itself where they lie there so. */
+static const uint16_t *bf16_rows(const linear_job *job, const weight *w, int first, int n_rows, int64_t *ld,
+                                 int thread) {
+    int64_t n = padded(w->n_in);
+    if (w->type == TYPE_BF16 && n == w->n_in && n_rows == MATRIX_ROWS) {
+        *ld = row_bytes(w->type, w->n_in);
+        return (const uint16_t *)(const void *)weight_row(w, first);
+    }
+    float *wide = scratch_of(job, thread);
+    uint16_t *rows = (uint16_t *)(void *)(wide + n);
+    for (int64_t r = 0; r < n_rows; r++) {
+        job->e->kernels->widen[w->type](wide, weight_row(w, first + r), w->n_in);
+        for (int64_t k = w->n_in; k < n; k++) wide[k] = 0;
+        job->e->kernels->narrow[TYPE_BF16](rows + r * n, wide, (int)n);
+    }
+    *ld = n * (int64_t)sizeof *rows;
+    return rows;
+}
+
+static void matrix_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                        int n_tokens, int thread) {
+    (void)first_token; /* 0: a tile has all tokens */
+    for (int r = 0; r < n_out; r += MATRIX_ROWS) {
+        int n_rows = min_int(MATRIX_ROWS, n_out - r);
+        int64_t ldw;
+        const uint16_t *w = bf16_rows(job, &task->w, first_out + r, n_rows, &ldw, thread);
+        for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
+            job->e->kernels->matrix(output_of(task, first_out + r, t), task->ld_out,
+                                    (const uint16_t *)(const void *)panel_of(job, t), w, ldw,
+                                    min_int(MATRIX_TOKENS, n_tokens - t), n_rows, (int)padded(job->n_in));
+    }
+}
+
+/* ---- sgemm ---- */
+
+/* out += x w^T for columns [first, first + n) of both. */
+static void sgemm_columns(const linear_job *job, float *out, int64_t ld_out, const float *x, const weight *w,
+                          int first_out, int n_out, int n_tokens, int first, int n, int thread) {
+    float *panel = scratch_of(job, thread);
+    for (int64_t r = 0; r < n_out; r++)
+        job->e->kernels->widen[w->type](panel + r * n, weight_row(w, first_out + r) + row_bytes(w->type, first), n);
+    blas_gemm_nt(n_tokens, n_out, n, 1, x + first, job->n_in, panel, n, 1, out, ld_out);
+}
+
+static void sgemm_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                       int n_tokens, int thread) {
+    const weight *w = &task->w;
+    float *out = output_of(task, first_out, first_token);
+    const float *x = job->x + (int64_t)first_token * job->n_in;
+    if (w->type == TYPE_F32) {
+        const float *rows = (const float *)(const void *)weight_row(w, first_out);
+        blas_gemm_nt(n_tokens, n_out, w->n_in, 1, x, job->n_in, rows, w->n_in, 1, out, task->ld_out);
+        return;
+    }
+    for (int k = 0; k < w->n_in; k += PANEL_K)
+        sgemm_columns(job, out, task->ld_out, x, w, first_out, n_out, n_tokens, k, min_int(PANEL_K, w->n_in - k),
+                      thread);
+}
+
+/* ---- Choice and units ---- */
+
+static const way dot_floats = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, NULL, 0};
+static const way dot_quantized = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, quantize_rows, ROWS_PER_QUANTIZATION};
+static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, fill_panel, MATRIX_LANES};
+static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0};
+
+static const way *choose(const engine *e, number_type type, int n_tokens) {
+    if (n_tokens <= FEW_TOKENS) return takes_quantized(type) ? &dot_quantized : &dot_floats;
+    return e->kernels->matrix && type != TYPE_F32 && type != TYPE_F16 ? &matrix : &sgemm;
+}
+
+int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
+    int64_t panels = round_up(n_batch, MATRIX_TOKENS) * padded(n_in) * (int64_t)sizeof(uint16_t);
+    int64_t quantized = FEW_TOKENS * round_up(quantized_row_bytes(round_up(n_in, 32)), 64);
+    return panels > quantized ? panels : quantized;
+}
+
+int64_t linear_panel_bytes(int64_t n_in) {
+    int64_t n = padded(n_in);
+    int64_t bf16 = n * (int64_t)sizeof(float) + MATRIX_ROWS * n * (int64_t)sizeof(uint16_t);
+    int64_t f32 = OUTPUTS_PER_SGEMM * (int64_t)min_int(PANEL_K, (int)n) * (int64_t)sizeof(float);
+    return round_up(bf16 > f32 ? bf16 : f32, 64);
+}
+
+static void prepare_unit(void *arg, int unit, int thread) {
+    const linear_job *job = arg;
+    job->way->prepare(job, unit, thread);
+}
+
+static int n_units_of(const linear_job *job, const linear_task *task) {
+    return n_tiles(task->w.n_out, job->way->outputs_per_unit) * n_tiles(job->n_tokens, job->way->tokens_per_unit);
 }
 
 static void linear_unit(void *arg, int unit, int thread) {
     const linear_job *job = arg;
     const linear_task *task = job->tasks;
-    (void)thread;
     for (; unit >= n_units_of(job, task); task++) unit -= n_units_of(job, task);
-    int n_across = n_tiles(task->w.n_out, job->outputs_per_unit);
-    tile(job, task, unit % n_across * job->outputs_per_unit, unit / n_across * job->tokens_per_unit);
+    int n_across = n_tiles(task->w.n_out, job->way->outputs_per_unit);
+    int first_out = unit % n_across * job->way->outputs_per_unit;
+    int first_token = unit / n_across * job->way->tokens_per_unit;
+    int n_out = min_int(job->way->outputs_per_unit, task->w.n_out - first_out);
+    int n_tokens = min_int(job->way->tokens_per_unit, job->n_tokens - first_token);
+    start_with_bias(task, output_of(task, first_out, first_token), first_out, n_out, n_tokens);
+    job->way->tile(job, task, first_out, n_out, first_token, n_tokens, thread);
 }
 
-void linear(const engine *e, const linear_task *tasks, int n_tasks, int n_tokens) {
-    bool few = n_tokens <= FEW_TOKENS;
+void linear(const engine *e, const float *x, const linear_task *tasks, int n_tasks, int n_tokens) {
     linear_job job = {.e = e,
+                      .x = x,
                       .tasks = tasks,
+                      .way = choose(e, tasks->w.type, n_tokens),
                       .n_tokens = n_tokens,
-                      .outputs_per_unit = few ? OUTPUTS_PER_STREAM : OUTPUTS_PER_GEMM,
-                      .tokens_per_unit = few ? FEW_TOKENS : TOKENS_PER_GEMM};
+                      .n_in = tasks->w.n_in,
+                      .ld_activations = round_up(quantized_row_bytes(tasks->w.n_in), 64)};
+    if (job.way->prepare) pool_run(e->pool, prepare_unit, &job, n_tiles(n_tokens, job.way->tokens_per_preparation));
     int n_units = 0;
     for (int i = 0; i < n_tasks; i++) n_units += n_units_of(&job, &tasks[i]);
     pool_run(e->pool, linear_unit, &job, n_units);

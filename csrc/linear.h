@@ -1,4 +1,4 @@
-/* linear.h - y = x W^T + b. */
+/* linear.h - y = x W^T + b for weights of every type. */
 #ifndef FASTGPT_LINEAR_H
 #define FASTGPT_LINEAR_H
 
@@ -6,19 +6,23 @@
 #include "ops.h"
 
 /* out = x w^T + b, or with `add` out += x w^T + b
- *   x [n_tokens][w.n_in]   out [n_tokens][w.n_out], rows ld_out apart; must not overlap x */
+ *   out [n_tokens][w.n_out], rows ld_out apart */
 typedef struct linear_task {
     float *out;
     int64_t ld_out;
-    const float *x;
     weight w;
     bool add;
 } linear_task;
 
+/* Scratch of one context, in bytes; n_in is the widest input of any product. */
+int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in); /* shared by the threads */
+int64_t linear_panel_bytes(int64_t n_in);                       /* of each thread */
+
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 
-/* Does all tasks for the same number of tokens; their units share one run of the pool. */
-void linear(const engine *e, const linear_task *tasks, int n_tasks, int n_tokens);
+/* Does all tasks for the same x [n_tokens][n_in], which no output may overlap.  The weights are of one type and width;
+ * their units share one run of the pool. */
+void linear(const engine *e, const float *x, const linear_task *tasks, int n_tasks, int n_tokens);
 
 #endif

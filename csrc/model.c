@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "gguf.h"
-#include "half.h"
 #include "kernels/kernels.h"
 #include "status.h"
 
@@ -122,41 +121,23 @@ static fastgpt_status read_name(loader *l) {
 
 /* ---- Tensors ---- */
 
-static void widen(float *out, const gguf_tensor *tensor) {
-    const uint16_t *halves = (const void *)tensor->data;
-    if (tensor->type == TYPE_F16)
-        for (uint64_t i = 0; i < tensor->n_elements; i++) out[i] = f32_of_f16(halves[i]);
-    else
-        for (uint64_t i = 0; i < tensor->n_elements; i++) out[i] = f32_of_bf16(halves[i]);
-}
-
-/* Room for all half-precision tensors; their bytes in the file bound it. */
+/* Room for all vectors that are not F32; their bytes in the file bound it. */
 static fastgpt_status allocate_widened(loader *l) {
     uint64_t n = 0;
     for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
-        if (l->gguf.tensors[i].type != TYPE_F32) n += l->gguf.tensors[i].n_elements;
+        if (l->gguf.tensors[i].rank == 1 && l->gguf.tensors[i].type != TYPE_F32) n += l->gguf.tensors[i].n_elements;
     if (n == 0) return FASTGPT_OK;
     l->model->widened = os_alloc(n * sizeof(float));
     if (!l->model->widened)
-        return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for %llu weights as F32", (unsigned long long)n);
+        return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for %llu numbers as F32", (unsigned long long)n);
     l->model->n_widened = n;
     l->next_widened = l->model->widened;
     return FASTGPT_OK;
 }
 
-static const float *numbers_of(loader *l, const gguf_tensor *tensor) {
-    l->found[tensor - l->gguf.tensors] = true;
-    l->bytes_of_type[tensor->type] += tensor->n_bytes;
-    l->model->n_params += (int64_t)tensor->n_elements;
-    if (tensor->type == TYPE_F32) return (const float *)(const void *)tensor->data;
-    float *out = l->next_widened;
-    l->next_widened += tensor->n_elements;
-    widen(out, tensor);
-    return out;
-}
-
 /* The tensor of that name, which must be [n_rows][n_columns]; n_rows 0 = a vector of n_columns. */
-static fastgpt_status read_tensor(loader *l, const char *name, int32_t n_rows, int32_t n_columns, const float **out) {
+static fastgpt_status find_tensor(loader *l, const char *name, int32_t n_rows, int32_t n_columns,
+                                  const gguf_tensor **out) {
     const gguf_tensor *t = gguf_find_tensor(&l->gguf, name);
     if (!t) return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %s is missing", name);
     bool matches = t->rank == (n_rows ? 2u : 1u) && t->shape[0] == (uint64_t)n_columns &&
@@ -165,31 +146,53 @@ static fastgpt_status read_tensor(loader *l, const char *name, int32_t n_rows, i
         return fail(l->error, FASTGPT_ERR_FORMAT,
                     "tensor %s has rank %u and shape [%llu][%llu]; expected [%d][%d], where 0 rows mean a vector", name,
                     t->rank, (unsigned long long)t->shape[1], (unsigned long long)t->shape[0], n_rows, n_columns);
-    if (number_formats[t->type].block_numbers > 1)
-        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "tensor %s is %s; F32, F16 and BF16 are implemented", name,
-                    number_formats[t->type].name);
-    *out = numbers_of(l, t);
+    l->found[t - l->gguf.tensors] = true;
+    l->bytes_of_type[t->type] += t->n_bytes;
+    l->model->n_params += (int64_t)t->n_elements;
+    *out = t;
+    return FASTGPT_OK;
+}
+
+/* Vectors are few: those of another type are widened, so that all are F32 from here on. */
+static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const float **out) {
+    const gguf_tensor *t = NULL;
+    fastgpt_status status = find_tensor(l, name, 0, n, &t);
+    if (status) return status;
+    if (t->type == TYPE_F32) {
+        *out = (const float *)(const void *)t->data;
+        return FASTGPT_OK;
+    }
+    kernels_chosen()->widen[t->type](l->next_widened, t->data, n);
+    *out = l->next_widened;
+    l->next_widened += n;
+    return FASTGPT_OK;
+}
+
+/* A matrix stays in the file, in its own type. */
+static fastgpt_status read_matrix(loader *l, const char *name, int32_t n_rows, int32_t n_columns, weight *out) {
+    const gguf_tensor *t = NULL;
+    fastgpt_status status = find_tensor(l, name, n_rows, n_columns, &t);
+    if (status) return status;
+    *out = (weight){.w = t->data, .type = t->type, .n_out = n_rows, .n_in = n_columns};
     return FASTGPT_OK;
 }
 
 static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
     char name[64];
     snprintf(name, sizeof name, "%s.weight", prefix);
-    fastgpt_status status = read_tensor(l, name, 0, l->model->n_embd, &out->w);
+    fastgpt_status status = read_vector(l, name, l->model->n_embd, &out->w);
     if (status) return status;
     snprintf(name, sizeof name, "%s.bias", prefix);
-    return read_tensor(l, name, 0, l->model->n_embd, &out->b);
+    return read_vector(l, name, l->model->n_embd, &out->b);
 }
 
 static fastgpt_status read_weight(loader *l, weight *out, const char *prefix, int32_t n_out, int32_t n_in) {
     char name[64];
-    out->n_out = n_out;
-    out->n_in = n_in;
     snprintf(name, sizeof name, "%s.weight", prefix);
-    fastgpt_status status = read_tensor(l, name, n_out, n_in, &out->w);
+    fastgpt_status status = read_matrix(l, name, n_out, n_in, out);
     if (status) return status;
     snprintf(name, sizeof name, "%s.bias", prefix);
-    return read_tensor(l, name, 0, n_out, &out->b);
+    return read_vector(l, name, n_out, &out->b);
 }
 
 static fastgpt_status read_layer(loader *l, int32_t i) {
@@ -209,9 +212,9 @@ static fastgpt_status read_layer(loader *l, int32_t i) {
 
 static fastgpt_status read_lm_head(loader *l) {
     fastgpt_model *m = l->model;
-    m->lm_head = (weight){.w = m->wte, .b = NULL, .n_out = m->n_vocab, .n_in = m->n_embd};
+    m->lm_head = m->wte;
     if (!gguf_find_tensor(&l->gguf, "output.weight")) return FASTGPT_OK;
-    return read_tensor(l, "output.weight", m->n_vocab, m->n_embd, &m->lm_head.w);
+    return read_matrix(l, "output.weight", m->n_vocab, m->n_embd, &m->lm_head);
 }
 
 /* A tensor that nobody here has heard of may change the result, so it is refused. */
@@ -234,8 +237,8 @@ static fastgpt_status read_tensors(loader *l) {
     l->found = calloc(l->gguf.n_tensors, sizeof *l->found);
     if (!m->layers || !l->found) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
     fastgpt_status status = allocate_widened(l);
-    if (!status) status = read_tensor(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
-    if (!status) status = read_tensor(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
+    if (!status) status = read_matrix(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
+    if (!status) status = read_matrix(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
     for (int32_t i = 0; i < m->n_layer && !status; i++) status = read_layer(l, i);
     if (!status) status = read_norm(l, &m->ln_f, "output_norm");
     if (!status) status = read_lm_head(l);

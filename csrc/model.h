@@ -2,14 +2,16 @@
 #ifndef FASTGPT_MODEL_H
 #define FASTGPT_MODEL_H
 
+#include "blocks.h"
 #include "fastgpt.h"
 #include "os.h"
 #include "vocab.h"
 
 /* y = x W^T + b */
 typedef struct weight {
-    const float *w; /* [n_out][n_in] */
-    const float *b; /* [n_out], NULL = no bias */
+    const uint8_t *w; /* [n_out][n_in] of the type, as in the file */
+    const float *b;   /* [n_out], NULL = no bias */
+    number_type type;
     int32_t n_out;
     int32_t n_in;
 } weight;
@@ -28,18 +30,21 @@ typedef struct layer {
     weight proj;      /* n_ff -> n_embd */
 } layer;
 
+/* Row i of a matrix. */
+static inline const uint8_t *weight_row(const weight *w, int64_t i) { return w->w + i * row_bytes(w->type, w->n_in); }
+
 struct fastgpt_model {
     int32_t n_vocab, n_ctx, n_embd, n_head, n_layer, n_ff;
     float layer_norm_epsilon;
 
-    const float *wte; /* [n_vocab][n_embd] */
-    const float *wpe; /* [n_ctx][n_embd] */
-    layer *layers;    /* [n_layer] */
+    weight wte;    /* [n_vocab][n_embd] */
+    weight wpe;    /* [n_ctx][n_embd] */
+    layer *layers; /* [n_layer] */
     norm ln_f;
-    weight lm_head;   /* wte itself where the file has no output.weight */
+    weight lm_head; /* wte itself where the file has no output.weight */
 
-    os_file file;       /* F32 tensors lie in here */
-    float *widened;     /* one block with every F16 and BF16 tensor as F32 */
+    os_file file;   /* matrices and F32 vectors lie in here */
+    float *widened; /* one block with every vector of another type as F32 */
     size_t n_widened;
     vocab vocab;
     char *name;

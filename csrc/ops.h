@@ -11,10 +11,14 @@
 typedef struct engine {
     fastgpt_pool *pool;
     const kernels *kernels;
+    uint8_t *activations; /* scratch of linear.h */
+    uint8_t *panels;      /* [n_threads][panel_bytes] scratch of linear.h and op_attention */
+    int64_t panel_bytes;
 } engine;
 
 /* out[t] = wte[tokens[t]] + wpe[position + t]; out [n_tokens][n_embd] */
-void op_embed(float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens, int32_t position);
+void op_embed(const engine *e, float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens,
+              int32_t position);
 
 /* Row by row; out and x [n_rows][n], may be the same. */
 void op_layer_norm(const engine *e, float *out, const float *x, const norm *norm, float epsilon, int n_rows, int n);
@@ -26,14 +30,18 @@ void op_gelu(const engine *e, float *x, int n_rows, int n);
 typedef struct attention_span {
     float *out;          /* [n_tokens][n_embd], heads side by side */
     const float *q;      /* [n_tokens][n_embd] */
-    const float *keys;   /* [n_past + n_tokens][n_embd] */
-    const float *values; /* [n_past + n_tokens][n_embd] */
+    const uint8_t *keys;   /* [n_past + n_tokens][n_embd] of the type */
+    const uint8_t *values; /* [n_past + n_tokens][n_embd] */
+    number_type type;
     int32_t n_past;
     int32_t n_tokens;
 } attention_span;
 
 /* Queries that share one product with the keys. */
 enum { ATTENTION_BLOCK = 32 };
+
+/* Bytes of a thread's panel that attention needs. */
+int64_t attention_panel_bytes(int64_t n_ctx, int64_t head_width);
 
 /* out = softmax(q k^T / sqrt(n_embd / n_head)) v for each head of each span (Vaswani et al. 2017, arXiv
  * 1706.03762).

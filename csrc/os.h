@@ -42,7 +42,18 @@ static inline void os_pause(void) {
 
 /* ---- CPU ---- */
 
-bool os_cpu_has_avx2(void);   /* with FMA */
-bool os_cpu_has_avx512(void); /* F, BW, DQ and VL */
+/* What the kernels ask for: bits of os_cpu_features. */
+enum {
+    OS_CPU_AVX2 = 1 << 0,        /* with FMA and F16C */
+    OS_CPU_AVX_VNNI = 1 << 1,
+    OS_CPU_AVX512 = 1 << 2,      /* F, BW, DQ and VL */
+    OS_CPU_AVX512_VNNI = 1 << 3,
+    OS_CPU_AVX512_BF16 = 1 << 4,
+    OS_CPU_AMX_BF16 = 1 << 5,    /* and the kernel lets this process use the tiles: asked for at the first call */
+    OS_CPU_NEON = 1 << 6,
+    OS_CPU_DOTPROD = 1 << 7
+};
+
+unsigned os_cpu_features(void);
 
 #endif

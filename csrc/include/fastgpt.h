@@ -75,8 +75,9 @@ const char *fastgpt_version(void);
 /* The BLAS behind products of many tokens, for example "OpenBLAS (ILP64)": static storage. */
 const char *fastgpt_blas_name(void);
 
-/* The kernels chosen for this CPU: "portable", "avx2", "avx512" or "neon".  The environment variable
- * FASTGPT_ISA forces one; "none" when it names one that is not to be had.  Static storage. */
+/* The kernels chosen for this CPU: "portable", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx",
+ * "neon" or "neon-dotprod".  The environment variable FASTGPT_ISA = portable, avx2, avx512, amx or neon forces the best
+ * of one family; "none" when it names one that is not to be had.  Static storage. */
 const char *fastgpt_kernels_name(void);
 
 /* ---- Model: weights, hyper-parameters, vocabulary.  Immutable, any thread ----------------------- */

@@ -3,6 +3,8 @@
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 4
+#include "x86.h"
+
 #include "simd.h"
 
-const kernels kernels_avx512 = {"avx512", dot_rows, weighted_sum, softmax, gelu, layer_norm};
+const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL);

@@ -1,5 +1,5 @@
 /* dispatch.c - which kernels run here. */
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,37 +7,53 @@
 #include "kernels.h"
 #include "os.h"
 
-const kernels *const *kernels_all(int *n) {
-    static const kernels *const sets[] = {
-        &kernels_portable,
+typedef struct choice {
+    const kernels *kernels;
+    unsigned needs; /* features of os_cpu_features */
+} choice;
+
+/* From the plainest to the best. */
+static const choice choices[] = {
+    {&kernels_portable, 0},
 #if defined(__x86_64__)
-        &kernels_avx2,
-        &kernels_avx512,
+    {&kernels_avx2, OS_CPU_AVX2},
+    {&kernels_avx2_vnni, OS_CPU_AVX2 | OS_CPU_AVX_VNNI},
+    {&kernels_avx512, OS_CPU_AVX512},
+    {&kernels_avx512_vnni, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI},
+    {&kernels_avx512_bf16, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16},
+    {&kernels_amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AMX_BF16},
 #elif defined(__aarch64__)
-        &kernels_neon,
+    {&kernels_neon, OS_CPU_NEON},
+    {&kernels_neon_dotprod, OS_CPU_NEON | OS_CPU_DOTPROD},
 #endif
-    };
-#if defined(__x86_64__)
-    *n = os_cpu_has_avx512() ? 3 : os_cpu_has_avx2() ? 2 : 1;
-#else
-    *n = sizeof sets / sizeof *sets;
-#endif
-    return sets;
+};
+
+enum { N_CHOICES = sizeof choices / sizeof *choices };
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const kernels *usable[N_CHOICES];
+static int n_usable;
+static const kernels *chosen;
+
+static void choose(void) {
+    const char *wanted = getenv("FASTGPT_ISA");
+    bool any = !wanted || !*wanted;
+    unsigned features = os_cpu_features();
+    for (int i = 0; i < N_CHOICES; i++) {
+        if (choices[i].needs & ~features) continue;
+        const kernels *k = choices[i].kernels;
+        usable[n_usable++] = k;
+        if (any || strcmp(k->family, wanted) == 0) chosen = k;
+    }
 }
 
-static const kernels *choose(void) {
-    int n;
-    const kernels *const *all = kernels_all(&n);
-    const char *wanted = getenv("FASTGPT_ISA");
-    if (!wanted || !*wanted) return all[n - 1];
-    for (int i = 0; i < n; i++)
-        if (strcmp(all[i]->name, wanted) == 0) return all[i];
-    return NULL;
+const kernels *const *kernels_all(int *n) {
+    pthread_once(&once, choose);
+    *n = n_usable;
+    return usable;
 }
 
 const kernels *kernels_chosen(void) {
-    static _Atomic(const kernels *) chosen;
-    const kernels *k = atomic_load(&chosen);
-    if (!k) atomic_store(&chosen, k = choose());
-    return k;
+    pthread_once(&once, choose);
+    return chosen;
 }

@@ -1,25 +1,54 @@
-/* kernels.h - the inner loops.  portable.c is the specification; simd.h is the same written once for vectors
- * of any width, and each instruction set compiles it in a file of its own.
+/* kernels.h - the inner loops.  portable.c is the specification; simd*.h are the same written once for vectors of any
+ * width, and each instruction set compiles them in a file of its own.
  *
  * Reductions over k run in a fixed order that depends on the instruction set alone: never on the number of
- * rows, tokens or threads. */
+ * rows, tokens or threads.  Distances between rows (ld...) count elements of `out`, and bytes of everything else. */
 #ifndef FASTGPT_KERNELS_H
 #define FASTGPT_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "blocks.h"
+
+/* out[t][r] += x[t] . w[r]
+ *   x [n_tokens][n_in]: for weights of F32, F16 and BF16 floats, for block formats rows of `quantize_row`
+ *   w [n_rows][n_in]    out [n_tokens][n_rows]; overlaps neither */
+typedef void dot_rows_kernel(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw,
+                             int n_tokens, int n_rows, int n_in);
+
+/* out = sum over i of p[i] * v[i]
+ *   p [n_rows]   v [n_rows][n]   out [n] */
+typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n);
+
+/* A row of n numbers as F32, and back as a 16-bit type. */
+typedef void widen_kernel(float *out, const void *row, int n);
+typedef void narrow_kernel(void *out, const float *x, int n);
+
+/* Tiles of the matrix kernel. */
+enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32 };
+
+/* out[t][r] += x[t] . w[r] for one tile of BF16 numbers; pairs of products are summed in F32, in rising order of k.
+ *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 2][MATRIX_LANES][2], of which n_tokens count
+ *   w  [MATRIX_ROWS][n_in], of which n_rows count; the others must be readable, too; n_in is a multiple of MATRIX_K
+ *   out [n_tokens][n_rows] */
+typedef void matrix_kernel(float *out, int64_t ldo, const uint16_t *x, const uint16_t *w, int64_t ldw, int n_tokens,
+                           int n_rows, int n_in);
+
 typedef struct kernels {
-    const char *name;
+    const char *name;   /* "avx512-vnni" ... */
+    const char *family; /* "avx512" ...: what FASTGPT_ISA names */
 
-    /* out[t][r] += x[t] . w[r]
-     *   x [n_tokens][n_in], rows ldx apart   w [n_rows][n_in], rows ldw apart
-     *   out [n_tokens][n_rows], rows ldo apart; overlaps neither */
-    void (*dot_rows)(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw, int n_tokens,
-                     int n_rows, int n_in);
+    dot_rows_kernel *dot_rows[N_NUMBER_TYPES];
+    widen_kernel *widen[N_NUMBER_TYPES];
+    weighted_sum_kernel *weighted_sum[TYPE_BF16 + 1];
+    narrow_kernel *narrow[TYPE_BF16 + 1];
+    matrix_kernel *matrix; /* NULL where the CPU multiplies no BF16 numbers */
 
-    /* out = sum over i of p[i] * v[i]
-     *   p [n_rows]   v [n_rows][n], rows ldv apart   out [n] */
-    void (*weighted_sum)(float *out, const float *p, const float *v, int64_t ldv, int n_rows, int n);
+    /* Activations for weights in blocks: n int8 numbers q, then n / 32 F32 scales d, with x[i] = d[i / 32] * q[i].
+     * d = (largest |x| of the block) / 127; q = x * (127 / largest), rounded to nearest, ties to even; all zero where
+     * the largest is below 1e-30.  A NaN or infinity in the block makes its d one.  n is a multiple of 32. */
+    void (*quantize_row)(void *out, const float *x, int n);
 
     /* x = exp(x - max x) / sum, in place; x [n], n >= 1.  Absolute error below 3e-7 + n 2^-24 against float64. */
     void (*softmax)(float *x, int n);
@@ -33,16 +62,27 @@ typedef struct kernels {
     void (*layer_norm)(float *out, const float *x, const float *w, const float *b, int n, float epsilon);
 } kernels;
 
-/* The kernels for this CPU, or those that the environment variable FASTGPT_ISA names; NULL when it names none
- * that this CPU and build have.  Chosen at the first call. */
+/* Bytes of a row of quantize_row. */
+static inline int64_t quantized_row_bytes(int64_t n) { return n + n / 32 * (int64_t)sizeof(float); }
+
+/* Whether products with weights of this type take activations of quantize_row. */
+static inline bool takes_quantized(number_type type) { return number_formats[type].block_numbers > 1; }
+
+/* The kernels for this CPU, or the best of the family that the environment variable FASTGPT_ISA names; NULL when it
+ * names none that this CPU and build have.  Chosen at the first call. */
 const kernels *kernels_chosen(void);
 
-/* Every set that this CPU and build can run, portable first; *n of them. */
+/* Every set that this CPU and build can run, portable first, the best last; *n of them. */
 const kernels *const *kernels_all(int *n);
 
 extern const kernels kernels_portable;
 extern const kernels kernels_avx2;
+extern const kernels kernels_avx2_vnni;
 extern const kernels kernels_avx512;
+extern const kernels kernels_avx512_vnni;
+extern const kernels kernels_avx512_bf16;
+extern const kernels kernels_amx;
 extern const kernels kernels_neon;
+extern const kernels kernels_neon_dotprod;
 
 #endif

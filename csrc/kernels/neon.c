@@ -2,6 +2,8 @@
 #define WIDTH 4
 #define ROWS 4
 #define TOKENS 4
+#include "neon.h"
+
 #include "simd.h"
 
-const kernels kernels_neon = {"neon", dot_rows, weighted_sum, softmax, gelu, layer_norm};
+const kernels kernels_neon = KERNELS("neon", "neon", NULL);

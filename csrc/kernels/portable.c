@@ -2,23 +2,111 @@
 #include "kernels.h"
 
 #include <math.h>
+#include <stddef.h>
 
-static void dot_rows(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw, int n_tokens,
-                     int n_rows, int n_in) {
-    for (int r = 0; r < n_rows; r++) {
-        for (int t = 0; t < n_tokens; t++) {
-            float sum = 0;
-            for (int k = 0; k < n_in; k++) sum += x[t * ldx + k] * w[r * ldw + k];
-            out[t * ldo + r] += sum;
-        }
-    }
+#include "rows.h"
+
+/* ---- Products ---- */
+
+static float number(number_type type, const void *row, int k) {
+    if (type == TYPE_F32) return ((const float *)row)[k];
+    uint16_t h = ((const uint16_t *)row)[k];
+    return type == TYPE_F16 ? f32_of_f16(h) : f32_of_bf16(h);
 }
 
-static void weighted_sum(float *out, const float *p, const float *v, int64_t ldv, int n_rows, int n) {
+static float dot_numbers(number_type type, const void *x, const void *w, int n_in) {
+    float sum = 0;
+    for (int k = 0; k < n_in; k++) sum += number(TYPE_F32, x, k) * number(type, w, k);
+    return sum;
+}
+
+/* The integers of 16 weights and their scale; `part` counts sixteens of a row. */
+static float integers(int *q, number_type type, const void *row, int part) {
+    if (type == TYPE_Q8_0) {
+        const block_q8_0 *block = (const block_q8_0 *)row + part / 2;
+        for (int i = 0; i < 16; i++) q[i] = block->q[16 * (part % 2) + i];
+        return f32_of_f16(block->d);
+    }
+    if (type == TYPE_Q4_0) {
+        const block_q4_0 *block = (const block_q4_0 *)row + part / 2;
+        for (int i = 0; i < 16; i++) q[i] = (block->q[i] >> 4 * (part % 2) & 15) - 8;
+        return f32_of_f16(block->d);
+    }
+    const block_q6_k *block = (const block_q6_k *)row + part / 16;
+    int half = part % 16 / 8, j = part % 8 / 2, at = part % 2 * 16;
+    for (int i = 0; i < 16; i++) {
+        int low = block->low[64 * half + 32 * (j % 2) + at + i] >> j / 2 * 4 & 15;
+        q[i] = low + 16 * (block->high[32 * half + at + i] >> 2 * j & 3) - 32;
+    }
+    return f32_of_f16(block->d) * block->scales[part % 16];
+}
+
+static float dot_blocks(number_type type, const void *x, const void *w, int n_in) {
+    const int8_t *q_x = x;
+    const float *d_x = (const float *)(const void *)(q_x + n_in);
+    float sum = 0;
+    for (int part = 0; part < n_in / 16; part++) {
+        int q_w[16], dot = 0;
+        float d_w = integers(q_w, type, w, part);
+        for (int i = 0; i < 16; i++) dot += q_w[i] * q_x[16 * part + i];
+        sum += (float)dot * (d_w * d_x[part / 2]);
+    }
+    return sum;
+}
+
+static void dot_rows(number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w, int64_t ldw,
+                     int n_tokens, int n_rows, int n_in) {
+    float (*dot)(number_type, const void *, const void *, int) = takes_quantized(type) ? dot_blocks : dot_numbers;
+    for (int r = 0; r < n_rows; r++)
+        for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += dot(type, x + t * ldx, w + r * ldw, n_in);
+}
+
+static void weighted_sum(number_type type, float *out, const float *p, const char *v, int64_t ldv, int n_rows, int n) {
     for (int j = 0; j < n; j++) out[j] = 0;
     for (int i = 0; i < n_rows; i++)
-        for (int j = 0; j < n; j++) out[j] += p[i] * v[i * ldv + j];
+        for (int j = 0; j < n; j++) out[j] += p[i] * number(type, v + i * ldv, j);
 }
+
+#define DOT(suffix, type)                                                                                     \
+    static void dot_##suffix(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
+                             int n_tokens, int n_rows, int n_in) {                                            \
+        dot_rows(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                                     \
+    }
+#define SUM(suffix, type)                                                                                 \
+    static void sum_##suffix(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n) { \
+        weighted_sum(type, out, p, v, ldv, n_rows, n);                                                    \
+    }
+
+DOT(f32, TYPE_F32)
+DOT(f16, TYPE_F16)
+DOT(bf16, TYPE_BF16)
+DOT(q8_0, TYPE_Q8_0)
+DOT(q4_0, TYPE_Q4_0)
+DOT(q6_k, TYPE_Q6_K)
+SUM(f32, TYPE_F32)
+SUM(f16, TYPE_F16)
+SUM(bf16, TYPE_BF16)
+
+/* ---- Activations ---- */
+
+static void quantize_group(int8_t *q, float *d, const float *x) {
+    float largest = 0;
+    for (int i = 0; i < 32; i++)
+        if (!isnan(largest) && !(fabsf(x[i]) <= largest)) largest = fabsf(x[i]);
+    bool zero = largest < 1e-30f;
+    *d = zero ? 0 : largest / 127;
+    float inverse = zero ? 0 : 127 / largest;
+    bool finite = largest <= 3.4028235e38f;
+    for (int i = 0; i < 32; i++) q[i] = finite ? (int8_t)lrint((double)x[i] * inverse) : 0;
+}
+
+static void quantize_row(void *out, const float *x, int n) {
+    int8_t *q = out;
+    float *d = (float *)(void *)(q + n);
+    for (int i = 0; i < n; i += 32) quantize_group(q + i, d + i / 32, x + i);
+}
+
+/* ---- Functions of one number, and rows ---- */
 
 static void softmax(float *x, int n) {
     float max = x[0], sum = 0;
@@ -43,4 +131,15 @@ static void layer_norm(float *out, const float *x, const float *w, const float *
     for (int i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * w[i] + b[i];
 }
 
-const kernels kernels_portable = {"portable", dot_rows, weighted_sum, softmax, gelu, layer_norm};
+const kernels kernels_portable = {
+    .name = "portable",
+    .family = "portable",
+    .dot_rows = {dot_f32, dot_f16, dot_bf16, dot_q8_0, dot_q4_0, dot_q6_k},
+    .widen = {widen_row_f32, widen_row_f16, widen_row_bf16, widen_row_q8_0, widen_row_q4_0, widen_row_q6_k},
+    .weighted_sum = {sum_f32, sum_f16, sum_bf16},
+    .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},
+    .quantize_row = quantize_row,
+    .softmax = softmax,
+    .gelu = gelu,
+    .layer_norm = layer_norm,
+};

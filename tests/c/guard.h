@@ -25,13 +25,17 @@ static inline uint8_t *guard_create(void) {
     return block + GUARD_BYTES;
 }
 
-/* The last n floats before guard number `which`, 0 .. 3; each call gives the same memory again.  Their alignment
+/* The last n bytes before guard number `which`, 0 .. 3; each call gives the same memory again.  Their alignment
  * is whatever n makes it. */
-static inline float *guarded_floats(int which, int64_t n) {
+static inline uint8_t *guarded_bytes(int which, int64_t n) {
     static uint8_t *ends[4];
     if (!ends[which]) ends[which] = guard_create();
-    if (n < 0 || (size_t)n > GUARD_BYTES / sizeof(float)) abort();
-    return (float *)(void *)ends[which] - n;
+    if (n < 0 || n > GUARD_BYTES) abort();
+    return ends[which] - n;
+}
+
+static inline float *guarded_floats(int which, int64_t n) {
+    return (float *)(void *)guarded_bytes(which, n * (int64_t)sizeof(float));
 }
 
 #endif

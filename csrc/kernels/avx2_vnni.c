@@ -1,0 +1,9 @@
+/* avx2_vnni.c - avx2.c with AVX-VNNI, which multiplies and adds bytes in one instruction. */
+#define WIDTH 8
+#define ROWS 4
+#define TOKENS 2
+#include "x86.h"
+
+#include "simd.h"
+
+const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL);

@@ -1,0 +1,9 @@
+/* avx512_vnni.c - avx512.c with VNNI, which multiplies and adds bytes in one instruction. */
+#define WIDTH 8
+#define ROWS 4
+#define TOKENS 4
+#include "x86.h"
+
+#include "simd.h"
+
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL);

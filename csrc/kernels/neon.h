@@ -1,0 +1,19 @@
+/* neon.h - the functions that simd.h wants, for AArch64 Advanced SIMD and, where the file is compiled for it, with the
+ * dot product instructions. */
+#include <arm_neon.h>
+
+#include "vectors.h"
+
+static inline vec widen_f16(halves h) { return (vec)vcvt_f32_f16((float16x4_t)h); }
+
+static inline vec splat_f16(const uint16_t *p) { return (vec)vcvt_f32_f16((float16x4_t)vdup_n_u16(*p)); }
+
+static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
+    int8x16_t a = (int8x16_t)w, b = (int8x16_t)x;
+#if defined(__ARM_FEATURE_DOTPROD)
+    return (ivec)vdotq_s32((int32x4_t)sum, a, b);
+#else
+    int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_s8(vget_high_s8(a), vget_high_s8(b));
+    return sum + (ivec)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+#endif
+}

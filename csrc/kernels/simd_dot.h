@@ -1,0 +1,105 @@
+/* simd_dot.h - products with rows of F32, F16 or BF16 numbers.
+ *
+ * Order of a sum over k: lane i adds k = i, i + WIDTH, ... in rising order, the tail padded with zeros; then the lanes
+ * are added in halves: i with i + WIDTH / 2, and so on. */
+
+/* WIDTH numbers from index k of a row. */
+ALWAYS_INLINE vec load_row(const number_type type, const char *row, int64_t k) {
+    if (type == TYPE_F32) return load((const float *)(const void *)row + k);
+    halves h = load_halves((const uint16_t *)(const void *)row + k);
+    return type == TYPE_F16 ? widen_f16(h) : widen_bf16(h);
+}
+
+/* n < WIDTH of them, then zeros. */
+ALWAYS_INLINE vec load_row_first(const number_type type, const char *row, int64_t k, int n) {
+    if (type == TYPE_F32) return load_first((const float *)(const void *)row + k, n);
+    halves h = {0};
+    memcpy(&h, row + 2 * k, (size_t)n * sizeof(uint16_t));
+    return type == TYPE_F16 ? widen_f16(h) : widen_bf16(h);
+}
+
+/* Fetches n_bytes that a later tile reads, line by line. */
+ALWAYS_INLINE void prefetch(const char *at, const int n_bytes) {
+    for (int i = 0; i < n_bytes; i += 64) __builtin_prefetch(at + i);
+}
+
+/* A tile of n_rows <= ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
+ * the accumulators live in registers. */
+ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+                            int64_t ldw, const int n_tokens, const int n_rows, int n_in) {
+    vec sum[ROWS][TOKENS] = {{{0}}};
+    const int element = type == TYPE_F32 ? 4 : 2;
+    const char *next = w + n_rows * ldw; /* the next tile, fetched while this one is computed */
+    int k = 0;
+    for (; k + WIDTH <= n_in; k += WIDTH) {
+        prefetch(next + (int64_t)n_rows * element * k, n_rows * element * WIDTH);
+#pragma GCC unroll 8
+        for (int r = 0; r < n_rows; r++) {
+            vec wr = load_row(type, w + r * ldw, k);
+#pragma GCC unroll 8
+            for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row(TYPE_F32, x + t * ldx, k);
+        }
+    }
+    if (k < n_in) {
+        for (int r = 0; r < n_rows; r++) {
+            vec wr = load_row_first(type, w + r * ldw, k, n_in - k);
+            for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row_first(TYPE_F32, x + t * ldx, k, n_in - k);
+        }
+    }
+    for (int r = 0; r < n_rows; r++)
+        for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += sum_lanes(sum[r][t]);
+}
+
+/* Cuts a product into tiles.  TILE(n_tokens, n_rows, t, r) computes the one at token t and row r. */
+#define FOR_EACH_TILE(TILE)                                             \
+    int r = 0;                                                          \
+    for (; r + ROWS <= n_rows; r += ROWS) {                             \
+        int t = 0;                                                      \
+        for (; t + TOKENS <= n_tokens; t += TOKENS) TILE(TOKENS, ROWS); \
+        for (; t < n_tokens; t++) TILE(1, ROWS);                        \
+    }                                                                   \
+    for (; r < n_rows; r++)                                             \
+        for (int t = 0; t < n_tokens; t++) TILE(1, 1)
+
+ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+                            int64_t ldw, int n_tokens, int n_rows, int n_in) {
+#define TILE(tokens, rows) \
+    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in)
+    FOR_EACH_TILE(TILE);
+#undef TILE
+}
+
+/* n_columns registers of out, summed over all rows; n_columns is a constant wherever this is inlined. */
+ALWAYS_INLINE void sum_columns(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
+                               int n_rows, int first, const int n_columns) {
+    vec sum[4] = {{0}};
+    for (int i = 0; i < n_rows; i++)
+#pragma GCC unroll 4
+        for (int c = 0; c < n_columns; c++) sum[c] += p[i] * load_row(type, v + i * ldv, first + c * WIDTH);
+    for (int c = 0; c < n_columns; c++) store(out + first + c * WIDTH, sum[c]);
+}
+
+ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
+                                int n_rows, int n) {
+    int j = 0;
+    for (; j + 4 * WIDTH <= n; j += 4 * WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, 4);
+    for (; j + WIDTH <= n; j += WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, 1);
+    if (j == n) return;
+    vec sum = {0};
+    for (int i = 0; i < n_rows; i++) sum += p[i] * load_row_first(type, v + i * ldv, j, n - j);
+    store_first(out + j, sum, n - j);
+}
+
+/* The kernels of one type. */
+#define FLOAT_KERNELS(suffix, type)                                                                           \
+    static void dot_##suffix(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
+                             int n_tokens, int n_rows, int n_in) {                                            \
+        dot_rows(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                                     \
+    }                                                                                                         \
+    static void sum_##suffix(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n) {     \
+        weighted_sum(type, out, p, v, ldv, n_rows, n);                                                        \
+    }
+
+FLOAT_KERNELS(f32, TYPE_F32)
+FLOAT_KERNELS(f16, TYPE_F16)
+FLOAT_KERNELS(bf16, TYPE_BF16)

@@ -1,0 +1,73 @@
+/* simd_math.h - softmax, gelu and layer_norm. */
+
+/* exp(x), x clamped to [-87, 88]: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial for exp(r) (Cephes,
+ * expf).  Relative error below 2e-7 in that range. */
+static inline vec vexp(vec x) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    x = clamp(x, -87.0f, 88.0f);
+    vec shifted = x * 1.44269504f + magic;
+    vec n = shifted - magic;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec poly = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    poly = poly * r + 8.3334519073e-3f;
+    poly = poly * r + 4.1665795894e-2f;
+    poly = poly * r + 1.6666665459e-1f;
+    poly = poly * r + 5.0000001201e-1f;
+    vec exp_r = poly * r * r + r + 1.0f;
+    ivec power = ((ivec)shifted - 0x4B400000 + 127) << 23; /* 0x4B400000: the bits of magic */
+    return exp_r * (vec)power;
+}
+
+static inline float largest(const float *x, int n) {
+    vec best = splat(x[0]);
+    int i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) best = choose(load(x + i) > best, load(x + i), best);
+    float result = best[0];
+    for (int lane = 1; lane < WIDTH; lane++) result = best[lane] > result ? best[lane] : result;
+    for (; i < n; i++) result = x[i] > result ? x[i] : result;
+    return result;
+}
+
+static void softmax(float *x, int n) {
+    float max = largest(x, n);
+    int n_whole = n - n % WIDTH;
+    vec sum = {0};
+    for (int i = 0; i < n_whole; i += WIDTH) {
+        vec e = vexp(load(x + i) - max);
+        store(x + i, e);
+        sum += e;
+    }
+    if (n_whole < n) {
+        store_first(x + n_whole, vexp(load_first(x + n_whole, n - n_whole) - max), n - n_whole);
+        sum += load_first(x + n_whole, n - n_whole);
+    }
+    float scale = 1 / sum_lanes(sum);
+    for (int i = 0; i < n; i++) x[i] *= scale;
+}
+
+/* x / 2 * (1 + tanh u) = x / (1 + exp(-2 u)) */
+static inline vec vgelu(vec x) {
+    const float two_sqrt_2_over_pi = 1.5957691216f;
+    vec u2 = two_sqrt_2_over_pi * (x + 0.044715f * x * x * x);
+    return x / (1.0f + vexp(-u2));
+}
+
+static void gelu(float *x, int n) {
+    int i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) store(x + i, vgelu(load(x + i)));
+    if (i < n) store_first(x + i, vgelu(load_first(x + i, n - i)), n - i);
+}
+
+static void layer_norm(float *out, const float *x, const float *w, const float *b, int n, float epsilon) {
+    vec sum = {0}, squares = {0};
+    int i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) sum += load(x + i);
+    sum += load_first(x + i, n - i);
+    float mean = sum_lanes(sum) / (float)n;
+    for (i = 0; i + WIDTH <= n; i += WIDTH) squares += (load(x + i) - mean) * (load(x + i) - mean);
+    float tail = 0;
+    for (int j = i; j < n; j++) tail += (x[j] - mean) * (x[j] - mean);
+    float scale = 1 / sqrtf((sum_lanes(squares) + tail) / (float)n + epsilon);
+    for (i = 0; i + WIDTH <= n; i += WIDTH) store(out + i, (load(x + i) - mean) * scale * load(w + i) + load(b + i));
+    for (; i < n; i++) out[i] = (x[i] - mean) * scale * w[i] + b[i];
+}

@@ -1,0 +1,66 @@
+/* vectors.h - vectors of WIDTH floats in the vector extensions of gcc and clang
+ * (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html).  The compiler turns a * b + c into a fused multiply-add
+ * (-ffp-contract=fast). */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(WIDTH * 4)));
+typedef int32_t ivec __attribute__((vector_size(WIDTH * 4)));
+typedef uint32_t uvec __attribute__((vector_size(WIDTH * 4)));
+typedef int8_t bytes __attribute__((vector_size(WIDTH * 4)));
+typedef uint16_t halves __attribute__((vector_size(WIDTH * 2)));
+typedef float vec_anywhere __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef int8_t bytes_anywhere __attribute__((vector_size(WIDTH * 4), aligned(1), may_alias));
+typedef uint16_t halves_anywhere __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
+
+static inline vec load(const float *p) { return *(const vec_anywhere *)p; }
+static inline void store(float *p, vec v) { *(vec_anywhere *)p = v; }
+static inline bytes load_bytes(const int8_t *p) { return *(const bytes_anywhere *)p; }
+static inline halves load_halves(const uint16_t *p) { return *(const halves_anywhere *)p; }
+static inline vec splat(float x) { return x - (vec){0}; }
+
+/* The first n < WIDTH floats, then zeros. */
+static inline vec load_first(const float *p, int n) {
+    vec v = {0};
+    memcpy(&v, p, (size_t)n * sizeof(float));
+    return v;
+}
+
+static inline void store_first(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
+
+static inline vec choose(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+
+/* A NaN in x stays one. */
+static inline vec clamp(vec x, float low, float high) {
+    x = choose(x < low, splat(low), x);
+    return choose(x > high, splat(high), x);
+}
+
+/* bfloat16 is the upper half of a float. */
+static inline vec widen_bf16(halves h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
+
+/* Half of a vector each: lanes 0 .. n / 2 - 1, and the rest.  Copies of parts of a register cost one instruction. */
+#define SPLIT(half, v) \
+    half low, high;    \
+    memcpy(&low, &v, sizeof low), memcpy(&high, (const char *)&v + sizeof low, sizeof high)
+
+typedef float vec2 __attribute__((vector_size(8)));
+typedef float vec4 __attribute__((vector_size(16)));
+
+static inline float sum_of_4(vec4 v) {
+    SPLIT(vec2, v);
+    low += high;
+    return low[0] + low[1];
+}
+
+#if WIDTH == 4
+static inline float sum_lanes(vec v) { return sum_of_4(v); }
+#else
+static inline float sum_lanes(vec v) {
+    SPLIT(vec4, v);
+    return sum_of_4(low + high);
+}
+#endif
