@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from scripted import EOS, greedy, logits_after
 import fastgpt_c
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation import Reader, TextGeneration
+
+PATIENCE = 10.0  # seconds, for what takes milliseconds: a machine may be busy
 
 
 class CountingSession:
@@ -123,19 +126,35 @@ def keyboard() -> Iterator[None]:
     signal.signal(signal.SIGINT, usual)
 
 
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Fails instead of waiting for ever, say for a lock that nobody gives back."""
+    press_ctrl_c_in(PATIENCE)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pytest.fail(f"stuck for {PATIENCE} s")
+    finally:
+        press_ctrl_c_in(0)
+
+
 def test_ctrl_c_at_any_moment(random_model: fastgpt_c.Model, keyboard: None) -> None:
     """Wherever it strikes, the session is neither stuck nor lost: it goes on with the right text, and closes."""
     expected, rng = greedy(random_model, "the day", 15), np.random.default_rng(0)
     endless = fastgpt_c.Options(max_new_tokens=10**9, on_overflow="slide", logit_bias={EOS: -np.inf})
     short = fastgpt_c.Options(max_new_tokens=15, temperature=0)
-    with random_model.session() as session:
-        reader = Reader(session)
+    session = random_model.session()
+    reader = Reader(session)
+    try:
         for _ in range(1000):
             with pytest.raises(KeyboardInterrupt):
                 press_ctrl_c_in(rng.uniform(1e-5, 2e-3), again_after=0.2)
                 TextGeneration(random_model, "a", endless, reader).finish()
-            press_ctrl_c_in(0)
-            assert TextGeneration(random_model, "the day", short, reader).finish().tokens == expected
+            with at_once():
+                assert TextGeneration(random_model, "the day", short, reader).finish().tokens == expected
+    finally:
+        with at_once():
+            session.close()
 
 
 def test_a_piece_comes_as_soon_as_it_is_known(alphabet_model: fastgpt_c.Model, sessions: list[Any]) -> None:
