@@ -69,7 +69,7 @@ class Session:
     def decode(self, token: int) -> Floats:
         """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
         logits = np.empty(self.n_vocab, np.float32)
-        with self._in_use():
+        with self._in_use(), self._undone_on_error():
             check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
         return logits
 
