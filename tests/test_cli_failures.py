@@ -28,17 +28,19 @@ def bad_places(
     ("arguments", "status", "words"),
     [
         ("generate -m {good} a -n -1", 2, ["max_new_tokens", "-1"]),
-        ("generate -m {good} a -n 1 --temperature -2", 2, ["temperature", "-2"]),
-        ("generate -m {good} a -n 1 --temperature nan", 2, ["temperature", "nan"]),
-        ("generate -m {good} a -n 1 --top-k -3", 2, ["top_k", "-3"]),
-        ("generate -m {good} a -n 1 --top-p 1.5", 2, ["top_p", "1.5"]),
-        ("generate -m {good} a -n 1 --min-p -0.5", 2, ["min_p", "-0.5"]),
-        ("generate -m {good} a -n 1 --repetition-penalty -1", 2, ["repetition_penalty", "-1"]),
-        ("generate -m {good} a -n 1 --seed -1", 2, ["seed", "-1"]),
-        ("generate -m {good} a -n 1 --seed 18446744073709551616", 2, ["seed", "18446744073709551616"]),
+        ("generate -m {good} a -n 1 --temperature -2", 2, ["temperature is -2", "[0, 1e6]"]),
+        ("generate -m {good} a -n 1 --temperature nan", 2, ["temperature is nan", "[0, 1e6]"]),
+        ("generate -m {good} a -n 1 --top-k -3", 2, ["top_k is -3", "[0, 2^31)"]),
+        ("generate -m {good} a -n 1 --top-p 1.5", 2, ["top_p is 1.5", "[0, 1]"]),
+        ("generate -m {good} a -n 1 --min-p -0.5", 2, ["min_p is -0.5", "[0, 1]"]),
+        ("generate -m {good} a -n 1 --repetition-penalty -1", 2, ["repetition_penalty is -1", "[0, 1e6]"]),
+        ("generate -m {good} a -n 1 --seed -1", 2, ["seed is -1", "[0, 2^64)"]),
+        ("generate -m {good} a -n 1 --seed 18446744073709551616", 2, ["seed is 18446744073709551616", "[0, 2^64)"]),
         ("generate -m {good} a -n 1 --logit-bias 265=1", 2, ["logit_bias", "265"]),
         ("generate -m {good} a -n 1 --logit-bias 1=inf", 2, ["logit_bias", "inf"]),
-        ("generate -m {good} a -n 1 --no-prompt --threads -1", 2, ["outside its range"]),
+        ("generate -m {good} a -n 1 --threads -1", 2, ["n_threads is -1", "[0, 1024]"]),
+        ("generate -m {good} a -n 1 --threads 1025", 2, ["n_threads is 1025", "[0, 1024]"]),
+        ("chat -m {good} -n 1 --threads 1025", 2, ["n_threads is 1025", "[0, 1024]"]),
         ("generate -m {good} a -n 1 --stop=", 2, ["stop string", "empty"]),
         ("generate -m {good} a --file b", 2, ["prompt", "--file", "not both"]),
         ("decode -m {good} 5 265", 2, ["265", "[0, 265)"]),
@@ -50,7 +52,7 @@ def bad_places(
         ("generate -m {folder}/empty a", 1, ["{folder}/empty", "config.json"]),
         ("generate -m {folder}/bad.gguf a", 1, ["{folder}/bad.gguf"]),
         ("generate -m {untokenized} a", 1, ["{untokenized}", "no tokenizer"]),
-        ("chat -m {good} -n 1 --temperature -2", 2, ["temperature", "-2"]),
+        ("chat -m {good} -n 1 --temperature -2", 2, ["temperature is -2", "[0, 1e6]"]),
         ("info {folder}/bad.gguf", 1, ["{folder}/bad.gguf"]),
         ("convert {folder}/none -o {folder}/x.gguf", 1, ["{folder}/none", "no such folder"]),
         ("convert {folder}/empty -o {folder}/x.gguf", 1, ["{folder}/empty", "config.json"]),
@@ -64,7 +66,7 @@ def test_one_line_says_what_is_wrong(
     status: int,
     words: list[str],
 ) -> None:
-    """The option and its value, or the file; exit status 2 for wrong usage, 1 for what else cannot be done."""
+    """The option, its value and its range, or the file, and nothing else; status 2 for wrong usage, else 1."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert main(arguments.format(**bad_places).split(" ")) == status
     stdout, stderr = capfd.readouterr()

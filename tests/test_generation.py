@@ -287,22 +287,28 @@ def test_overflow_slide(random_model: fastgpt_c.Model, n_prompt: int, kv_cache: 
         ({"on_overflow": "wrap"}, "on_overflow is 'wrap'.*error, truncate, slide"),
         ({"stop": ""}, "stop string is empty"),
         ({"stop": ("a", "")}, "stop string is empty"),
-        ({"temperature": -0.5}, "temperature.*-0.5"),
-        ({"temperature": float("nan")}, "temperature.*nan"),
-        ({"temperature": "hot"}, "temperature.*hot"),
-        ({"top_k": -1}, "top_k.*-1"),
-        ({"top_p": 1.5}, "top_p.*1.5"),
-        ({"min_p": -0.1}, "min_p.*-0.1"),
-        ({"repetition_penalty": -1.5}, "repetition_penalty.*-1.5"),
-        ({"seed": -1}, "seed.*-1"),
-        ({"seed": 2**64}, "seed"),
+        ({"temperature": -0.5}, r"^temperature is -0.5, not a number in \[0, 1e6\]$"),
+        ({"temperature": float("nan")}, "^temperature is nan, not"),
+        ({"temperature": "hot"}, "^temperature is 'hot', not a number"),
+        ({"top_k": -1}, r"^top_k is -1, not an integer in \[0, 2\^31\)$"),
+        ({"top_k": 2**31}, f"^top_k is {2**31}, not"),
+        ({"top_k": 0.5, "min_p": 0.5}, "^top_k is 0.5, not an integer"),
+        ({"top_p": 1.5}, r"^top_p is 1.5, not a number in \[0, 1\]$"),
+        ({"min_p": -0.1}, r"^min_p is -0.1, not a number in \[0, 1\]$"),
+        ({"repetition_penalty": -1.5}, r"^repetition_penalty is -1.5, not a number in \[0, 1e6\]$"),
+        ({"repetition_penalty": 2e6}, "^repetition_penalty is 2000000.0, not"),
+        ({"seed": -1}, r"^seed is -1, not an integer in \[0, 2\^64\)$"),
+        ({"seed": 2**64}, f"^seed is {2**64}, not"),
+        ({"n_threads": -1}, r"^n_threads is -1, not in \[0, 1024\]$"),
+        ({"n_threads": 2**40}, f"^n_threads is {2**40}, not"),
+        ({"n_threads": "all"}, "^n_threads is 'all', not an integer"),
         ({"logit_bias": {N_VOCAB: 1.0}}, rf"logit_bias 1.0 of token {N_VOCAB}"),
         ({"logit_bias": {0: float("inf")}}, "logit_bias inf of token 0"),
     ],
     ids=repr,
 )
 def test_bad_options_are_named(random_model: fastgpt_c.Model, options: dict[str, Any], named: str) -> None:
-    """A UsageError that names the option and its value, before any work."""
+    """A UsageError that names the one option, its value and what it may be, before any work."""
     with pytest.raises(UsageError, match=named):
         random_model.stream("a", **{"max_new_tokens": 1} | options)
 
