@@ -48,7 +48,7 @@ static fastgpt_status refuse_unknown_keys(loader *l) {
         "gpt2.vocab_size"};
     for (uint64_t i = 0; i < l->gguf.n_values; i++) {
         gguf_string name = l->gguf.values[i].name;
-        bool ours = name.n > 5 && memcmp(name.text, "gpt2.", 5) == 0, found = false;
+        bool ours = name.n >= 5 && memcmp(name.text, "gpt2.", 5) == 0, found = false;
         for (size_t k = 0; k < sizeof known / sizeof *known; k++) found |= gguf_string_is(name, known[k]);
         if (ours && !found)
             return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "key %.*s is not implemented", gguf_shown(name), name.text);

@@ -27,7 +27,12 @@ void os_free(void *block);
 
 /* ---- Threads ---- */
 
-int os_usable_cores(void); /* affinity mask and cgroup quota, at least 1 */
+int os_usable_cores(void); /* affinity mask and cgroup quotas, at least 1 */
+
+/* Linux alone: cores that the CPU quotas of this process's control groups pay for, rounded up; 0 = no quota.  The
+ * smallest counts, of cgroup v1 and v2, of its own group and of all around it.  root stands before /proc and /sys: ""
+ * but in tests; a path of moderate length. */
+int os_cgroup_cores(const char *root);
 int64_t os_process_id(void);
 void os_yield(void);
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,45 +91,85 @@ void os_yield(void) { sched_yield(); }
 
 #if defined(__linux__)
 
+enum { MAX_PATH_BYTES = 4096 };
+
 static int cores_of_affinity(void) {
     cpu_set_t set;
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
 
-/* Cores that a cgroup v2 quota pays for, rounded up; 0 = no quota.  cpu.max holds "quota period" in
- * microseconds, or "max period". */
-static int cores_of_cgroup(const char *folder) {
-    char path[640];
-    long quota = 0, period = 0;
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", folder);
-    FILE *file = fopen(path, "re");
-    if (!file) return 0;
-    int n = fscanf(file, "%ld %ld", &quota, &period);
-    fclose(file);
-    return n == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
-}
-
-/* This process's cgroup v2 folder, "" when unknown: the line "0::/folder". */
-static void cgroup_folder(char *folder, size_t n) {
-    char line[512];
-    folder[0] = 0;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    if (!file) return;
-    while (fgets(line, sizeof line, file)) {
-        if (strncmp(line, "0::/", 4) != 0) continue;
-        line[strcspn(line, "\n")] = 0;
-        snprintf(folder, n, "%s", line + 3);
-    }
-    fclose(file);
-}
-
 static int min_positive(int a, int b) { return b > 0 && (a <= 0 || b < a) ? b : a; }
 
+/* The numbers that a file of a control group begins with, at most two -> how many. */
+static int read_numbers(const char *group, const char *name, long numbers[2]) {
+    char path[2 * MAX_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", group, name);
+    FILE *file = fopen(path, "re");
+    if (!file) return 0;
+    int n = fscanf(file, "%ld %ld", &numbers[0], &numbers[1]);
+    fclose(file);
+    return n;
+}
+
+/* Cores that the quota of one group pays for, rounded up; 0 = it has none.  Microseconds: cpu.max of cgroup v2 holds
+ * "quota period" or "max period"; v1 has a file for each, and -1 for no quota. */
+static int cores_of_group(const char *group) {
+    long v2[2], quota[2] = {0}, period[2] = {0};
+    if (read_numbers(group, "cpu.max", v2) == 2) quota[0] = v2[0], period[0] = v2[1];
+    else if (read_numbers(group, "cpu.cfs_quota_us", quota) > 0) read_numbers(group, "cpu.cfs_period_us", period);
+    if (quota[0] <= 0 || period[0] <= 0) return 0;
+    long cores = quota[0] / period[0] + (quota[0] % period[0] > 0);
+    return cores <= INT_MAX ? (int)cores : 0;
+}
+
+/* The smallest quota of a group and of those around it, up to the mount, which is the first n_mount bytes of its path.
+ * In a container only the mount may exist. */
+static int cores_of_groups(char *path, size_t n_mount) {
+    int n = cores_of_group(path);
+    while (strlen(path) > n_mount) {
+        *strrchr(path, '/') = 0;
+        n = min_positive(n, cores_of_group(path));
+    }
+    return n;
+}
+
+static bool is_listed(const char *list, const char *name) {
+    size_t n = strlen(name);
+    for (; list; list = strchr(list, ',')) {
+        list += *list == ',';
+        if (strncmp(list, name, n) == 0 && (list[n] == ',' || !list[n])) return true;
+    }
+    return false;
+}
+
+/* A line of /proc/self/cgroup is NUMBER:CONTROLLERS:GROUP, with no controllers for cgroup v2. */
+static int cores_of_line(const char *root, char *line) {
+    char path[MAX_PATH_BYTES];
+    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!group || group[1] != '/') return 0;
+    *controllers++ = *group++ = 0;
+    if (*controllers && !is_listed(controllers, "cpu")) return 0;
+    int n_mount = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s", root, *controllers ? "/cpu" : "");
+    int n = n_mount + snprintf(path + n_mount, sizeof path - (size_t)n_mount, "%s", group);
+    return n < (int)sizeof path ? cores_of_groups(path, (size_t)n_mount) : 0;
+}
+
+int os_cgroup_cores(const char *root) {
+    char line[MAX_PATH_BYTES];
+    int n = 0;
+    snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
+    FILE *file = fopen(line, "re");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        n = min_positive(n, cores_of_line(root, line));
+    }
+    fclose(file);
+    return n;
+}
+
 int os_usable_cores(void) {
-    char folder[512];
-    cgroup_folder(folder, sizeof folder);
-    int n = min_positive(cores_of_affinity(), cores_of_cgroup(folder));
-    n = min_positive(n, cores_of_cgroup("")); /* inside a container the root is the limit that counts */
+    int n = min_positive(cores_of_affinity(), os_cgroup_cores(""));
     return n > 0 ? n : 1;
 }
 

@@ -10,9 +10,11 @@ Everything public is importable from here and is imported when first used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's own would cost more time than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from fastgpt_c.errors import (
         Cancelled,
         ContextFullError,

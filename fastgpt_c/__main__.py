@@ -1,7 +1,19 @@
-"""python -m fastgpt_c is the command fastgpt-c."""
+"""The command fastgpt-c, which python -m fastgpt_c is, too."""
 
 import sys
 
-from fastgpt_c.cli.__main__ import main
 
-sys.exit(main())
+def main() -> int:
+    """Ctrl-C while the command itself is still being imported is Ctrl-C like any other."""
+    try:
+        from fastgpt_c.cli.interrupt import ending_at_once
+
+        with ending_at_once():
+            from fastgpt_c.cli.__main__ import main as run
+        return run()
+    except KeyboardInterrupt:
+        return 130  # interrupt.INTERRUPTED, which may not have been imported
+
+
+if __name__ == "__main__":
+    sys.exit(main())

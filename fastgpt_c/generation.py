@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.sampling import Sampler
-from fastgpt_c.session import Floats, Session, token_array
+from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -56,6 +56,7 @@ class Options:
             raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(OVERFLOW_MODES)}")
         if not all(self.stop):
             raise UsageError("a stop string is empty")
+        checked_n_threads(self.n_threads)
 
     def sampler(self, n_vocab: int) -> Sampler:
         """A sampler with these parameters."""

@@ -16,7 +16,7 @@ import numpy as np
 from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, TextGeneration
-from fastgpt_c.session import Session, checked_int
+from fastgpt_c.session import Session, checked_n_threads
 from fastgpt_c.tokenizer import Tokenizer
 
 
@@ -32,11 +32,12 @@ def load(
     name_or_path  None: the bundled demo model; a GGUF file; a folder with a Hugging Face checkpoint; a short name
                   (124M, 355M, 774M, 1558M) or an id of the Hugging Face hub ("gpt2")
     use_mmap      True maps the file, which nobody may then shorten; False copies it
-    n_threads     threads of its sessions; None or 0 = the usable cores
+    n_threads     threads of its sessions, up to 1024; None or 0 = the usable cores
     progress      show the progress of downloads and conversions on stderr
 
-    Raises ModelFileError, MissingExtraError (with the pip command), MemoryError.
+    Raises UsageError (n_threads), ModelFileError, MissingExtraError (with the pip command), MemoryError.
     """
+    checked_n_threads(n_threads)
     path = None if name_or_path is None else Path(name_or_path)
     if path is None or path.suffix != ".gguf" or not path.is_file():
         from fastgpt_c import hub  # here, since a plain file needs none of it
@@ -125,7 +126,7 @@ class Model:
     def pool(self, n_threads: int | None = None) -> Any:
         """The fastgpt_pool * of that many threads, shared by the model's sessions."""
         wanted = self.n_threads if n_threads is None else n_threads
-        count = checked_int("n_threads", wanted or 0) or lib.fastgpt_usable_cores()
+        count = checked_n_threads(wanted) or lib.fastgpt_usable_cores()
         with self._pools_lock:
             if count not in self._pools:
                 self._pools[count] = create(lib.fastgpt_pool_create, count, free=lib.fastgpt_pool_free)

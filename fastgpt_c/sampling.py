@@ -13,6 +13,16 @@ from fastgpt_c._lib import check, create, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
 from fastgpt_c.session import Floats, Tokens, checked_int, token_array
 
+# As the error about a value outside of it says; fastgpt_sampler_create decides.
+RANGES = {
+    "temperature": "a number in [0, 1e6]",
+    "top_k": "an integer in [0, 2^31)",
+    "top_p": "a number in [0, 1]",
+    "min_p": "a number in [0, 1]",
+    "repetition_penalty": "a number in [0, 1e6]",
+    "seed": "an integer in [0, 2^64)",
+}
+
 
 class Sampler:
     """Sampling parameters, a random generator and a history, for one sequence and one thread at a time.
@@ -49,17 +59,9 @@ class Sampler:
             "repetition_penalty": repetition_penalty, "seed": self.seed,
         }  # fmt: skip
         try:
-            params = ffi.new("fastgpt_sampler_params *", values)
-        except (TypeError, OverflowError) as error:
-            raise UsageError(f"sampling parameters {values}: {error}") from error
-        params.struct_size = ffi.sizeof("fastgpt_sampler_params")
-        try:
-            self._handle = create(
-                lib.fastgpt_sampler_create, checked_int("n_vocab", n_vocab), params,
-                free=lib.fastgpt_sampler_free, sizeof=lib.fastgpt_sampler_sizeof,
-            )  # fmt: skip
-        except UsageError:
-            raise UsageError(f"a sampling parameter is outside its range: {values}") from None
+            self._handle = _new_handle(n_vocab, values)
+        except (TypeError, OverflowError, UsageError) as error:
+            raise UsageError(_complaint(n_vocab, values)) from error
         for token, bias in (logit_bias or {}).items():
             check(
                 lib.fastgpt_sampler_set_bias(self._handle, checked_int("token", token), bias),
@@ -92,3 +94,22 @@ class Sampler:
         if row.shape != (self.n_vocab,):
             raise UsageError(f"logits have shape {row.shape}, not ({self.n_vocab},)")
         return row
+
+
+def _new_handle(n_vocab: int, values: Mapping[str, Any]) -> Any:
+    """A fastgpt_sampler *; a value that is not given is off."""
+    params = ffi.new("fastgpt_sampler_params *", {"struct_size": ffi.sizeof("fastgpt_sampler_params"), **values})
+    return create(
+        lib.fastgpt_sampler_create, checked_int("n_vocab", n_vocab), params,
+        free=lib.fastgpt_sampler_free, sizeof=lib.fastgpt_sampler_sizeof,
+    )  # fmt: skip
+
+
+def _complaint(n_vocab: int, values: Mapping[str, Any]) -> str:
+    """Names the value that is refused even when it is the only one: so the library alone knows the rules."""
+    for name, value in values.items():
+        try:
+            _new_handle(1, {name: value})
+        except (TypeError, OverflowError, UsageError):
+            return f"{name} is {value!r}, not {RANGES[name]}"
+    return f"n_vocab is {n_vocab!r}, not an integer in [1, 2^31)"

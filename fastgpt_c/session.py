@@ -69,7 +69,7 @@ class Session:
     def decode(self, token: int) -> Floats:
         """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
         logits = np.empty(self.n_vocab, np.float32)
-        with self._in_use():
+        with self._in_use(), self._undone_on_error():
             check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
         return logits
 
@@ -217,15 +217,20 @@ def _interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:
     return results[0]
 
 
-def checked_int(name: str, value: int) -> int:
-    """value as a C int32_t; raises UsageError where it is none."""
+def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:
+    """value as a C int32_t; raises UsageError where it is none, or outside [least, most]."""
     try:
         number = value.__index__()
     except AttributeError:
         raise UsageError(f"{name} is {value!r}, not an integer") from None
-    if not -(2**31) <= number < 2**31:
-        raise UsageError(f"{name} {number} is outside its range")
+    if not least <= number <= most:
+        raise UsageError(f"{name} is {number}, not in [{least}, {most}]")
     return number
+
+
+def checked_n_threads(n_threads: int | None) -> int:
+    """As fastgpt_pool_create takes it, 0 for None: the usable cores."""
+    return checked_int("n_threads", n_threads or 0, 0, 1024)
 
 
 def token_array(tokens: Tokens) -> npt.NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import gguf
 import numpy as np
 import pytest
+from scripted import ALPHABET, write_random_model, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.convert import convert
@@ -96,3 +98,37 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c.M
     path = tmp_path_factory.mktemp("slow") / "slow.gguf"
     with fastgpt_c.load(write_random_gguf(path, n_layer=6, n_head=4, n_embd=256, n_ctx=1400, n_vocab=64)) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that recites the alphabet, again and again; n_ctx 64."""
+    return write_scripted_model(tmp_path_factory.mktemp("scripted") / "alphabet.gguf", ALPHABET)
+
+
+@pytest.fixture(scope="session")
+def alphabet_model(alphabet: Path) -> Iterator[fastgpt_c.Model]:
+    with fastgpt_c.load(alphabet) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c.Model]:
+    """Nonsense of an odd n_ctx that depends on every token before."""
+    with fastgpt_c.load(write_random_model(tmp_path_factory.mktemp("random") / "nonsense.gguf", n_ctx=23)) as model:
+        yield model
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[fastgpt_c.Session]]:
+    """Every session that models make from now on."""
+    made: list[weakref.ref[fastgpt_c.Session]] = []
+    make = fastgpt_c.Model.session
+
+    def session(self: fastgpt_c.Model, *args: Any, **kwargs: Any) -> fastgpt_c.Session:
+        new = make(self, *args, **kwargs)
+        made.append(weakref.ref(new))
+        return new
+
+    monkeypatch.setattr(fastgpt_c.Model, "session", session)
+    return made

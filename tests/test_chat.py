@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import FAILURE, PIPE_CLOSED, TIMEOUT, in_terminal, output_of, run, running
-from test_generation import ALPHABET, EOS, write_random_model, write_scripted_model
+from command import FAILURE, PIPE_CLOSED, TIMEOUT, in_terminal, output_of, run, running
+from scripted import ALPHABET, EOS, write_random_model, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.cli.chat import Conversation

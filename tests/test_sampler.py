@@ -201,14 +201,14 @@ def test_all_tokens_banned_is_refused() -> None:
     ids=str,
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(params: dict[str, Any]) -> None:
-    """Each bound of the documentation."""
-    with pytest.raises(UsageError):
+    """Each bound of the documentation, by name."""
+    with pytest.raises(UsageError, match=f"^{next(iter(params))} "):
         sampler(10, **params)
 
 
 def test_wrong_shapes_and_tokens_are_refused() -> None:
     """No vocabulary, logits of another size, and tokens of another vocabulary."""
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"^n_vocab is 0, not"):
         sampler(0)
     ten = sampler(10)
     for wrong in (np.zeros(9, np.float32), np.zeros(11, np.float32), np.zeros((2, 5), np.float32)):

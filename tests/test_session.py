@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,6 +153,31 @@ def test_full_context_is_refused(tiny: Tiny, session: fastgpt_c.Session) -> None
     with pytest.raises(ContextFullError):
         session.decode(0)
     assert session.n_past == len(tokens)
+
+
+@pytest.mark.parametrize("call", ["prefill", "decode", "step"])
+def test_ctrl_c_when_a_step_has_just_ended(tiny: Tiny, session: fastgpt_c.Session, call: str) -> None:
+    """The library has done its part, nobody has seen the logits: n_past is as before, and the session goes on."""
+    tokens = tiny.golden["tokens"]
+    session.prefill(tokens[:2])
+    extend: dict[str, Callable[[], object]] = {
+        "prefill": lambda: session.prefill(tokens[2:]),
+        "decode": lambda: session.decode(int(tokens[2])),
+        "step": lambda: fastgpt_c.step([(session, tokens[2:4])]),
+    }
+    n_past_inside = []
+
+    def interrupted(*_: object) -> None:
+        n_past_inside.append(session.n_past)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastgpt_c.session, "check", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extend[call]()
+    assert n_past_inside[0] > 2, "the step had not ended"
+    assert session.n_past == 2
+    assert_close(session.prefill(tokens[2:]), tiny.golden["logits"][-1])
 
 
 def test_session_with_a_smaller_context(tiny: Tiny) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from fastgpt_c.cli import chat, convert, download, generate, info, tokens
+from fastgpt_c.cli.interrupt import INTERRUPTED
 from fastgpt_c.errors import FastGPTError, UsageError
 
 EPILOG = """\
@@ -22,7 +23,7 @@ exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C
 """
 
 FAILURE, WRONG_USAGE = 1, 2
-INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell counts processes that a signal ended
+PIPE_CLOSED = 141  # as a shell counts processes that SIGPIPE ended
 
 
 class _Version(argparse.Action):

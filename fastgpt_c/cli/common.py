@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(args: argparse.Namespace) -> Model:
-    from fastgpt_c.model import load
+    with ending_at_once():
+        from fastgpt_c.model import load
 
     return load(args.model, use_mmap=not args.no_mmap, n_threads=args.threads, progress=sys.stderr.isatty())
 

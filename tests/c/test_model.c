@@ -195,6 +195,9 @@ static void test_unsupported(void) {
     draft_set_f32(&d, "gpt2.rope.freq_base", 1);
     refused(&d, FASTGPT_ERR_UNSUPPORTED, "gpt2.rope.freq_base");
     d = tiny();
+    draft_set_f32(&d, "gpt2.", 1);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "key gpt2. is not");
+    d = tiny();
     draft_add_tensor(&d, "blk.0.attn_q_norm.weight", 0, 6, FILE_F32);
     refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.0.attn_q_norm.weight");
 }

@@ -1,0 +1,112 @@
+"""What the command says when it cannot do what it was told: one line, and an exit status."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from command import WRONG_USAGE, assert_complains, run
+
+import fastgpt_c
+from fastgpt_c.cli.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def bad_places(
+    alphabet: Path, long_model: fastgpt_c.Model, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A good model, and places where there is none, or one without a tokenizer."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "bad.gguf").write_bytes(b"no model")
+    (folder / "empty").mkdir()
+    return {"good": alphabet, "folder": folder, "untokenized": long_model.path}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ("generate -m {good} a -n -1", 2, ["max_new_tokens", "-1"]),
+        ("generate -m {good} a -n 1 --temperature -2", 2, ["temperature is -2", "[0, 1e6]"]),
+        ("generate -m {good} a -n 1 --temperature nan", 2, ["temperature is nan", "[0, 1e6]"]),
+        ("generate -m {good} a -n 1 --top-k -3", 2, ["top_k is -3", "[0, 2^31)"]),
+        ("generate -m {good} a -n 1 --top-p 1.5", 2, ["top_p is 1.5", "[0, 1]"]),
+        ("generate -m {good} a -n 1 --min-p -0.5", 2, ["min_p is -0.5", "[0, 1]"]),
+        ("generate -m {good} a -n 1 --repetition-penalty -1", 2, ["repetition_penalty is -1", "[0, 1e6]"]),
+        ("generate -m {good} a -n 1 --seed -1", 2, ["seed is -1", "[0, 2^64)"]),
+        ("generate -m {good} a -n 1 --seed 18446744073709551616", 2, ["seed is 18446744073709551616", "[0, 2^64)"]),
+        ("generate -m {good} a -n 1 --logit-bias 265=1", 2, ["logit_bias", "265"]),
+        ("generate -m {good} a -n 1 --logit-bias 1=inf", 2, ["logit_bias", "inf"]),
+        ("generate -m {good} a -n 1 --threads -1", 2, ["n_threads is -1", "[0, 1024]"]),
+        ("generate -m {good} a -n 1 --threads 1025", 2, ["n_threads is 1025", "[0, 1024]"]),
+        ("chat -m {good} -n 1 --threads 1025", 2, ["n_threads is 1025", "[0, 1024]"]),
+        ("generate -m {good} a -n 1 --stop=", 2, ["stop string", "empty"]),
+        ("generate -m {good} a --file b", 2, ["prompt", "--file", "not both"]),
+        ("decode -m {good} 5 265", 2, ["265", "[0, 265)"]),
+        ("decode -m {good} 5 x", 2, ["not a token id", "'x'"]),
+        ("generate -m {good} a -n 64", 1, ["1 prompt", "64", "slide"]),
+        ("generate -m {good} --file {folder}/none.txt", 1, ["none.txt"]),
+        ("generate -m {good} --file {folder}", 1, ["{folder}"]),
+        ("generate -m {folder}/none.gguf a", 1, ["{folder}/none.gguf", "no such file"]),
+        ("generate -m {folder}/empty a", 1, ["{folder}/empty", "config.json"]),
+        ("generate -m {folder}/bad.gguf a", 1, ["{folder}/bad.gguf"]),
+        ("generate -m {untokenized} a", 1, ["{untokenized}", "no tokenizer"]),
+        ("chat -m {good} -n 1 --temperature -2", 2, ["temperature is -2", "[0, 1e6]"]),
+        ("info {folder}/bad.gguf", 1, ["{folder}/bad.gguf"]),
+        ("convert {folder}/none -o {folder}/x.gguf", 1, ["{folder}/none", "no such folder"]),
+        ("convert {folder}/empty -o {folder}/x.gguf", 1, ["{folder}/empty", "config.json"]),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    bad_places: dict[str, Path],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    status: int,
+    words: list[str],
+) -> None:
+    """The option, its value and its range, or the file, and nothing else; status 2 for wrong usage, else 1."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
+    assert main(arguments.format(**bad_places).split(" ")) == status
+    stdout, stderr = capfd.readouterr()
+    assert (stdout.strip(), stderr.count("\n")) == ("", 1)
+    assert stderr.startswith("fastgpt-c: ")
+    assert all(word.format(**bad_places) in stderr for word in words), stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "COMMAND"),
+        (["sing"], "'sing'"),
+        (["generate", "-n", "many"], "'many'"),
+        (["generate", "--logit-bias", "50256"], "ID=BIAS"),
+        (["generate", "--on-overflow", "wrap"], "'wrap'"),
+        (["generate", "--colour"], "--colour"),
+        (["convert", "folder"], "-o"),
+        (["download"], "NAME"),
+    ],
+    ids=repr,
+)
+def test_wrong_usage(capfd: pytest.CaptureFixture[str], arguments: list[str], word: str) -> None:
+    """What is no command line at all: usage and one line that names it, exit status 2."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    text = capfd.readouterr().err
+    assert exit_info.value.code == WRONG_USAGE
+    assert text.startswith("usage: fastgpt-c")
+    assert "error: " in text.splitlines()[-1] and word in text.splitlines()[-1]
+
+
+def test_invalid_utf8(alphabet: Path, tmp_path: Path) -> None:
+    """A prompt that is not UTF-8 is refused, by whatever way it comes."""
+    file = tmp_path / "latin-1.txt"
+    file.write_bytes(b"caf\xe9")
+    for arguments, stdin in (
+        (["--file", file], b""),
+        ([], b"caf\xe9"),
+        ([b"caf\xe9".decode(errors="surrogateescape")], b""),
+    ):
+        assert_complains(run("generate", "-m", alphabet, *arguments, stdin=stdin), WRONG_USAGE, "prompt", "UTF-8")
+    assert_complains(run("decode", "-m", alphabet, stdin=b"\xff"), WRONG_USAGE, "not a token id")
