@@ -1,18 +1,19 @@
-/* linear.c - see linear.h.  Three ways to multiply:
+/* linear.c - see linear.h.  Four ways to multiply:
  *
  *   dot     few tokens: the kernels stream the weights once, each row for all tokens.  Weights in blocks meet
  *           activations that were rounded to 8 bits.
- *   matrix  many tokens, where the CPU multiplies BF16 numbers: activations and weights are rounded to BF16, unless the
- *           weights are of 16 or more bits of fraction.
+ *   bytes   many tokens, weights of 8 or 4 bits, where the CPU multiplies bytes: the same integers in the same blocks
+ *           as dot, so only the order of the sums in F32 differs.
+ *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
+ *           are rounded to BF16.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
  * A unit is a tile of outputs and tokens whose size depends on the shape alone, so that the threads only decide who
  * computes which tile. */
 #include "linear.h"
 
-#include <string.h>
-
 #include "blas.h"
+#include "panels.h"
 #include "pool.h"
 
 enum {
@@ -91,59 +92,53 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
                                        w->n_in);
 }
 
-/* ---- matrix ---- */
-
-/* A multiple of MATRIX_K; what is beyond n_in is zeros. */
-static int64_t padded(int64_t n_in) { return round_up(n_in, MATRIX_K); }
+/* ---- matrix and bytes ---- */
 
 static void *scratch_of(const linear_job *job, int thread) { return job->e->panels + thread * job->e->panel_bytes; }
 
-/* Panels of MATRIX_LANES tokens: [padded n_in / 2][MATRIX_LANES] pairs of BF16 numbers. */
-static uint32_t *panel_of(const linear_job *job, int token) {
-    uint32_t *panels = (uint32_t *)(void *)job->e->activations;
-    return panels + token / MATRIX_LANES * MATRIX_LANES * padded(job->n_in) / 2;
+static int tokens_of_panel(const linear_job *job, int panel) {
+    return min_int(MATRIX_LANES, job->n_tokens - panel * MATRIX_LANES);
 }
 
-static void fill_panel(const linear_job *job, int unit, int thread) {
-    int64_t n_in = job->n_in, n_pairs = padded(n_in) / 2, first = (int64_t)unit * MATRIX_LANES;
-    uint32_t *out = panel_of(job, (int)first), *rows = scratch_of(job, thread);
-    memset(rows, 0, (size_t)(MATRIX_LANES * n_pairs) * sizeof *rows);
-    for (int64_t t = 0; t < min_int(MATRIX_LANES, job->n_tokens - (int)first); t++)
-        job->e->kernels->narrow[TYPE_BF16](rows + t * n_pairs, job->x + (first + t) * n_in, job->n_in);
-    for (int64_t i = 0; i < n_pairs; i++)
-        for (int64_t t = 0; t < MATRIX_LANES; t++) out[i * MATRIX_LANES + t] = rows[t * n_pairs + i];
+static void prepare_bf16(const linear_job *job, int panel, int thread) {
+    int first = panel * MATRIX_LANES;
+    fill_bf16_panel(job->e->kernels, bf16_panel(job->e->activations, first, job->n_in),
+                    job->x + (int64_t)first * job->n_in, tokens_of_panel(job, panel), job->n_in,
+                    scratch_of(job, thread));
 }
 
-/* MATRIX_ROWS rows of weights in BF16, in the file itself where they lie there so. */
-static const uint16_t *bf16_rows(const linear_job *job, const weight *w, int first, int n_rows, int64_t *ld,
-                                 int thread) {
-    int64_t n = padded(w->n_in);
-    if (w->type == TYPE_BF16 && n == w->n_in && n_rows == MATRIX_ROWS) {
-        *ld = row_bytes(w->type, w->n_in);
-        return (const uint16_t *)(const void *)weight_row(w, first);
-    }
-    float *wide = scratch_of(job, thread);
-    uint16_t *rows = (uint16_t *)(void *)(wide + n);
-    for (int64_t r = 0; r < n_rows; r++) {
-        job->e->kernels->widen[w->type](wide, weight_row(w, first + r), w->n_in);
-        for (int64_t k = w->n_in; k < n; k++) wide[k] = 0;
-        job->e->kernels->narrow[TYPE_BF16](rows + r * n, wide, (int)n);
-    }
-    *ld = n * (int64_t)sizeof *rows;
-    return rows;
+static void prepare_bytes(const linear_job *job, int panel, int thread) {
+    int first = panel * MATRIX_LANES;
+    fill_bytes_panel(job->e->kernels, bytes_panel(job->e->activations, first, job->n_in),
+                     job->x + (int64_t)first * job->n_in, tokens_of_panel(job, panel), job->n_in,
+                     scratch_of(job, thread));
 }
 
+/* MATRIX_ROWS rows of weights at a time meet all tokens. */
 static void matrix_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                         int n_tokens, int thread) {
+    const kernels *k = job->e->kernels;
     (void)first_token; /* 0: a tile has all tokens */
     for (int r = 0; r < n_out; r += MATRIX_ROWS) {
         int n_rows = min_int(MATRIX_ROWS, n_out - r);
         int64_t ldw;
-        const uint16_t *w = bf16_rows(job, &task->w, first_out + r, n_rows, &ldw, thread);
+        const uint16_t *w = bf16_rows(k, &task->w, first_out + r, n_rows, &ldw, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            job->e->kernels->matrix(output_of(task, first_out + r, t), task->ld_out,
-                                    (const uint16_t *)(const void *)panel_of(job, t), w, ldw,
-                                    min_int(MATRIX_TOKENS, n_tokens - t), n_rows, (int)padded(job->n_in));
+            k->matrix(output_of(task, first_out + r, t), task->ld_out, bf16_panel(job->e->activations, t, job->n_in), w,
+                      ldw, min_int(MATRIX_TOKENS, n_tokens - t), n_rows, (int)panel_k(job->n_in));
+    }
+}
+
+static void bytes_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                       int n_tokens, int thread) {
+    (void)first_token;
+    for (int r = 0; r < n_out; r += MATRIX_ROWS) {
+        int n_rows = min_int(MATRIX_ROWS, n_out - r), zero;
+        const uint8_t *w = byte_rows(&task->w, first_out + r, n_rows, &zero, scratch_of(job, thread));
+        for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
+            job->e->kernels->matrix_bytes(output_of(task, first_out + r, t), task->ld_out,
+                                          bytes_panel(job->e->activations, t, job->n_in), w, zero,
+                                          min_int(MATRIX_TOKENS, n_tokens - t), n_rows, job->n_in);
     }
 }
 
@@ -177,25 +172,25 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
 
 static const way dot_floats = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, NULL, 0};
 static const way dot_quantized = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, quantize_rows, ROWS_PER_QUANTIZATION};
-static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, fill_panel, MATRIX_LANES};
+static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES};
+static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES};
 static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0};
 
-static const way *choose(const engine *e, number_type type, int n_tokens) {
+static const way *choose(const kernels *k, number_type type, int n_tokens) {
     if (n_tokens <= FEW_TOKENS) return takes_quantized(type) ? &dot_quantized : &dot_floats;
-    return e->kernels->matrix && type != TYPE_F32 && type != TYPE_F16 ? &matrix : &sgemm;
+    if (k->matrix_bytes && has_byte_rows(type)) return &bytes;
+    return k->matrix && type != TYPE_F32 && type != TYPE_F16 ? &matrix : &sgemm;
 }
 
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
-    int64_t panels = round_up(n_batch, MATRIX_TOKENS) * padded(n_in) * (int64_t)sizeof(uint16_t);
-    int64_t quantized = FEW_TOKENS * round_up(quantized_row_bytes(round_up(n_in, 32)), 64);
-    return panels > quantized ? panels : quantized;
+    return larger(panels_bytes(n_batch, n_in), FEW_TOKENS * round_up(quantized_row_bytes(round_up(n_in, 32)), 64));
 }
 
 int64_t linear_panel_bytes(int64_t n_in) {
-    int64_t n = padded(n_in);
-    int64_t bf16 = n * (int64_t)sizeof(float) + MATRIX_ROWS * n * (int64_t)sizeof(uint16_t);
-    int64_t f32 = OUTPUTS_PER_SGEMM * (int64_t)min_int(PANEL_K, (int)n) * (int64_t)sizeof(float);
-    return round_up(bf16 > f32 ? bf16 : f32, 64);
+    int64_t widened = OUTPUTS_PER_SGEMM * (n_in < PANEL_K ? n_in : PANEL_K) * (int64_t)sizeof(float);
+    return round_up(larger(panel_scratch_bytes(n_in), widened), 64);
 }
 
 static void prepare_unit(void *arg, int unit, int thread) {
@@ -224,7 +219,7 @@ void linear(const engine *e, const float *x, const linear_task *tasks, int n_tas
     linear_job job = {.e = e,
                       .x = x,
                       .tasks = tasks,
-                      .way = choose(e, tasks->w.type, n_tokens),
+                      .way = choose(e->kernels, tasks->w.type, n_tokens),
                       .n_tokens = n_tokens,
                       .n_in = tasks->w.n_in,
                       .ld_activations = round_up(quantized_row_bytes(tasks->w.n_in), 64)};

@@ -6,4 +6,4 @@
 
 #include "simd.h"
 
-const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL);
+const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL);

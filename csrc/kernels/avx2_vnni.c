@@ -6,4 +6,4 @@
 
 #include "simd.h"
 
-const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL);
+const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL, NULL);

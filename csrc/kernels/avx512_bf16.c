@@ -6,7 +6,7 @@
 
 #include "simd.h"
 
-#include "matrix.h"
+#include "matrix_vnni.h"
 
 enum { ROWS_AT_ONCE = 8, PANELS = MATRIX_TOKENS / MATRIX_LANES };
 
@@ -48,4 +48,4 @@ static void matrix(float *out, int64_t ldo, const uint16_t *x, const uint16_t *w
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }
 
-const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", matrix);
+const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", matrix, matrix_bytes);

@@ -6,4 +6,6 @@
 
 #include "simd.h"
 
-const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL);
+#include "matrix_vnni.h"
+
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes);

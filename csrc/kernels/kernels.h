@@ -35,6 +35,20 @@ enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32 };
 typedef void matrix_kernel(float *out, int64_t ldo, const uint16_t *x, const uint16_t *w, int64_t ldw, int n_tokens,
                            int n_rows, int n_in);
 
+/* 32 activations of each of MATRIX_LANES tokens, as quantize_row rounds them, four at a time side by side. */
+typedef struct matrix_block {
+    int8_t q[8][MATRIX_LANES][4];
+    int32_t sums[MATRIX_LANES]; /* of the q of a token */
+    float d[MATRIX_LANES];
+} matrix_block;
+
+/* The same product with weights of 8 bits: sums of integers within 32 numbers, times both scales in F32.
+ *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 32], of which n_tokens count
+ *   w  [MATRIX_ROWS] rows of unsigned_row, of which n_rows count; the others must be readable, too
+ *   zero  what the integers of w stand above */
+typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
+                                 int n_tokens, int n_rows, int n_in);
+
 typedef struct kernels {
     const char *name;   /* "avx512-vnni" ... */
     const char *family; /* "avx512" ...: what FASTGPT_ISA names */
@@ -44,6 +58,7 @@ typedef struct kernels {
     weighted_sum_kernel *weighted_sum[TYPE_BF16 + 1];
     narrow_kernel *narrow[TYPE_BF16 + 1];
     matrix_kernel *matrix; /* NULL where the CPU multiplies no BF16 numbers */
+    matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
 
     /* Activations for weights in blocks: n int8 numbers q, then n / 32 F32 scales d, with x[i] = d[i / 32] * q[i].
      * d = (largest |x| of the block) / 127; q = x * (127 / largest), rounded to nearest, ties to even; all zero where
@@ -62,7 +77,7 @@ typedef struct kernels {
     void (*layer_norm)(float *out, const float *x, const float *w, const float *b, int n, float epsilon);
 } kernels;
 
-/* Bytes of a row of quantize_row. */
+/* Bytes of a row of quantize_row, or of unsigned bytes with scales. */
 static inline int64_t quantized_row_bytes(int64_t n) { return n + n / 32 * (int64_t)sizeof(float); }
 
 /* Whether products with weights of this type take activations of quantize_row. */

@@ -61,6 +61,14 @@ static void dot_rows(number_type type, float *out, int64_t ldo, const char *x, i
         for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += dot(type, x + t * ldx, w + r * ldw, n_in);
 }
 
+static void widen_blocks(number_type type, float *out, const void *row, int n) {
+    for (int part = 0; part < n / 16; part++) {
+        int q[16];
+        float d = integers(q, type, row, part);
+        for (int i = 0; i < 16; i++) out[16 * part + i] = d * (float)q[i];
+    }
+}
+
 static void weighted_sum(number_type type, float *out, const float *p, const char *v, int64_t ldv, int n_rows, int n) {
     for (int j = 0; j < n; j++) out[j] = 0;
     for (int i = 0; i < n_rows; i++)
@@ -77,6 +85,9 @@ static void weighted_sum(number_type type, float *out, const float *p, const cha
         weighted_sum(type, out, p, v, ldv, n_rows, n);                                                    \
     }
 
+#define WIDEN(suffix, type) \
+    static void widen_row_##suffix(float *out, const void *row, int n) { widen_blocks(type, out, row, n); }
+
 DOT(f32, TYPE_F32)
 DOT(f16, TYPE_F16)
 DOT(bf16, TYPE_BF16)
@@ -86,6 +97,9 @@ DOT(q6_k, TYPE_Q6_K)
 SUM(f32, TYPE_F32)
 SUM(f16, TYPE_F16)
 SUM(bf16, TYPE_BF16)
+WIDEN(q8_0, TYPE_Q8_0)
+WIDEN(q4_0, TYPE_Q4_0)
+WIDEN(q6_k, TYPE_Q6_K)
 
 /* ---- Activations ---- */
 

@@ -4,12 +4,16 @@
  *     ROWS    weight rows of a tile of dot_rows
  *     TOKENS  token rows of that tile: ROWS * TOKENS accumulators, which must fit the registers
  *
- * includes vectors.h, writes the three functions that no portable vector code can express,
+ * includes vectors.h, writes the functions that portable vector code expresses badly or not at all,
  *
- *     vec widen_f16(halves h)                   IEEE half precision to F32
- *     vec splat_f16(const uint16_t *p)          the same for one number, in every lane
- *     ivec dot_bytes(ivec sum, bytes w, bytes x)   lane i: sum[i] + bytes 4 i .. 4 i + 3 of w times those of x, where
- *                                               -128 <= w <= 127 and -127 <= x <= 127
+ *     vec widen_f16(halves h)             IEEE half precision to F32
+ *     vec widen_bf16(halves h)            bfloat16, which is the upper half of F32
+ *     vec splat_f16(const uint16_t *p)    one half precision number, in every lane
+ *     vec widen_bytes(const int8_t *p)    WIDTH integers as F32
+ *     void split_nibbles(bytes *q, const uint8_t *p)    the lower halves of 16 bytes, then the upper halves: 32 numbers
+ *     ivec dot_bytes(ivec sum, bytes w, bytes x)    lane i: sum[i] + bytes 4 i .. 4 i + 3 of w times those of x, where
+ *                                         -128 <= w <= 127 and -127 <= x <= 127
+ *     ivec dot_unsigned(ivec sum, bytes w, bytes x)    the same for 0 <= w <= 127
  *
  * and includes this. */
 #include "kernels.h"
@@ -18,8 +22,8 @@
 #include "simd_blocks.h"
 #include "simd_math.h"
 
-/* What one file makes of all that; `its_matrix` may be NULL. */
-#define KERNELS(its_name, its_family, its_matrix)                                                                \
+/* What one file makes of all that; both kernels of matrices may be NULL. */
+#define KERNELS(its_name, its_family, its_matrix, its_matrix_bytes)                                              \
     {                                                                                                            \
         .name = its_name,                                                                                        \
         .family = its_family,                                                                                    \
@@ -28,6 +32,7 @@
         .weighted_sum = {sum_f32, sum_f16, sum_bf16},                                                            \
         .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},                                             \
         .matrix = its_matrix,                                                                                    \
+        .matrix_bytes = its_matrix_bytes,                                                                        \
         .quantize_row = quantize_row,                                                                            \
         .softmax = softmax,                                                                                      \
         .gelu = gelu,                                                                                            \

@@ -11,25 +11,6 @@ typedef struct group {
     vec scale[PARTS];
 } group;
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-typedef uint16_t pairs16 __attribute__((vector_size(16)));
-
-static inline bytes16 load_16(const uint8_t *p) {
-    bytes16 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-/* Bits [first, first + the ones of mask) of each byte. */
-static inline bytes16 bits_of(bytes16 v, int first, uint8_t mask) { return (bytes16)((pairs16)v >> first) & mask; }
-
-/* 16 + 16 bytes, less `zero`. */
-ALWAYS_INLINE void put_32(group *g, bytes16 first, bytes16 second, int8_t zero) {
-    memcpy(g->q, &first, sizeof first);
-    memcpy((char *)g->q + sizeof first, &second, sizeof second);
-    for (int p = 0; p < PARTS; p++) g->q[p] -= zero;
-}
-
 ALWAYS_INLINE group group_q8_0(const char *row, int i) {
     const block_q8_0 *block = (const block_q8_0 *)(const void *)row + i;
     group g;
@@ -43,29 +24,39 @@ ALWAYS_INLINE group group_q8_0(const char *row, int i) {
 ALWAYS_INLINE group group_q4_0(const char *row, int i) {
     const block_q4_0 *block = (const block_q4_0 *)(const void *)row + i;
     group g;
-    bytes16 pairs = load_16(block->q);
-    put_32(&g, pairs & 15, bits_of(pairs, 4, 15), 8);
+    split_nibbles(g.q, block->q);
     for (int p = 0; p < PARTS; p++) g.scale[p] = splat_f16(&block->d);
     return g;
 }
 
+/* Bits [first, first + the ones of mask) of each byte. */
+static inline bytes bits_of(bytes v, int first, int8_t mask) { return (bytes)((shorts)v >> first) & mask; }
+
 ALWAYS_INLINE group group_q6_k(const char *row, int i) {
     const block_q6_k *block = (const block_q6_k *)(const void *)row + i / 8;
     int half = i % 8 / 4, j = i % 4;
-    const uint8_t *low = block->low + 64 * half + 32 * (j % 2), *high = block->high + 32 * half;
-    const int8_t *scales = block->scales + 8 * half + 2 * j;
+    const int8_t *low = (const int8_t *)block->low + 64 * half + 32 * (j % 2);
+    const int8_t *high = (const int8_t *)block->high + 32 * half;
+    const int8_t *scales = block->scales + 8 * half + 2 * j; /* of 16 weights, which fill four lanes */
     group g;
-    bytes16 first = bits_of(load_16(low), j / 2 * 4, 15) + bits_of(load_16(high), 2 * j, 3) * 16;
-    bytes16 second = bits_of(load_16(low + 16), j / 2 * 4, 15) + bits_of(load_16(high + 16), 2 * j, 3) * 16;
-    put_32(&g, first, second, 32);
-    float each[8];
-    for (int lane = 0; lane < 8; lane++) each[lane] = scales[lane / 4];
-    for (int p = 0; p < PARTS; p++) g.scale[p] = splat_f16(&block->d) * load(each + WIDTH * p);
+    for (int p = 0; p < PARTS; p++) {
+        int at = 4 * WIDTH * p;
+        g.q[p] = bits_of(load_bytes(low + at), j / 2 * 4, 15) | (bits_of(load_bytes(high + at), 2 * j, 3) << 4);
+        g.scale[p] = splat_f16(&block->d) * choose(lane_numbers + WIDTH * p < 4, splat(scales[0]), splat(scales[1]));
+    }
     return g;
 }
 
+/* What the integers of a group stand for is that much less. */
+ALWAYS_INLINE int8_t zero_point(const number_type type) { return type == TYPE_Q8_0 ? 0 : type == TYPE_Q4_0 ? 8 : 32; }
+
 ALWAYS_INLINE group group_of(const number_type type, const char *row, int i) {
     return type == TYPE_Q8_0 ? group_q8_0(row, i) : type == TYPE_Q4_0 ? group_q4_0(row, i) : group_q6_k(row, i);
+}
+
+/* Register p of group i of a row of activations. */
+ALWAYS_INLINE bytes part_of(const char *x, int i, int p) {
+    return load_bytes((const int8_t *)x + GROUP * i + 4 * WIDTH * p);
 }
 
 /* A tile as in dot_tile. */
@@ -76,16 +67,21 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
     const char *next = w + n_rows * ldw;
     for (int i = 0; i < n_in / GROUP; i++) {
         prefetch(next + (int64_t)n_rows * group_bytes * i, n_rows * group_bytes);
+        ivec start[TOKENS][PARTS]; /* of a sum: what the zero point adds to it, taken back */
+        for (int t = 0; t < n_tokens; t++)
+            for (int p = 0; p < PARTS; p++)
+                start[t][p] = -dot_unsigned((ivec){0}, zero_point(type) - (bytes){0}, part_of(x + t * ldx, i, p));
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
             group g = group_of(type, w + r * ldw, i);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) {
-                const char *xt = x + t * ldx;
-                float d = ((const float *)(const void *)(xt + n_in))[i];
+                float d = ((const float *)(const void *)(x + t * ldx + n_in))[i];
 #pragma GCC unroll 2
                 for (int p = 0; p < PARTS; p++) {
-                    ivec dot = dot_bytes((ivec){0}, g.q[p], load_bytes((const int8_t *)xt + GROUP * i + 4 * WIDTH * p));
+                    bytes xt = part_of(x + t * ldx, i, p);
+                    ivec dot =
+                        zero_point(type) ? dot_unsigned(start[t][p], g.q[p], xt) : dot_bytes((ivec){0}, g.q[p], xt);
                     sum[r][t] += __builtin_convertvector(dot, vec) * (g.scale[p] * d);
                 }
             }
@@ -112,9 +108,25 @@ BLOCK_KERNEL(q8_0, TYPE_Q8_0)
 BLOCK_KERNEL(q4_0, TYPE_Q4_0)
 BLOCK_KERNEL(q6_k, TYPE_Q6_K)
 
-/* ---- Activations ---- */
+/* ---- Rows ---- */
 
-typedef int8_t narrow_bytes __attribute__((vector_size(WIDTH)));
+ALWAYS_INLINE void widen_group(float *out, group g, int8_t zero) {
+    int8_t q[GROUP];
+    for (int p = 0; p < PARTS; p++) g.q[p] -= zero;
+    memcpy(q, g.q, sizeof q);
+#pragma GCC unroll 8
+    for (int i = 0; i < GROUP; i += WIDTH) store(out + i, widen_bytes(q + i) * g.scale[i / (4 * WIDTH)][i / 4 % WIDTH]);
+}
+
+ALWAYS_INLINE void widen_row(const number_type type, float *out, const char *row, int n) {
+    for (int i = 0; i < n / GROUP; i++) widen_group(out + GROUP * i, group_of(type, row, i), zero_point(type));
+}
+
+static void widen_row_q8_0(float *out, const void *row, int n) { widen_row(TYPE_Q8_0, out, row, n); }
+static void widen_row_q4_0(float *out, const void *row, int n) { widen_row(TYPE_Q4_0, out, row, n); }
+static void widen_row_q6_k(float *out, const void *row, int n) { widen_row(TYPE_Q6_K, out, row, n); }
+
+typedef int8_t int8_vec __attribute__((vector_size(WIDTH)));
 
 /* Adding 1.5 * 2^23 in one rounding (a fused multiply-add) rounds the product to an integer. */
 static inline void quantize_group(int8_t *q, float *d, const float *x) {
@@ -133,7 +145,7 @@ static inline void quantize_group(int8_t *q, float *d, const float *x) {
     float inverse = max < 1e-30f ? 0 : 127 / max;
     for (int i = 0; i < GROUP; i += WIDTH) {
         ivec rounded = (ivec)(load(x + i) * inverse + magic) - 0x4B400000; /* the bits of magic */
-        narrow_bytes in_range = __builtin_convertvector(rounded, narrow_bytes);
+        int8_vec in_range = __builtin_convertvector(rounded, int8_vec);
         memcpy(q + i, &in_range, sizeof in_range);
     }
 }

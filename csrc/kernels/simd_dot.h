@@ -50,13 +50,14 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
         for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += sum_lanes(sum[r][t]);
 }
 
-/* Cuts a product into tiles.  TILE(n_tokens, n_rows, t, r) computes the one at token t and row r. */
+/* Cuts a product into tiles.  TILE(tokens, rows) computes one at token t and row r, with constants for its counts. */
 #define FOR_EACH_TILE(TILE)                                             \
     int r = 0;                                                          \
     for (; r + ROWS <= n_rows; r += ROWS) {                             \
         int t = 0;                                                      \
         for (; t + TOKENS <= n_tokens; t += TOKENS) TILE(TOKENS, ROWS); \
-        for (; t < n_tokens; t++) TILE(1, ROWS);                        \
+        for (; t + 2 <= n_tokens; t += 2) TILE(2, ROWS);                \
+        if (t < n_tokens) TILE(1, ROWS);                                \
     }                                                                   \
     for (; r < n_rows; r++)                                             \
         for (int t = 0; t < n_tokens; t++) TILE(1, 1)

@@ -9,8 +9,8 @@
 
 typedef float vec __attribute__((vector_size(WIDTH * 4)));
 typedef int32_t ivec __attribute__((vector_size(WIDTH * 4)));
-typedef uint32_t uvec __attribute__((vector_size(WIDTH * 4)));
 typedef int8_t bytes __attribute__((vector_size(WIDTH * 4)));
+typedef uint16_t shorts __attribute__((vector_size(WIDTH * 4)));
 typedef uint16_t halves __attribute__((vector_size(WIDTH * 2)));
 typedef float vec_anywhere __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 typedef int8_t bytes_anywhere __attribute__((vector_size(WIDTH * 4), aligned(1), may_alias));
@@ -39,13 +39,16 @@ static inline vec clamp(vec x, float low, float high) {
     return choose(x > high, splat(high), x);
 }
 
-/* bfloat16 is the upper half of a float. */
-static inline vec widen_bf16(halves h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
-
 /* Half of a vector each: lanes 0 .. n / 2 - 1, and the rest.  Copies of parts of a register cost one instruction. */
 #define SPLIT(half, v) \
     half low, high;    \
     memcpy(&low, &v, sizeof low), memcpy(&high, (const char *)&v + sizeof low, sizeof high)
+
+#if WIDTH == 4
+static const ivec lane_numbers = {0, 1, 2, 3};
+#else
+static const ivec lane_numbers = {0, 1, 2, 3, 4, 5, 6, 7};
+#endif
 
 typedef float vec2 __attribute__((vector_size(8)));
 typedef float vec4 __attribute__((vector_size(16)));

@@ -1,0 +1,105 @@
+/* panels.c - see panels.h. */
+#include "panels.h"
+
+#include <string.h>
+
+#include "half.h"
+
+static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+int64_t panel_k(int64_t n_in) { return round_up(n_in, MATRIX_K); }
+
+int64_t panels_bytes(int64_t n_tokens, int64_t n_in) {
+    return round_up(n_tokens, MATRIX_TOKENS) * panel_k(n_in) * (int64_t)sizeof(uint16_t);
+}
+
+/* Rows of weights as BF16 behind one row of F32, or a panel of activations: the largest of all. */
+int64_t panel_scratch_bytes(int64_t n_in) {
+    return panel_k(n_in) * ((int64_t)sizeof(float) + MATRIX_ROWS * (int64_t)sizeof(uint16_t));
+}
+
+uint16_t *bf16_panel(void *panels, int token, int n_in) {
+    return (uint16_t *)panels + token / MATRIX_LANES * MATRIX_LANES * panel_k(n_in);
+}
+
+matrix_block *bytes_panel(void *panels, int token, int n_in) {
+    return (matrix_block *)panels + (int64_t)(token / MATRIX_LANES) * (n_in / 32);
+}
+
+/* out[i][t] = rows[t][i], numbers of 4 bytes; out [n][MATRIX_LANES], rows [MATRIX_LANES][n] */
+static void interleave(uint32_t *out, const uint32_t *rows, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t t = 0; t < MATRIX_LANES; t++) out[i * MATRIX_LANES + t] = rows[t * n + i];
+}
+
+void fill_bf16_panel(const kernels *k, uint16_t *panel, const float *x, int n_tokens, int n_in, void *scratch) {
+    int64_t n_pairs = panel_k(n_in) / 2;
+    uint32_t *rows = scratch;
+    memset(rows, 0, (size_t)(MATRIX_LANES * n_pairs) * sizeof *rows);
+    for (int64_t t = 0; t < n_tokens; t++) k->narrow[TYPE_BF16](rows + t * n_pairs, x + t * n_in, n_in);
+    interleave((uint32_t *)(void *)panel, rows, n_pairs);
+}
+
+static void fill_block(matrix_block *block, const int8_t *q, const float *d, int64_t ld) {
+    for (int64_t t = 0; t < MATRIX_LANES; t++) {
+        int32_t sum = 0;
+        for (int i = 0; i < 32; i++) sum += q[t * ld + i];
+        for (int i = 0; i < 8; i++) memcpy(block->q[i][t], q + t * ld + 4 * i, 4);
+        block->sums[t] = sum;
+        memcpy(&block->d[t], (const char *)d + t * ld, sizeof(float));
+    }
+}
+
+void fill_bytes_panel(const kernels *k, matrix_block *panel, const float *x, int n_tokens, int n_in, void *scratch) {
+    int8_t *rows = scratch;
+    int64_t ld = quantized_row_bytes(n_in);
+    memset(rows, 0, (size_t)(MATRIX_LANES * ld));
+    for (int64_t t = 0; t < n_tokens; t++) k->quantize_row(rows + t * ld, x + t * n_in, n_in);
+    const float *scales = (const float *)(const void *)(rows + n_in);
+    for (int64_t i = 0; i < n_in / 32; i++) fill_block(panel + i, rows + 32 * i, scales + i, ld);
+}
+
+const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch) {
+    int64_t n = panel_k(w->n_in);
+    *ld = n * (int64_t)sizeof(uint16_t);
+    if (w->type == TYPE_BF16 && n == w->n_in && n_rows == MATRIX_ROWS)
+        return (const uint16_t *)(const void *)weight_row(w, first);
+    float *wide = scratch;
+    uint16_t *rows = (uint16_t *)(void *)(wide + n);
+    for (int64_t r = 0; r < n_rows; r++) {
+        k->widen[w->type](wide, weight_row(w, first + r), w->n_in);
+        for (int64_t i = w->n_in; i < n; i++) wide[i] = 0;
+        k->narrow[TYPE_BF16](rows + r * n, wide, (int)n);
+    }
+    return rows;
+}
+
+bool has_byte_rows(number_type type) { return type == TYPE_Q8_0 || type == TYPE_Q4_0; }
+
+static void byte_row_of_q8_0(uint8_t *q, float *d, const block_q8_0 *block, int n_blocks) {
+    for (int b = 0; b < n_blocks; b++, q += 32) {
+        for (int i = 0; i < 32; i++) q[i] = (uint8_t)block[b].q[i] ^ 0x80;
+        d[b] = f32_of_f16(block[b].d);
+    }
+}
+
+static void byte_row_of_q4_0(uint8_t *q, float *d, const block_q4_0 *block, int n_blocks) {
+    for (int b = 0; b < n_blocks; b++, q += 32) {
+        for (int i = 0; i < 16; i++) q[i] = block[b].q[i] & 15;
+        for (int i = 0; i < 16; i++) q[16 + i] = block[b].q[i] >> 4;
+        d[b] = f32_of_f16(block[b].d);
+    }
+}
+
+const uint8_t *byte_rows(const weight *w, int first, int n_rows, int *zero, void *scratch) {
+    int n_blocks = w->n_in / 32;
+    *zero = w->type == TYPE_Q8_0 ? 128 : 8;
+    for (int64_t r = 0; r < n_rows; r++) {
+        const void *row = weight_row(w, first + r);
+        uint8_t *q = (uint8_t *)scratch + r * quantized_row_bytes(w->n_in);
+        float *d = (float *)(void *)(q + w->n_in);
+        if (w->type == TYPE_Q8_0) byte_row_of_q8_0(q, d, row, n_blocks);
+        else byte_row_of_q4_0(q, d, row, n_blocks);
+    }
+    return scratch;
+}

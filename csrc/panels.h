@@ -1,0 +1,31 @@
+/* panels.h - activations and weights as the matrix kernels of kernels.h take them. */
+#ifndef FASTGPT_PANELS_H
+#define FASTGPT_PANELS_H
+
+#include "kernels/kernels.h"
+#include "model.h"
+
+/* BF16 products: rows are filled up with zeros to a multiple of MATRIX_K numbers. */
+int64_t panel_k(int64_t n_in);
+
+/* Bytes of the panels of n_tokens, whichever kind, and of the scratch that each function below takes. */
+int64_t panels_bytes(int64_t n_tokens, int64_t n_in);
+int64_t panel_scratch_bytes(int64_t n_in);
+
+/* Where the panel of MATRIX_LANES tokens stands that holds the given one. */
+uint16_t *bf16_panel(void *panels, int token, int n_in);
+matrix_block *bytes_panel(void *panels, int token, int n_in);
+
+/* Fills one panel from x [n_tokens][n_in], n_tokens <= MATRIX_LANES. */
+void fill_bf16_panel(const kernels *k, uint16_t *panel, const float *x, int n_tokens, int n_in, void *scratch);
+void fill_bytes_panel(const kernels *k, matrix_block *panel, const float *x, int n_tokens, int n_in, void *scratch);
+
+/* Rows [first, first + n_rows) of w for the kernel `matrix`, *ld bytes apart: in the file itself, or in scratch. */
+const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch);
+
+/* The same for `matrix_bytes`: n unsigned bytes q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] - *zero).
+ * For the types that has_byte_rows tells. */
+const uint8_t *byte_rows(const weight *w, int first, int n_rows, int *zero, void *scratch);
+bool has_byte_rows(number_type type);
+
+#endif
