@@ -18,9 +18,16 @@ ALWAYS_INLINE vec load_row_first(const number_type type, const char *row, int64_
     return type == TYPE_F16 ? widen_f16(h) : widen_bf16(h);
 }
 
-/* Fetches n_bytes that a later tile reads, line by line. */
-ALWAYS_INLINE void prefetch(const char *at, const int n_bytes) {
-    for (int i = 0; i < n_bytes; i += 64) __builtin_prefetch(at + i);
+/* What a tile fetches while it computes: line after line of the next tile, where rows follow each other; where they are
+ * slices of longer rows, the same slices some 3 KB of work later. */
+typedef struct ahead {
+    const char *at;
+    int64_t per_row, per_byte; /* steps */
+} ahead;
+
+ALWAYS_INLINE ahead look_ahead(const char *w, int64_t ldw, int n_rows, int64_t bytes_of_row, int step) {
+    if (ldw == bytes_of_row) return (ahead){w + n_rows * ldw, step, n_rows};
+    return (ahead){w + ROWS * ldw * ((3072 + bytes_of_row - 1) / bytes_of_row), ldw, 1};
 }
 
 /* A tile of n_rows <= ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
@@ -29,12 +36,12 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
                             int64_t ldw, const int n_tokens, const int n_rows, int n_in) {
     vec sum[ROWS][TOKENS] = {{{0}}};
     const int element = type == TYPE_F32 ? 4 : 2;
-    const char *next = w + n_rows * ldw; /* the next tile, fetched while this one is computed */
+    const ahead next = look_ahead(w, ldw, n_rows, (int64_t)n_in * element, element * WIDTH);
     int k = 0;
     for (; k + WIDTH <= n_in; k += WIDTH) {
-        prefetch(next + (int64_t)n_rows * element * k, n_rows * element * WIDTH);
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
+            __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte);
             vec wr = load_row(type, w + r * ldw, k);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row(TYPE_F32, x + t * ldx, k);
@@ -70,20 +77,30 @@ ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, con
 #undef TILE
 }
 
+enum { COLUMNS = 8 }; /* registers of weighted_sum */
+
 /* n_columns registers of out, summed over all rows; n_columns is a constant wherever this is inlined. */
 ALWAYS_INLINE void sum_columns(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
                                int n_rows, int first, const int n_columns) {
-    vec sum[4] = {{0}};
-    for (int i = 0; i < n_rows; i++)
-#pragma GCC unroll 4
-        for (int c = 0; c < n_columns; c++) sum[c] += p[i] * load_row(type, v + i * ldv, first + c * WIDTH);
+    vec sum[COLUMNS] = {{0}};
+    const int element = type == TYPE_F32 ? 4 : 2;
+    const int64_t ahead = ldv * (3072 / (n_columns * WIDTH * element));
+    for (int i = 0; i < n_rows; i++) {
+        const char *row = v + i * ldv;
+#pragma GCC unroll 8
+        for (int c = 0; c < n_columns; c++) {
+            int at = first + c * WIDTH;
+            if (c * WIDTH * element % 64 == 0) __builtin_prefetch(row + at * element + ahead);
+            sum[c] += p[i] * load_row(type, row, at);
+        }
+    }
     for (int c = 0; c < n_columns; c++) store(out + first + c * WIDTH, sum[c]);
 }
 
 ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
                                 int n_rows, int n) {
     int j = 0;
-    for (; j + 4 * WIDTH <= n; j += 4 * WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, 4);
+    for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, COLUMNS);
     for (; j + WIDTH <= n; j += WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, 1);
     if (j == n) return;
     vec sum = {0};
