@@ -3,6 +3,7 @@
 #ifndef FASTGPT_BLOCKS_H
 #define FASTGPT_BLOCKS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* In the order of the tables that are indexed by them. */
@@ -33,12 +34,15 @@ typedef struct block_q6_k {
 
 typedef struct number_format {
     const char *name;      /* "F32" ... as GGUF's own tools write it */
-    uint32_t gguf_type;    /* its number in the file */
+    uint32_t gguf_type;    /* its number in the file, a fastgpt_type */
     int32_t block_numbers; /* numbers in a block; rows are whole blocks */
     int32_t block_bytes;
 } number_format;
 
 extern const number_format number_formats[N_NUMBER_TYPES];
+
+/* The type with that number in files; false when it is none of these. */
+bool number_type_of(uint32_t gguf_type, number_type *out);
 
 /* Bytes of a row of n numbers, n a multiple of block_numbers. */
 static inline int64_t row_bytes(number_type type, int64_t n) {

@@ -112,15 +112,6 @@ static fastgpt_status read_value(reader *r, gguf_value *value) {
 
 /* ---- Tensors ---- */
 
-static bool type_in_file(uint32_t in_file, number_type *out) {
-    for (int type = 0; type < N_NUMBER_TYPES; type++)
-        if (number_formats[type].gguf_type == in_file) {
-            *out = (number_type)type;
-            return true;
-        }
-    return false;
-}
-
 static const char *name_of_type(uint32_t type) {
     static const char *const names[] = {"F32",     "F16",    "Q4_0",    "Q4_1",  "Q4_2",   "Q4_3",  "Q5_0",  "Q5_1",
                                         "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
@@ -158,7 +149,7 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offs
     }
     uint32_t type;
     if (!take_u32(r, &type) || !take_u64(r, offset)) return ends_early(r, "the tensor table");
-    if (!type_in_file(type, &tensor->type))
+    if (!number_type_of(type, &tensor->type))
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
                     "tensor %.*s is %s; F32, F16, BF16, Q8_0, Q4_0 and Q6_K are implemented", gguf_shown(name),
                     name.text, name_of_type(type));

@@ -64,15 +64,16 @@ def refuse(folder: Path, names: list[str]) -> dict[str, str]:
         ("safetensors", ["convert", "{folder}", "-o", "{folder}/x.gguf"], "pip install 'fastgpt-c[convert]'"),
         ("gguf", ["generate", "a", "-m", "{folder}"], "pip install 'fastgpt-c[convert]'"),
         ("tqdm", ["convert", "{folder}", "-o", "{folder}/x.gguf"], "pip install 'fastgpt-c[convert]'"),
+        ("gguf", ["quantize", "{file}", "{folder}/x.gguf", "--type", "q8_0"], "pip install 'fastgpt-c[convert]'"),
         ("huggingface_hub", ["generate", "a", "-m", "gpt2"], "pip install 'fastgpt-c[hub,convert]'"),
         ("huggingface_hub", ["download", "124M"], "pip install 'fastgpt-c[hub,convert]'"),
     ],
 )
-def test_missing_extra(tmp_path: Path, missing: str, arguments: list[str], command: str) -> None:
+def test_missing_extra(alphabet: Path, tmp_path: Path, missing: str, arguments: list[str], command: str) -> None:
     """Without a package that is optional, the line says what to type to get it."""
     folder = write_checkpoint(tmp_path / "checkpoint")
     result = run(
-        *(word.format(folder=folder) for word in arguments),
+        *(word.format(folder=folder, file=alphabet) for word in arguments),
         **refuse(tmp_path, [missing]),
         FASTGPT_CACHE=str(tmp_path / "cache"),
     )

@@ -163,6 +163,7 @@ def test_keys_are_those_of_llama_cpp(tmp_path: Path, target: Path):
         "general.architecture": "gpt2",
         "general.name": "my-model",
         "general.file_type": 1,
+        "general.quantization_version": 2,
         "gpt2.block_count": 2,
         "gpt2.context_length": 7,
         "gpt2.embedding_length": 36,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,28 @@ import numpy.typing as npt
 
 import fastgpt_c
 
+Tokens = npt.NDArray[np.int64]
 
-def log_probabilities(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """[n] the log-probability of targets[i] under logits[i]; logits [n][n_vocab]."""
+
+def windows(model: fastgpt_c.Model, text: Path) -> Iterator[Tokens]:
+    """The tokens of the file text in pieces of n_ctx, of at least two."""
+    tokens = np.array(model.encode(text.read_text(encoding="utf-8")))
+    for start in range(0, len(tokens) - 1, model.n_ctx):
+        yield tokens[start : start + model.n_ctx]
+
+
+def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """[n][n_vocab], normalised."""
     rows = logits.astype(np.float64)
     rows -= rows.max(axis=1, keepdims=True)
-    chosen: npt.NDArray[np.float64] = rows[np.arange(len(targets)), targets]
-    total: npt.NDArray[np.float64] = np.log(np.exp(rows).sum(axis=1))
-    return chosen - total
+    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    return rows
+
+
+def chosen(rows: npt.NDArray[np.float64], tokens: Tokens) -> npt.NDArray[np.float64]:
+    """[n] from each of rows [n][n_vocab] what stands at its token."""
+    at_tokens: npt.NDArray[np.float64] = rows[np.arange(len(tokens)), tokens]
+    return at_tokens
 
 
 def main() -> None:
@@ -34,12 +49,10 @@ def main() -> None:
     nats: list[float] = []
     n_bytes = 0
     with fastgpt_c.load(args.model) as model, model.session() as session:
-        tokens = np.array(model.encode(args.text.read_text(encoding="utf-8")))
-        for start in range(0, len(tokens) - 1, model.n_ctx):
-            window = tokens[start : start + model.n_ctx]
+        for window in windows(model, args.text):
             session.truncate(0)
             logits = session.prefill(window, all_logits=True)
-            nats.extend(-log_probabilities(logits[:-1], window[1:]))
+            nats.extend(-chosen(log_probabilities(logits[:-1]), window[1:]))
             n_bytes += len(model.tokenizer.decode_bytes(window[1:].tolist()))
     mean = float(np.mean(nats))
     bits = sum(nats) / math.log(2) / n_bytes

@@ -58,7 +58,8 @@ typedef enum fastgpt_status {
     FASTGPT_ERR_CACHE_TWICE = 10, /* two spans of one step name the same cache */
     FASTGPT_ERR_CANCELLED = 11, /* fastgpt_cancel was called */
     FASTGPT_ERR_LOGITS = 12, /* logits with NaN or +infinity, or all of them -infinity */
-    FASTGPT_ERR_THREADS = 13  /* the system refused to start a thread */
+    FASTGPT_ERR_THREADS = 13, /* the system refused to start a thread */
+    FASTGPT_ERR_NUMBERS = 16  /* a number is NaN or infinite, or too large for its type */
 } fastgpt_status;
 
 /* What a status means, in English.  Never NULL, static storage, also for unknown values. */
@@ -265,6 +266,41 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *log
 /* The distribution that fastgpt_sampler_sample would draw from: probabilities [n_vocab], 0 for tokens
  * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
+
+/* ---- Number types of weights: F32 rows to the types of model files, and back ------------------------ */
+
+/* The number types of weights in GGUF files; the values are GGUF's own
+ * (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).  In a block, numbers share a scale. */
+typedef enum fastgpt_type {
+    FASTGPT_TYPE_F32 = 0,
+    FASTGPT_TYPE_F16 = 1,  /* IEEE 754 binary16 */
+    FASTGPT_TYPE_Q4_0 = 2, /* blocks of 32 numbers of 4 bits, 18 bytes */
+    FASTGPT_TYPE_Q8_0 = 8, /* blocks of 32 numbers of 8 bits, 34 bytes */
+    FASTGPT_TYPE_Q6_K = 14, /* blocks of 256 numbers of 6 bits, 210 bytes */
+    FASTGPT_TYPE_BF16 = 30 /* the upper half of F32 */
+} fastgpt_type;
+
+/* "Q8_0" and so on; "unknown" for any other value.  Static storage. */
+const char *fastgpt_type_name(fastgpt_type type);
+
+/* Bytes of a row of n numbers.  0 when there is no such row: the type is unknown, or n is negative or not a multiple
+ * of the type's block. */
+int64_t fastgpt_type_row_bytes(fastgpt_type type, int32_t n);
+
+/* Rounds F32 rows to a type; bit for bit the bytes of the PyPI package gguf (gguf.quants.quantize) and, on x86-64,
+ * of ggml's reference.  F16 and BF16 take the nearest number, ties to even.
+ *   type  any but Q6_K
+ *   x     [n_rows][n], n a multiple of the type's block
+ *   out   [n_rows][fastgpt_type_row_bytes(type, n)] bytes; aligned to 4 bytes for F32, else to 2; must not overlap x
+ * Returns OK, ARGUMENT, or NUMBERS: one of x is NaN or infinite, or so large that it, or the scale of its block (an
+ * F16), would become infinite.  Runs in the calling thread; allocates nothing; on error out is unchanged. */
+fastgpt_status fastgpt_quantize_rows(fastgpt_type type, const float *x, int64_t n_rows, int32_t n, void *out);
+
+/* The way back, bit for bit gguf.quants.dequantize.  Exact for F32, F16 and BF16.
+ *   numbers  [n_rows][fastgpt_type_row_bytes(type, n)] bytes, aligned as above; any bytes are valid
+ *   out      [n_rows][n], must not overlap numbers
+ * Returns OK or ARGUMENT. */
+fastgpt_status fastgpt_dequantize_rows(fastgpt_type type, const void *numbers, int64_t n_rows, int32_t n, float *out);
 
 /* cdef:end */
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fastgpt_c.cli import common
+from fastgpt_c.convert import TYPES
 
 
 def add_parser(subparsers: common.Subparsers) -> None:
@@ -19,10 +20,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the checkpoint")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
     parser.add_argument(
-        "--type",
-        choices=("f32", "f16", "bf16"),
-        default="f32",
-        help="how to store the matrices (f32); vectors stay f32",
+        "--type", choices=TYPES, default="f32", help="how to store the matrices (f32); vectors stay f32"
     )
     parser.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""Turn a checkpoint of another program into one GGUF file.  Needs the extra [convert]."""
+"""Turn a checkpoint of another program, or a GGUF file, into one GGUF file.  Needs the extra [convert]."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from fastgpt_c.errors import ModelFileError, UsageError, missing_extra
 if TYPE_CHECKING:
     from types import ModuleType
 
-# Counts changes of what convert() writes: caches of converted files are keyed by it.
-CONVERTER_VERSION = 1
+    from fastgpt_c.convert.quantizer import TensorReport
 
-TYPES = ("f32", "f16", "bf16")
+# Counts changes of what convert() writes: caches of converted files are keyed by it.
+CONVERTER_VERSION = 2
+
+TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 # Every file of a Hugging Face checkpoint that the converter looks at, as patterns.  The last row only tells
 # which tokenizers are not implemented.
@@ -28,20 +30,36 @@ CHECKPOINT_FILES = (
 def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = False) -> None:
     """Write the Hugging Face GPT-2 checkpoint in the folder source to the GGUF file target.
 
-    type is that of the matrices: "f32", "f16" or "bf16"; vectors and position embeddings are always f32.
-    target appears only when it is complete; an existing GGUF file is replaced.  Memory: about two copies of
+    type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
+    rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
+    target appears only when it is complete; an existing GGUF file is replaced.  Memory: about three copies of
     the largest tensor.  progress shows a bar on stderr.
     Raises ModelFileError, UsageError (type) or MissingExtraError.
     """
-    if type not in TYPES:
-        raise UsageError(f"type {type!r} is not one of {', '.join(TYPES)}")
+    _check_type(type)
     huggingface, gguf_file = _readers_and_writers()
     _check_folder(source)
     gguf_file.write(target, huggingface.read(source), type=type, progress=progress)
 
 
+def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -> list[TensorReport]:
+    """Write the GGUF file source again, to target, with its matrices in type, one of TYPES.
+
+    Everything else is as in convert; keys are copied.  A tensor in blocks (q8_0 ...) is never rounded again: it keeps
+    its type or becomes f32, which is exact; any other type is refused.
+    Returns what became of each tensor, in the order of the file.
+    Raises ModelFileError, UsageError (type) or MissingExtraError.
+    """
+    _check_type(type)
+    try:
+        from fastgpt_c.convert import quantizer
+    except ImportError as error:
+        raise missing_extra("convert", "Quantizing a model") from error
+    return quantizer.quantize(source, target, type=type, progress=progress)
+
+
 def stored_type(source: Path) -> str:
-    """The narrowest of TYPES that keeps every weight of the checkpoint in the folder source exactly."""
+    """The narrowest of f32, f16 and bf16 that keeps every weight of the checkpoint in the folder source exactly."""
     huggingface, _ = _readers_and_writers()
     _check_folder(source)
     return str(huggingface.stored_type(source))
@@ -53,6 +71,11 @@ def _readers_and_writers() -> tuple[ModuleType, ModuleType]:
     except ImportError as error:
         raise missing_extra("convert", "Converting a checkpoint") from error
     return huggingface, gguf_file
+
+
+def _check_type(type: str) -> None:
+    if type not in TYPES:
+        raise UsageError(f"type {type!r} is not one of {', '.join(TYPES)}")
 
 
 def _check_folder(source: Path) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFileType
 from tqdm import tqdm
 
-from fastgpt_c.errors import ModelFileError
+from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.number_types import quantize_rows, row_bytes
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -29,10 +29,13 @@ Shape = tuple[int, ...]
 # Values of tokenizer.ggml.token_type.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
-DTYPES: dict[str, npt.DTypeLike] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
-TENSOR_TYPES = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16, "bf16": GGMLQuantizationType.BF16}
-FILE_TYPES = {"f32": LlamaFileType.ALL_F32, "f16": LlamaFileType.MOSTLY_F16, "bf16": LlamaFileType.MOSTLY_BF16}
-WIDER_RANGE = {"f16": "bf16", "bf16": "f32"}
+FILE_TYPES = {
+    "f32": LlamaFileType.ALL_F32,
+    "f16": LlamaFileType.MOSTLY_F16,
+    "bf16": LlamaFileType.MOSTLY_BF16,
+    "q8_0": LlamaFileType.MOSTLY_Q8_0,
+    "q4_0": LlamaFileType.MOSTLY_Q4_0,
+}
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into one file.  data yields (name, array) once, in the order of shapes, one tensor at a time."""
+    """What goes into one file: its keys but for those that name the type, and its tensors.
+
+    data yields (name, array) once, in the order of shapes, one tensor at a time.
+    """
 
     name: str
-    hparams: Hyperparameters
-    vocabulary: Vocabulary | None
+    add_keys: Callable[[GGUFWriter], None]
     shapes: dict[str, Shape]
     data: Iterator[tuple[str, Array]]
 
@@ -92,22 +97,33 @@ def tensor_shapes(h: Hyperparameters, *, tied: bool) -> Iterator[tuple[str, Shap
         yield "output.weight", (h.n_vocab, h.n_embd)
 
 
-def write(target: Path, contents: Contents, *, type: str, progress: bool) -> None:
+def write(
+    target: Path,
+    contents: Contents,
+    *,
+    type: str,
+    progress: bool,
+    store: Callable[[str, Array, str], Array] | None = None,
+) -> None:
     """Write contents to target, which appears, or is replaced, only when it is complete.
 
+    store(name, array, type) gives the bytes of a tensor; usually narrow does.
     Raises ModelFileError for a target that cannot be written, and for numbers that type cannot hold.
     """
+    store = store or narrow
     _check_target(target)
     try:
         with _atomically(target) as part, closing(GGUFWriter(part, "gpt2")) as writer:
-            _add_keys(writer, contents, type)
+            contents.add_keys(writer)
+            writer.add_file_type(FILE_TYPES[type])
+            writer.add_quantization_version(GGML_QUANT_VERSION)
             n_bytes = _add_tensor_list(writer, contents.shapes, type)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             with tqdm(total=n_bytes, desc=contents.name, unit="B", unit_scale=True, disable=not progress) as bar:
                 for name, array in contents.data:
-                    stored = _narrow(name, array, _type_of(name, contents.shapes[name], type))
+                    stored = store(name, array, type_of(name, contents.shapes[name], type))
                     writer.write_tensor_data(stored)
                     bar.update(stored.nbytes)
     except OSError as error:
@@ -153,17 +169,17 @@ def _flush_to_disk(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def _add_keys(writer: GGUFWriter, contents: Contents, type: str) -> None:
-    h = contents.hparams
-    writer.add_name(contents.name)
-    writer.add_file_type(FILE_TYPES[type])
+def add_keys(writer: GGUFWriter, name: str, hparams: Hyperparameters, vocabulary: Vocabulary | None) -> None:
+    """The keys of a model that comes from no GGUF file."""
+    h = hparams
+    writer.add_name(name)
     writer.add_block_count(h.n_layer)
     writer.add_context_length(h.n_ctx)
     writer.add_embedding_length(h.n_embd)
     writer.add_feed_forward_length(h.n_ff)
     writer.add_head_count(h.n_head)
     writer.add_layer_norm_eps(h.layer_norm_epsilon)
-    _add_vocabulary(writer, contents.vocabulary, h)
+    _add_vocabulary(writer, vocabulary, h)
     if h.bos_token is not None:
         writer.add_bos_token_id(h.bos_token)
     if h.eos_token is not None:
@@ -186,26 +202,36 @@ def _add_tensor_list(writer: GGUFWriter, shapes: dict[str, Shape], type: str) ->
     """Announces every tensor and returns the bytes of all of them."""
     total = 0
     for name, shape in shapes.items():
-        tensor_type = _type_of(name, shape, type)
-        dtype = np.dtype(DTYPES[tensor_type])
-        n_bytes = math.prod(shape) * dtype.itemsize
-        writer.add_tensor_info(name, shape, dtype, n_bytes, raw_dtype=TENSOR_TYPES[tensor_type])
+        stored = type_of(name, shape, type)
+        n_bytes = math.prod(shape[:-1]) * row_bytes(stored, shape[-1])
+        raw_dtype = GGMLQuantizationType[stored.upper()]
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), n_bytes, raw_dtype=raw_dtype)
         total += n_bytes
     return total
 
 
-def _type_of(name: str, shape: Shape, type: str) -> str:
-    """As llama.cpp's converter does: only matrices are narrowed, and position embeddings are not."""
-    return type if len(shape) == 2 and name != "position_embd.weight" else "f32"
+def type_of(name: str, shape: Shape, type: str) -> str:
+    """As in llama.cpp: only matrices are narrowed, and position embeddings are not.  Rows that are not whole blocks of
+    type are stored as f16.  Of what 4 bits lose, most is lost in the embedding: it keeps 8 (docs/quality.md)."""
+    if len(shape) != 2 or name == "position_embd.weight":
+        return "f32"
+    if type == "q4_0" and name in ("token_embd.weight", "output.weight"):
+        type = "q8_0"
+    return type if row_bytes(type, shape[-1]) else "f16"
 
 
-def _narrow(name: str, array: Array, type: str) -> Array:
-    """array rounded to the nearest numbers of type.  NaN and infinity are refused: no model works with them."""
-    with np.errstate(over="ignore"):
-        stored = array.astype(DTYPES[type], copy=False)
-    if np.isfinite(stored).all():
-        return stored
-    if not np.isfinite(array).all():
-        raise ModelFileError(f"{name} has NaN or infinite values: the checkpoint is damaged, or its training diverged")
-    largest = float(np.abs(array).max())
-    raise ModelFileError(f"{name} has values up to {largest:g}, too large for {type}; use {WIDER_RANGE[type]}")
+def narrow(name: str, array: Array, type: str) -> Array:
+    """array rounded to type, as bytes.  NaN and infinity are refused: no model works with them."""
+    try:
+        return quantize_rows(array, type)
+    except UsageError:
+        if not np.isfinite(array).all():
+            raise ModelFileError(
+                f"{name} has NaN or infinite values: the model is damaged, or its training diverged"
+            ) from None
+        largest = float(np.abs(array).max())
+        raise ModelFileError(f"{name} has values up to {largest:g}, too large for {type}; use {_wider(type)}") from None
+
+
+def _wider(type: str) -> str:
+    return "f32" if type == "bf16" else "bf16"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fastgpt_c.convert.checked_json import JSON, Implemented, check_values, not_implemented, read_json, show, some_of
-from fastgpt_c.convert.gguf_file import Array, Contents, Hyperparameters, Shape, tensor_shapes
+from fastgpt_c.convert.gguf_file import Array, Contents, Hyperparameters, Shape, add_keys, tensor_shapes
 from fastgpt_c.convert.huggingface_tokenizer import read_vocabulary
 from fastgpt_c.errors import ModelFileError
 
@@ -57,7 +58,9 @@ def read(folder: Path) -> Contents:
     weights = Weights(folder)
     shapes = _checked_shapes(config, hparams, weights)
     vocabulary = read_vocabulary(folder, hparams.n_vocab)
-    return Contents(_model_name(folder), hparams, vocabulary, shapes, _tensors(weights, shapes))
+    name = _model_name(folder)
+    keys = partial(add_keys, name=name, hparams=hparams, vocabulary=vocabulary)
+    return Contents(name, keys, shapes, _tensors(weights, shapes))
 
 
 def stored_type(folder: Path) -> str:

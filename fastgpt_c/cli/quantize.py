@@ -1,0 +1,72 @@
+"""fastgpt-c quantize: a GGUF file -> the same model in another number type."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastgpt_c.cli import common
+from fastgpt_c.convert import TYPES
+
+if TYPE_CHECKING:
+    from fastgpt_c.convert.quantizer import TensorReport
+
+EPILOG = """\
+types, and their bits a weight:
+  f16, bf16  16
+  q8_0       8.5: blocks of 32 numbers of 8 bits with one scale
+  q4_0       4.5: blocks of 32 numbers of 4 bits with one scale; the token embedding and the output layer are q8_0
+
+Only the matrices that are multiplied are rounded; vectors and position embeddings stay f32.  A matrix whose rows are
+not whole blocks becomes f16.  What is in blocks already is never rounded again: start from f32, f16 or bf16.  f32 holds
+every type exactly.
+The errors in the report are root mean squares; the percentage is that of the tensor's own root mean square.
+
+example:
+  fastgpt-c quantize gpt2 gpt2-q8_0.gguf --type q8_0 && fastgpt-c generate -m gpt2-q8_0.gguf "The answer is"
+"""
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "quantize",
+        help="make a smaller GGUF file of a model",
+        description="Writes a model with its matrices rounded to a smaller type, as a GGUF file that llama.cpp loads, "
+        "too, and reports the error of each tensor.  Needs fastgpt-c[convert].",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", metavar="IN", help=common.MODEL_HELP.partition(";")[0])
+    parser.add_argument("output", type=Path, metavar="OUT", help="GGUF file to write")
+    parser.add_argument("--type", choices=TYPES, required=True, help="type of the matrices")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from fastgpt_c import hub
+    from fastgpt_c.convert import quantize
+
+    progress = sys.stderr.isatty()
+    source = hub.resolve(args.input, progress=progress)
+    n_bytes = source.stat().st_size  # before it is replaced, if it is
+    reports = quantize(source, args.output, type=args.type, progress=progress)
+    print("\n".join(_lines(reports)))
+    print(f"{args.output}: {args.output.stat().st_size:,} bytes, {source}: {n_bytes:,} bytes", file=sys.stderr)
+    return 0
+
+
+def _lines(reports: list[TensorReport]) -> list[str]:
+    rows = [
+        (
+            report.name,
+            "".join(f"[{n}]" for n in report.shape),
+            report.source_type if report.source_type == report.type else f"{report.source_type} -> {report.type}",
+            f"{report.n_bytes:,} bytes",
+            f"error {report.rms_error:.2e} ({report.relative_error:.3%})" if report.rms_error else "exact",
+        )
+        for report in reports
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
