@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* In the order of the tables that are indexed by them. */
+/* In the order of the tables that are indexed by them; the first three are types of KV caches, too. */
 typedef enum number_type { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q8_0, TYPE_Q4_0, TYPE_Q6_K, N_NUMBER_TYPES } number_type;
 
 /* 32 weights: w[i] = d * q[i] */

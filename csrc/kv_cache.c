@@ -8,14 +8,22 @@ static size_t block_bytes(const fastgpt_kv_cache *kv) {
 }
 
 fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out) {
+    return fastgpt_kv_cache_create_typed(model, n_ctx, FASTGPT_TYPE_F32, out);
+}
+
+fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
+                                             fastgpt_kv_cache **out) {
+    number_type known;
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
     if (!model || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
+    if (!number_type_of(type, &known) || known > TYPE_BF16) return FASTGPT_ERR_ARGUMENT;
     fastgpt_kv_cache *kv = calloc(1, sizeof *kv);
     if (!kv) return FASTGPT_ERR_MEMORY;
     kv->n_layer = model->n_layer;
     kv->n_ctx = n_ctx ? n_ctx : model->n_ctx;
     kv->n_embd = model->n_embd;
+    kv->type = known;
     kv->model_id = model->id;
     kv->block = os_alloc(block_bytes(kv));
     if (!kv->block) {
@@ -42,9 +50,13 @@ fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
     return FASTGPT_OK;
 }
 
-static const float *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
-    return layer >= 0 && layer < kv->n_layer ? (const float *)(const void *)kv_cache_rows(kv, layer, which, 0) : NULL;
+fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) {
+    return (fastgpt_type)number_formats[kv->type].gguf_type;
 }
 
-const float *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 0); }
-const float *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 1); }
+static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
+    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, which, 0) : NULL;
+}
+
+const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 0); }
+const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 1); }

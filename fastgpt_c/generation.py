@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.sampling import Sampler
-from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
+from fastgpt_c.session import Floats, Session, check_kv_type, checked_n_threads, token_array
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -31,6 +31,7 @@ class Options:
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
     kv_cache        False computes everything anew for each token, to teach and to measure
+    kv_type         what the KV cache holds: "f32", "f16" or "bf16"
     n_threads       None = the model's
     """
 
@@ -45,6 +46,7 @@ class Options:
     stop: Sequence[str] = ()
     on_overflow: str = "error"
     kv_cache: bool = True
+    kv_type: str = "f32"
     n_threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Options:
             raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(OVERFLOW_MODES)}")
         if not all(self.stop):
             raise UsageError("a stop string is empty")
+        check_kv_type(self.kv_type)
         checked_n_threads(self.n_threads)
 
     def sampler(self, n_vocab: int) -> Sampler:
@@ -239,7 +242,7 @@ class _Loop:
         if reader is not None:
             yield from self._pieces_from(reader)
             return
-        with self._model.session(n_threads=self._options.n_threads) as session:
+        with self._model.session(n_threads=self._options.n_threads, kv_type=self._options.kv_type) as session:
             yield from self._pieces_from(Reader(session))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:

@@ -98,15 +98,16 @@ class Model:
 
     # ---- Work ----
 
-    def session(self, n_ctx: int | None = None, n_threads: int | None = None) -> Session:
-        """An empty session with room for n_ctx tokens (None = the model's own n_ctx, the most there is)."""
-        return Session(self, n_ctx, n_threads)
+    def session(self, n_ctx: int | None = None, n_threads: int | None = None, kv_type: str = "f32") -> Session:
+        """An empty session with room for n_ctx tokens (None = the model's own n_ctx, the most there is), whose cache
+        holds numbers of kv_type: "f32", "f16" or "bf16"."""
+        return Session(self, n_ctx, n_threads, kv_type)
 
     def stream(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> TextGeneration:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
         Keywords are the fields of Options: max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
-        logit_bias, seed, stop, on_overflow, kv_cache, n_threads.
+        logit_bias, seed, stop, on_overflow, kv_cache, kv_type, n_threads.
         """
         return TextGeneration(self, prompt, replace(options or Options(), **changes))
 

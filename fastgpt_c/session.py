@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
+from fastgpt_c.number_types import dequantize_rows, row_bytes
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
 
 Tokens = Sequence[int] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+
+KV_TYPES: dict[str, int] = {"f32": lib.FASTGPT_TYPE_F32, "f16": lib.FASTGPT_TYPE_F16, "bf16": lib.FASTGPT_TYPE_BF16}
 
 # Steps of more tokens may take longer than somebody who pressed Ctrl-C wants to wait.
 N_TOKENS_UNINTERRUPTED = 16
@@ -31,15 +34,21 @@ class Session:
     n_ctx      positions that it has room for
     n_past     positions that are filled
     n_threads  threads that its steps use; the result does not depend on them
+    kv_type    "f32", "f16" or "bf16": what the cache holds.  The 16-bit types take half the memory and time of a long
+               past, and round keys and values
     """
 
-    def __init__(self, model: Model, n_ctx: int | None = None, n_threads: int | None = None) -> None:
+    def __init__(
+        self, model: Model, n_ctx: int | None = None, n_threads: int | None = None, kv_type: str = "f32"
+    ) -> None:
         self.n_vocab, self.n_embd, self.n_layer = model.n_vocab, model.n_embd, model.n_layer
+        check_kv_type(kv_type)
         # C borrows the weights and the threads: keep them alive.
         self._model = model.handle
         self._pool = model.pool(n_threads)
+        self.kv_type = kv_type
         self._kv = create(
-            lib.fastgpt_kv_cache_create, self._model, checked_int("n_ctx", n_ctx or 0),
+            lib.fastgpt_kv_cache_create_typed, self._model, checked_int("n_ctx", n_ctx or 0), KV_TYPES[kv_type],
             free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
         )  # fmt: skip
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(self._kv)
@@ -96,7 +105,7 @@ class Session:
             check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
 
     def keys(self, layer: int) -> Floats:
-        """float32 [n_past][n_embd], a copy; head h has columns [h * n_embd / n_head, (h + 1) * n_embd / n_head)."""
+        """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * n_embd / n_head, (h + 1) * n_embd / n_head)."""
         return self._rows(lib.fastgpt_kv_cache_keys, layer)
 
     def values(self, layer: int) -> Floats:
@@ -108,9 +117,9 @@ class Session:
             rows = view(self._kv, checked_int("layer", layer))
             if rows == ffi.NULL:
                 raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
-            shape = (self.n_past, self.n_embd)
-            data = ffi.buffer(rows, shape[0] * shape[1] * ffi.sizeof("float"))
-            return np.array(np.frombuffer(data, np.float32).reshape(shape))
+            n_bytes = row_bytes(self.kv_type, self.n_embd)
+            data = np.frombuffer(ffi.buffer(rows, self.n_past * n_bytes), np.uint8)
+            return dequantize_rows(data.reshape(self.n_past, n_bytes), self.kv_type, self.n_embd)
 
     # ---- Life ----
 
@@ -226,6 +235,11 @@ def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 
     if not least <= number <= most:
         raise UsageError(f"{name} is {number}, not in [{least}, {most}]")
     return number
+
+
+def check_kv_type(kv_type: str) -> None:
+    if kv_type not in KV_TYPES:
+        raise UsageError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
 
 
 def checked_n_threads(n_threads: int | None) -> int:

@@ -313,3 +313,33 @@ def test_sessions_run_in_parallel(tiny: Tiny) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f16", 2e-3), ("bf16", 2e-2)])
+def test_half_precision_cache(tiny: Tiny, kv_type: str, tolerance: float) -> None:
+    """Keys and values are rounded, no more: logits stay near, a split of the prompt gives the same, and caches of several
+    types share a step."""
+    tokens, largest = tiny.golden["tokens"], np.abs(tiny.golden["logits"]).max()
+    with tiny.model.session(kv_type=kv_type) as half, tiny.model.session() as exact:
+        logits = half.prefill(tokens, all_logits=True)
+        np.testing.assert_allclose(logits, tiny.golden["logits"], rtol=0, atol=tolerance * largest)
+        exact.prefill(tokens)
+        for layer in range(tiny.model.n_layer):
+            np.testing.assert_allclose(half.keys(layer), exact.keys(layer), rtol=0, atol=tolerance * 20)
+        assert not np.array_equal(half.values(0), exact.values(0)), "nothing was rounded"
+        half.truncate(1)
+        one_by_one = np.stack([half.decode(int(token)) for token in tokens[1:]])
+        np.testing.assert_allclose(one_by_one, logits[1:], rtol=0, atol=tolerance * largest)
+        half.truncate(2)
+        exact.truncate(2)
+        both = fastgpt_c.step([(half, tokens[2:]), (exact, tokens[2:])])
+        np.testing.assert_allclose(both[0], logits[-1], rtol=0, atol=tolerance * largest)
+        np.testing.assert_allclose(both[1], tiny.golden["logits"][-1], rtol=0, atol=1e-4)
+
+
+def test_unknown_cache_types_are_refused(tiny: Tiny) -> None:
+    """By name, with what there is."""
+    with pytest.raises(UsageError, match="kv_type is 'q8_0'; it must be one of f32, f16, bf16"):
+        tiny.model.session(kv_type="q8_0")
+    with pytest.raises(UsageError, match="kv_type is 'f64'"):
+        tiny.model.generate([1], kv_type="f64")

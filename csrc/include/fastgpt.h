@@ -81,6 +81,41 @@ const char *fastgpt_blas_name(void);
  * of one family; "none" when it names one that is not to be had.  Static storage. */
 const char *fastgpt_kernels_name(void);
 
+/* ---- Number types: F32 rows to the types of model files, and back -------------------------------- */
+
+/* The number types of weights in GGUF files; the values are GGUF's own
+ * (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).  In a block, numbers share a scale. */
+typedef enum fastgpt_type {
+    FASTGPT_TYPE_F32 = 0,
+    FASTGPT_TYPE_F16 = 1,  /* IEEE 754 binary16 */
+    FASTGPT_TYPE_Q4_0 = 2, /* blocks of 32 numbers of 4 bits, 18 bytes */
+    FASTGPT_TYPE_Q8_0 = 8, /* blocks of 32 numbers of 8 bits, 34 bytes */
+    FASTGPT_TYPE_Q6_K = 14, /* blocks of 256 numbers of 6 bits, 210 bytes */
+    FASTGPT_TYPE_BF16 = 30 /* the upper half of F32 */
+} fastgpt_type;
+
+/* "Q8_0" and so on; "unknown" for any other value.  Static storage. */
+const char *fastgpt_type_name(fastgpt_type type);
+
+/* Bytes of a row of n numbers.  0 when there is no such row: the type is unknown, or n is negative or not a multiple
+ * of the type's block. */
+int64_t fastgpt_type_row_bytes(fastgpt_type type, int32_t n);
+
+/* Rounds F32 rows to a type; bit for bit the bytes of the PyPI package gguf (gguf.quants.quantize) and, on x86-64,
+ * of ggml's reference.  F16 and BF16 take the nearest number, ties to even.
+ *   type  any but Q6_K
+ *   x     [n_rows][n], n a multiple of the type's block
+ *   out   [n_rows][fastgpt_type_row_bytes(type, n)] bytes; aligned to 4 bytes for F32, else to 2; must not overlap x
+ * Returns OK, ARGUMENT, or NUMBERS: one of x is NaN or infinite, or so large that it, or the scale of its block (an
+ * F16), would become infinite.  Runs in the calling thread; allocates nothing; on error out is unchanged. */
+fastgpt_status fastgpt_quantize_rows(fastgpt_type type, const float *x, int64_t n_rows, int32_t n, void *out);
+
+/* The way back, bit for bit gguf.quants.dequantize.  Exact for F32, F16 and BF16.
+ *   numbers  [n_rows][fastgpt_type_row_bytes(type, n)] bytes, aligned as above; any bytes are valid
+ *   out      [n_rows][n], must not overlap numbers
+ * Returns OK or ARGUMENT. */
+fastgpt_status fastgpt_dequantize_rows(fastgpt_type type, const void *numbers, int64_t n_rows, int32_t n, float *out);
+
 /* ---- Model: weights, hyper-parameters, vocabulary.  Immutable, any thread ----------------------- */
 
 typedef struct fastgpt_model fastgpt_model;
@@ -164,18 +199,24 @@ typedef struct fastgpt_kv_cache fastgpt_kv_cache;
 /* n_ctx positions, 0 = the model's own n_ctx, which is also the largest allowed.
  * Memory: 2 * n_layer * n_ctx * n_embd floats; pages are touched as positions are used. */
 fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out);
+
+/* The same with numbers of type F32, F16 or BF16: half the memory, and half of what a step reads of a long past, for
+ * keys and values that are rounded to it.  Caches of different types may share a step. */
+fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
+                                             fastgpt_kv_cache **out);
 void fastgpt_kv_cache_free(fastgpt_kv_cache *kv); /* does not touch the model */
 int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv);
 int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv);
+fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv);
 size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv);
 
 /* Forgets positions from n_past on; 0 empties the cache.  ARGUMENT when n_past is outside [0, current]. */
 fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past);
 
-/* Keys or values of one layer, [n_past][n_embd]; head h has columns [h * n_embd / n_head, (h + 1) * ...).
- * Valid until the cache is freed; the next step appends rows.  NULL when layer is outside [0, n_layer). */
-const float *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer);
-const float *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
+/* Keys or values of one layer, [n_past][n_embd] of the cache's type; head h has columns [h * n_embd / n_head, (h + 1) *
+ * ...). Valid until the cache is freed; the next step appends rows.  NULL when layer is outside [0, n_layer). */
+const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer);
+const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
 
 /* ---- Context: scratch memory for steps ---------------------------------------------------------- */
 
@@ -266,41 +307,6 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *log
 /* The distribution that fastgpt_sampler_sample would draw from: probabilities [n_vocab], 0 for tokens
  * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
-
-/* ---- Number types of weights: F32 rows to the types of model files, and back ------------------------ */
-
-/* The number types of weights in GGUF files; the values are GGUF's own
- * (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).  In a block, numbers share a scale. */
-typedef enum fastgpt_type {
-    FASTGPT_TYPE_F32 = 0,
-    FASTGPT_TYPE_F16 = 1,  /* IEEE 754 binary16 */
-    FASTGPT_TYPE_Q4_0 = 2, /* blocks of 32 numbers of 4 bits, 18 bytes */
-    FASTGPT_TYPE_Q8_0 = 8, /* blocks of 32 numbers of 8 bits, 34 bytes */
-    FASTGPT_TYPE_Q6_K = 14, /* blocks of 256 numbers of 6 bits, 210 bytes */
-    FASTGPT_TYPE_BF16 = 30 /* the upper half of F32 */
-} fastgpt_type;
-
-/* "Q8_0" and so on; "unknown" for any other value.  Static storage. */
-const char *fastgpt_type_name(fastgpt_type type);
-
-/* Bytes of a row of n numbers.  0 when there is no such row: the type is unknown, or n is negative or not a multiple
- * of the type's block. */
-int64_t fastgpt_type_row_bytes(fastgpt_type type, int32_t n);
-
-/* Rounds F32 rows to a type; bit for bit the bytes of the PyPI package gguf (gguf.quants.quantize) and, on x86-64,
- * of ggml's reference.  F16 and BF16 take the nearest number, ties to even.
- *   type  any but Q6_K
- *   x     [n_rows][n], n a multiple of the type's block
- *   out   [n_rows][fastgpt_type_row_bytes(type, n)] bytes; aligned to 4 bytes for F32, else to 2; must not overlap x
- * Returns OK, ARGUMENT, or NUMBERS: one of x is NaN or infinite, or so large that it, or the scale of its block (an
- * F16), would become infinite.  Runs in the calling thread; allocates nothing; on error out is unchanged. */
-fastgpt_status fastgpt_quantize_rows(fastgpt_type type, const float *x, int64_t n_rows, int32_t n, void *out);
-
-/* The way back, bit for bit gguf.quants.dequantize.  Exact for F32, F16 and BF16.
- *   numbers  [n_rows][fastgpt_type_row_bytes(type, n)] bytes, aligned as above; any bytes are valid
- *   out      [n_rows][n], must not overlap numbers
- * Returns OK or ARGUMENT. */
-fastgpt_status fastgpt_dequantize_rows(fastgpt_type type, const void *numbers, int64_t n_rows, int32_t n, float *out);
 
 /* cdef:end */
 

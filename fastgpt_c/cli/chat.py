@@ -46,6 +46,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument("--user", default="User", metavar="NAME", help="what your turns begin with (User)")
     parser.add_argument("--assistant", default="Assistant", metavar="NAME", help="what answers begin with (Assistant)")
     parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens an answer (100)")
+    common.add_kv_type_option(parser)
     common.add_model_options(parser)
     common.add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             stop=conversation.stop,
             **common.sampling_of(args),
         )
-        with model.session() as session:
+        with model.session(kv_type=args.kv_type) as session:
             reader = Reader(session)
             for said in _user_turns(args.user):
                 try:

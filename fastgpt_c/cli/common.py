@@ -28,6 +28,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-mmap", action="store_true", help="copy the model file instead of mapping it")
 
 
+def add_kv_type_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kv-type", choices=("f32", "f16", "bf16"), default="f32",
+        help="numbers of the KV cache: the 16-bit types halve its memory and the time that a long past takes (f32)",
+    )  # fmt: skip
+
+
 def load_model(args: argparse.Namespace) -> Model:
     with ending_at_once():
         from fastgpt_c.model import load

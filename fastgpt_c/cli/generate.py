@@ -46,6 +46,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument(
         "--no-kv-cache", action="store_true", help="compute everything anew for each token, to see what the cache saves"
     )
+    common.add_kv_type_option(parser)
     parser.add_argument("--no-prompt", action="store_true", help="print the continuation alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
     parser.add_argument("-v", "--verbose", action="store_true", help="show sizes, times and the seed on standard error")
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             stop=args.stop,
             on_overflow=args.on_overflow,
             kv_cache=not args.no_kv_cache,
+            kv_type=args.kv_type,
             **common.sampling_of(args),
         )
         completion = generation.finish() if args.json else _print_stream(generation, "" if args.no_prompt else prompt)

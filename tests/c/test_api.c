@@ -99,6 +99,28 @@ static void test_cache_arguments(void) {
     fastgpt_kv_cache_free(one);
 }
 
+/* Half the numbers' bytes for the 16-bit types; block formats hold no cache. */
+static void test_cache_types(void) {
+    static const fastgpt_type good[] = {FASTGPT_TYPE_F32, FASTGPT_TYPE_F16, FASTGPT_TYPE_BF16};
+    static const int bad[] = {FASTGPT_TYPE_Q8_0, FASTGPT_TYPE_Q4_0, FASTGPT_TYPE_Q6_K, 3, -1};
+    size_t numbers = 2 * (size_t)(fastgpt_model_n_layer(model) * fastgpt_model_n_embd(model));
+    fastgpt_kv_cache *one, *three;
+    for (int i = 0; i < 3; i++) {
+        CHECK(fastgpt_kv_cache_create_typed(model, 1, good[i], &one) == FASTGPT_OK);
+        CHECK(fastgpt_kv_cache_create_typed(model, 3, good[i], &three) == FASTGPT_OK);
+        CHECK(fastgpt_kv_cache_type(one) == good[i]);
+        CHECK(fastgpt_kv_cache_sizeof(three) - fastgpt_kv_cache_sizeof(one) == (i == 0 ? 8 : 4) * numbers);
+        fastgpt_kv_cache_free(one);
+        fastgpt_kv_cache_free(three);
+    }
+    for (int i = 0; i < 5; i++) {
+        one = (fastgpt_kv_cache *)&model;
+        CHECK(fastgpt_kv_cache_create_typed(model, 1, (fastgpt_type)bad[i], &one) == FASTGPT_ERR_ARGUMENT && !one);
+    }
+    CHECK(fastgpt_kv_cache_create_typed(NULL, 1, FASTGPT_TYPE_F16, &one) == FASTGPT_ERR_ARGUMENT && !one);
+    CHECK(fastgpt_kv_cache_create_typed(model, 1, FASTGPT_TYPE_F16, NULL) == FASTGPT_ERR_ARGUMENT);
+}
+
 static void test_context_arguments(void) {
     static const int32_t bad[] = {-1, INT32_MIN, 65537, INT32_MAX};
     for (int i = 0; i < 4; i++) {
@@ -273,6 +295,7 @@ int main(void) {
     test_long_path();
     test_pool_arguments();
     test_cache_arguments();
+    test_cache_types();
     test_context_arguments();
     test_truncate();
     test_views();
