@@ -291,8 +291,9 @@ const char *fastgpt_unicode_version(void);
 
 /* The tokenizer of a model file; the model may be freed before it.  Takes some milliseconds for GPT-2's 50257 tokens.
  *   error  NULL, or receives the details of any failure
- * Returns OK, ARGUMENT, MEMORY, UNSUPPORTED (the file has no tokenizer) or FORMAT (two tokens with one text, a merge
- * that is not two tokens whose join is a token, or a control or user-defined token of more than 256 bytes). */
+ * Returns OK, ARGUMENT, MEMORY, UNSUPPORTED (the file has no tokenizer) or FORMAT: two tokens with one text, a merge
+ * that is not two tokens whose join is a token, a control or user-defined token of more than 256 bytes, or texts made
+ * to collide in a hash table. */
 fastgpt_status fastgpt_tokenizer_create(const fastgpt_model *model, fastgpt_tokenizer **out, fastgpt_error *error);
 
 /* The same from lists as fastgpt_model_tokens, _merges and _token_types give them; all of them are copied.
