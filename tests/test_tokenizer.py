@@ -1,4 +1,5 @@
-"""Laws of the tokenizer: ids and text equal those of Hugging Face `tokenizers` with GPT-2's own vocabulary.
+"""Laws of the tokenizer: ids and text equal those of Hugging Face `tokenizers` with GPT-2's own vocabulary, on both
+paths: the library's, and that of the `regex` package, which also says what the library must do with any bytes.
 
 FASTGPT_TEST_STRINGS says how many random strings are compared.
 """
@@ -11,25 +12,34 @@ import itertools
 import json
 import os
 import random
+import re
 import string
 import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import regex
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from fastgpt_c import tokenizer as module
+from fastgpt_c import pattern_bpe
+from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.tokenizer import BYTE_TO_CHARACTER, PIECE_PATTERN, Tokenizer, merge_symbols
+from fastgpt_c.native_bpe import NativeBPE
+from fastgpt_c.pattern_bpe import BYTE_TO_CHARACTER, PatternBPE, merge_symbols
+from fastgpt_c.tokenizer import GPT2_PATTERN, Tokenizer
 
 N_STRINGS = int(os.environ.get("FASTGPT_TEST_STRINGS", "20000"))
 EOS = 50256
+
+# The same language in other words: text that the library's path does not know.
+PATTERNS = {"library": GPT2_PATTERN, "regex": f"(?:{GPT2_PATTERN})"}
 
 WHITESPACE = [chr(code) for code in range(0x110000) if regex.match(r"\s", chr(code))]
 JOINER, SKIN, SELECTOR = "\u200d", "\U0001f3fd", "\ufe0f"
@@ -72,10 +82,15 @@ def hugging_face(tokens: Sequence[str], merges: Sequence[str], specials: Sequenc
     return hf
 
 
-@pytest.fixture(scope="module")
-def gpt2() -> Tokenizer:
+@pytest.fixture(scope="module", params=PATTERNS)
+def gpt2(request: pytest.FixtureRequest) -> Tokenizer:
+    """GPT-2's tokenizer, by each path in turn."""
+    return gpt2_by(request.param)
+
+
+def gpt2_by(path: str) -> Tokenizer:
     tokens, merges = gpt2_files()
-    return Tokenizer(tokens, merges, [1] * EOS + [3], EOS)
+    return Tokenizer(tokens, merges, [1] * EOS + [3], EOS, pattern=PATTERNS[path])
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +155,7 @@ def test_random_unicode_equals_hugging_face(gpt2: Tokenizer, hf_gpt2: tokenizers
 
 def test_every_code_point_is_cut_as_in_hugging_face() -> None:
     """Each code point of Unicode 14 is a letter, number, space or mark in both, seen beside one of each kind."""
-    pattern, hf = regex.compile(PIECE_PATTERN), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pattern, hf = regex.compile(GPT2_PATTERN), pre_tokenizers.ByteLevel(add_prefix_space=False)
     codes = list(itertools.chain.from_iterable(assigned_ranges()))
     for first in range(0, len(codes), 500):
         text = "".join(f"a{c}1{c}!{c} {c}" for c in map(chr, codes[first : first + 500]))
@@ -166,16 +181,87 @@ def test_published_prompt(gpt2: Tokenizer) -> None:
     assert gpt2.encode(prompt) == [int(token) for token in published.split()]
 
 
-def test_overlapping_special_tokens() -> None:
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_overlapping_special_tokens(pattern: str) -> None:
     """Of special tokens that overlap, the leftmost wins, then the longest, as in Hugging Face."""
     specials = ["<s>", "<s>>", "<s", " x", "é<", "s>>x "]
-    ours = Tokenizer([*BYTE_TO_CHARACTER, *specials], [], [1] * 256 + [3, 4, 3, 4, 3, 4])
+    ours = Tokenizer([*BYTE_TO_CHARACTER, *specials], [], [1] * 256 + [3, 4, 3, 4, 3, 4], pattern=pattern)
     hf = hugging_face(BYTE_TO_CHARACTER, [], specials)
     rng = random.Random(5)
     texts = ["".join(rng.choices("<s>xé ", k=rng.randint(1, 12))) for _ in range(2000)]
     for text, expected in zip(texts, hf_ids(hf, texts, special=True), strict=True):
         assert ours.encode(text) == expected, repr(text)
         assert ours.decode(expected) == text
+
+
+# ---- The library against the regex path -----------------------------------------------------------------
+
+
+def random_bytes(rng: random.Random, ranges: list[range]) -> bytes:
+    """Text with bytes lost, doubled, changed and put in."""
+    data = bytearray(random_text(rng, ranges).encode())
+    for _ in range(rng.choice([0, 1, 1, 2, 8])):
+        at = rng.randint(0, len(data))
+        data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 3))
+    return bytes(data)
+
+
+def test_byte_strings_are_encoded_alike() -> None:
+    """Any bytes, valid UTF-8 or not, give the same ids by both paths, special tokens taken or not; the ids give the
+    bytes again."""
+    library, by_regex = gpt2_by("library"), gpt2_by("regex")
+    rng, ranges = random.Random(10), assigned_ranges()
+    for _ in range(N_STRINGS):
+        data, special = random_bytes(rng, ranges), rng.random() < 0.5
+        ids = library.encode(data, special=special)
+        assert ids == by_regex.encode(data, special=special), data
+        assert library.decode_bytes(ids) == data == by_regex.decode_bytes(ids)
+
+
+def regex_unicode() -> str:
+    """The version of Unicode that the regex package names in its description."""
+    found = re.search(r"supports Unicode (\d+\.\d+\.\d+)", str(metadata("regex").json["description"]))
+    assert found is not None
+    return found.group(1)
+
+
+def library_unicode() -> str:
+    text: bytes = ffi.string(lib.fastgpt_unicode_version())
+    return text.decode()
+
+
+def joined_with(kind: str, codes: list[int]) -> set[int]:
+    """The code points that the library keeps in one piece with the character before them.
+
+    Merges join that character with any byte after it, but only within a piece.
+    """
+    merges = [f"{kind} {character}" for character in BYTE_TO_CHARACTER]
+    tokens = [*BYTE_TO_CHARACTER, *(merge.replace(" ", "") for merge in merges)]
+    newline, alone = tokens.index("\u010a"), tokens.index(kind)
+    ids = np.array(Tokenizer(tokens, merges).encode("".join(f"\n{kind}{chr(code)}" for code in codes)))
+    first = ids[np.flatnonzero(ids == newline) + 1]
+    assert len(first) == len(codes)
+    return {code for code, token in zip(codes, first.tolist(), strict=True) if token != alone}
+
+
+@pytest.mark.parametrize(("kind", "class_pattern"), [("a", r"\p{L}"), ("1", r"\p{N}"), ("!", r"[^\s\p{L}\p{N}]")])
+def test_classes_are_those_of_regex(kind: str, class_pattern: str) -> None:
+    """Each code point is a letter, a number or a mark for the library if it is for the regex package."""
+    codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code != 0x0A]
+    if regex_unicode() != library_unicode():
+        codes = [code for code in itertools.chain.from_iterable(assigned_ranges()) if code != 0x0A]
+    expected = {ord(found) for found in regex.findall(class_pattern, "".join(map(chr, codes)))}
+    assert joined_with(kind, codes) == expected
+
+
+def test_unicode_tables_are_current() -> None:
+    """csrc/unicode_tables.h is what its tool writes, if regex has that Unicode."""
+    root = Path(__file__).parents[1]
+    committed = (root / "csrc" / "unicode_tables.h").read_text("ascii")
+    if f'"{regex_unicode()}"' not in committed:
+        pytest.skip(f"regex follows Unicode {regex_unicode()}, the library {library_unicode()}")
+    tool = [sys.executable, root / "tools" / "make_unicode_tables.py"]
+    assert subprocess.run(tool, capture_output=True, check=True, text=True).stdout == committed
 
 
 # ---- Decoding ----------------------------------------------------------------------------------------
@@ -221,10 +307,41 @@ def test_stream_gives_every_whole_character_at_once(gpt2: Tokenizer) -> None:
         assert given == text and stream.finish() == ""
 
 
-def test_unused_tokens_are_empty() -> None:
-    """Padding of the vocabulary decodes to nothing; control and user-defined tokens decode to their plain text."""
-    padded = Tokenizer(["a", "[PAD1]", "<end é>", "two words"], [], [1, 5, 3, 4])
+class LibraryStream:
+    """fastgpt_stream, as other languages use it."""
+
+    def __init__(self) -> None:
+        tokens, merges = gpt2_files()
+        self.tokenizer = NativeBPE.of_strings(tokens, merges, [1] * EOS + [3])
+        self.handle = create(lib.fastgpt_stream_create, self.tokenizer._handle, free=lib.fastgpt_stream_free)
+        self.text, self.n_bytes = ffi.new("char **"), ffi.new("size_t *")
+
+    def push(self, token: int) -> str:
+        check(lib.fastgpt_stream_push(self.handle, token, self.text, self.n_bytes))
+        return ffi.unpack(self.text[0], self.n_bytes[0]).decode()  # strictly: a piece is always whole characters
+
+    def finish(self) -> str:
+        check(lib.fastgpt_stream_finish(self.handle, self.text, self.n_bytes))
+        return ffi.unpack(self.text[0], self.n_bytes[0]).decode()
+
+
+def test_library_stream_equals_python_stream() -> None:
+    """fastgpt_stream gives the same text at each token, whatever the tokens."""
+    library, python = LibraryStream(), gpt2_by("library").stream()
+    rng = random.Random(11)
+    for _ in range(2000):
+        for token in rng.choices(range(EOS + 1), k=rng.randint(1, 40)):
+            assert library.push(token) == python.push(token)
+        assert library.finish() == python.finish()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_unused_tokens_are_empty(pattern: str) -> None:
+    """Padding of the vocabulary decodes to nothing; control and user-defined tokens decode to their plain text, and so
+    does a token outside the byte alphabet, as in Hugging Face's decoder."""
+    padded = Tokenizer(["a", "[PAD1]", "<end é>", "two words"], [], [1, 5, 3, 4], pattern=pattern)
     assert padded.decode_bytes([1, 0, 1, 2, 3]) == "a<end é>two words".encode()
+    assert Tokenizer(["a", "Ġ日"], [], pattern=pattern).decode([1, 0]) == "Ġ日a"
 
 
 @pytest.mark.parametrize("token", [-1, 50257, 10**12])
@@ -255,7 +372,7 @@ def test_work_is_linear(monkeypatch: pytest.MonkeyPatch, characters: str) -> Non
     """At most 3 pairs are looked up and 3 heap entries taken for each character; no symbol outgrows its token."""
     ranks = CountingRanks((merge, rank) for rank, merge in enumerate(gpt2_files()[1]))
     pops = itertools.count()
-    monkeypatch.setattr(module, "heappop", lambda heap: (next(pops), heapq.heappop(heap))[1])
+    monkeypatch.setattr(pattern_bpe, "heappop", lambda heap: (next(pops), heapq.heappop(heap))[1])
     rng, n = random.Random(7), 20_000
     word = rng.choices(characters, k=n)
     symbols = merge_symbols(word, ranks)
@@ -265,20 +382,20 @@ def test_work_is_linear(monkeypatch: pytest.MonkeyPatch, characters: str) -> Non
 
 @pytest.mark.parametrize("characters", ["a", " ", "etaoinshrdlu"])
 def test_a_million_characters(gpt2: Tokenizer, characters: str) -> None:
-    """One word of a million characters comes back whole, and no cache keeps it."""
+    """One word of a million characters comes back whole."""
     word = "".join(random.Random(8).choices(characters, k=1_000_000))
     assert gpt2.decode(gpt2.encode(word)) == word
-    assert max(map(len, gpt2._cached_ids)) <= module.MAX_CACHED_LENGTH
 
 
-def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, gpt2: Tokenizer) -> None:
-    """A tokenizer that may remember 3 pieces gives the same ids and remembers no more."""
-    monkeypatch.setattr(module, "N_CACHED_PIECES", 3)
+def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A regex path that may remember 3 pieces gives the same ids, remembers no more, and no long ones."""
+    monkeypatch.setattr(pattern_bpe, "N_CACHED_PIECES", 3)
     tokens, merges = gpt2_files()
-    forgetful = Tokenizer(tokens, merges)
-    for text in random_texts(seed=9, n=200):
-        assert forgetful.encode(text) == gpt2.encode(text, special=False)
+    forgetful, gpt2 = PatternBPE(tokens, merges, None, GPT2_PATTERN), gpt2_by("library")
+    for text in [*random_texts(seed=9, n=200), "x" * 1000]:
+        assert forgetful.encode(text.encode(), special=True) == gpt2.encode(text, special=False)
         assert len(forgetful._cached_ids) <= 3
+        assert max(map(len, forgetful._cached_ids), default=0) <= pattern_bpe.MAX_CACHED_LENGTH
 
 
 class Recording(Sequence[str]):
@@ -296,22 +413,34 @@ class Recording(Sequence[str]):
         return self.items[index]
 
 
-def test_tables_are_lazy() -> None:
-    """Construction reads no token and no merge; decoding reads its own tokens, once, and no merge."""
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_tables_are_lazy(pattern: str) -> None:
+    """Construction reads no token and no merge."""
     tokens, merges = map(Recording, gpt2_files())
-    lazy = Tokenizer(tokens, merges, eos_token=EOS)
+    lazy = Tokenizer(tokens, merges, eos_token=EOS, pattern=pattern)
     assert (lazy.n_vocab, lazy.eos_token, tokens.read, merges.read) == (50257, EOS, [], [])
     assert lazy.decode([15496, 995, 995]) == "Hello world world"
-    assert (tokens.read, merges.read) == ([15496, 995], [])
 
 
-def test_decoding_does_not_import_regex(tmp_path: Path) -> None:
-    """The regex package, slow to import, is left alone until a text is encoded."""
+def test_regex_is_imported_for_other_patterns_alone(tmp_path: Path) -> None:
+    """GPT-2's pattern needs nothing but the library; another one needs regex when a text is encoded."""
     program = (
-        "import sys; from fastgpt_c.tokenizer import Tokenizer; t = Tokenizer(['a'], []);"
-        "t.decode([0]); assert 'regex' not in sys.modules; t.encode('a'); assert 'regex' in sys.modules"
+        "import sys; from fastgpt_c.tokenizer import Tokenizer; t = Tokenizer(['a'], []); t.encode('a');"
+        "other = Tokenizer(['a'], [], pattern='a'); other.decode([0]); assert 'regex' not in sys.modules;"
+        "other.encode('a'); assert 'regex' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_other_patterns() -> None:
+    """A pattern of one's own cuts as it says: here no merge crosses two letters."""
+    tokens = [*BYTE_TO_CHARACTER, "ab", "abab"]
+    merges = ["a b", "ab ab"]
+    ids = [tokens.index("ab"), tokens.index("abab")]
+    assert Tokenizer(tokens, merges).encode("abab") == ids[1:]
+    assert Tokenizer(tokens, merges, pattern="..").encode("abab") == ids[:1] * 2
+    with pytest.raises(UsageError, match="not a regular expression"):
+        Tokenizer(tokens, merges, pattern="(").encode("a")
 
 
 # ---- Errors ------------------------------------------------------------------------------------------
@@ -337,20 +466,22 @@ def test_lone_surrogates_are_refused(gpt2: Tokenizer, hf_gpt2: tokenizers.Tokeni
         (["b", "ab"], ["a b"], None, None, "merge 0, 'a b'"),
         (["a", "b", "ab"], ["ab"], None, None, "merge 0, 'ab'"),
         (["a", "", "b"], [" a"], None, None, "merge 0, ' a'"),
-        (["b"], [], None, None, "no token for byte 0x61, which is in 'a'"),
+        (["a", "b", "a\u0142b"], ["a \u0142b"], None, None, "merge 0, 'a \u0142b'"),
+        (["a", "x" * 257], [], [1, 4], None, "control or user-defined token of 257 bytes"),
+        (["b"], [], None, None, "no token for byte 0x61, which is in the text"),
         ([], [], None, None, "no token for byte 0x61"),
     ],
 )
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_damaged_vocabulary(
-    tokens: list[str], merges: list[str], types: list[int] | None, eos: int | None, message: str
+    tokens: list[str], merges: list[str], types: list[int] | None, eos: int | None, message: str, pattern: str
 ) -> None:
     """What does not fit together is refused by name, at the latest when it is needed."""
     with pytest.raises(ModelFileError, match=message):
-        Tokenizer(tokens, merges, types, eos).encode("a")
+        Tokenizer(tokens, merges, types, eos, pattern=pattern).encode("a")
 
 
-def test_token_outside_the_byte_alphabet() -> None:
-    """A normal token with a character that stands for no byte is damage; the same text is fine in a control token."""
-    with pytest.raises(ModelFileError, match=r"token 1, 'a b', has ' '"):
-        Tokenizer(["a", "a b"], []).decode([0, 1])
-    assert Tokenizer(["a", "a b"], [], [1, 3]).decode([0, 1]) == "aa b"
+def test_vocabulary_with_half_a_surrogate_pair() -> None:
+    """What UTF-8 cannot hold is refused before the library sees it."""
+    with pytest.raises(ModelFileError, match="surrogate"):
+        Tokenizer(["a", "\ud800"], []).encode("a")

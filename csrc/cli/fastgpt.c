@@ -113,8 +113,8 @@ static void check_room(const settings *s, const fastgpt_model *model, int32_t n_
     char text[200];
     int32_t n_ctx = fastgpt_model_n_ctx(model);
     if ((int64_t)n_tokens + s->n_new <= n_ctx) return;
-    snprintf(text, sizeof text, "%d tokens of the prompt and %d new ones do not fit into the model's n_ctx of %d",
-             (int)n_tokens, (int)s->n_new, (int)n_ctx);
+    snprintf(text, sizeof text, "the model has room for %d tokens, not for %d of the prompt and %d new ones",
+             (int)n_ctx, (int)n_tokens, (int)s->n_new);
     die(1, text, NULL);
 }
 
