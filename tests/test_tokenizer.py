@@ -7,12 +7,12 @@ import heapq
 import itertools
 import random
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import regex
 import tokenizers
-from texts import EOS, N_STRINGS, PATTERNS, TEXTS, assigned_ranges, gpt2_by, gpt2_files, random_texts
+from texts import EOS, N_STRINGS, PATTERNS, TEXTS, assigned_ranges, byte_sequences, gpt2_by, gpt2_files, random_texts
 from tokenizers import decoders, models, pre_tokenizers
 
 from fastgpt_c import pattern_bpe
@@ -111,14 +111,6 @@ def test_overlapping_special_tokens(pattern: str) -> None:
 
 
 # ---- Decoding ----------------------------------------------------------------------------------------
-
-
-def byte_sequences() -> Iterator[tuple[int, ...]]:
-    """Every 4 bytes out of those at which UTF-8's rules change, then longer random ones."""
-    edges = [0x41, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
-    yield from itertools.product(edges, repeat=4)
-    rng = random.Random(3)
-    yield from (tuple(rng.choices(edges, k=rng.randint(5, 30))) for _ in range(5000))
 
 
 def test_invalid_utf8_equals_hugging_face(gpt2: Tokenizer, hf_gpt2: tokenizers.Tokenizer) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import regex
-from texts import EOS, N_STRINGS, PATTERNS, assigned_ranges, gpt2_by, gpt2_files, random_text
+from texts import EOS, N_STRINGS, PATTERNS, assigned_ranges, byte_sequences, gpt2_by, gpt2_files, random_text
 
 from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import UsageError
@@ -113,6 +113,15 @@ class LibraryStream:
     def finish(self) -> str:
         check(lib.fastgpt_stream_finish(self.handle, self.text, self.n_bytes))
         return ffi.unpack(self.text[0], self.n_bytes[0]).decode()
+
+
+def test_library_stream_replaces_what_is_no_utf8() -> None:
+    """fastgpt_stream gives U+FFFD where bytes.decode does, for bytes at every edge of UTF-8's rules."""
+    stream = LibraryStream()
+    token_of = {stream.tokenizer.decode_bytes([token]): token for token in range(256)}
+    for sequence in map(bytes, byte_sequences()):
+        text = "".join(stream.push(token_of[bytes([byte])]) for byte in sequence) + stream.finish()
+        assert text == sequence.decode(errors="replace"), sequence
 
 
 def test_library_stream_equals_python_stream() -> None:

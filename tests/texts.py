@@ -6,11 +6,12 @@ FASTGPT_TEST_STRINGS says how many random strings are compared.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import regex
@@ -86,3 +87,11 @@ def random_text(rng: random.Random, ranges: list[range]) -> str:
 def random_texts(seed: int, n: int) -> list[str]:
     rng, ranges = random.Random(seed), assigned_ranges()
     return [random_text(rng, ranges) for _ in range(n)]
+
+
+def byte_sequences() -> Iterator[tuple[int, ...]]:
+    """Every 4 bytes out of those at which UTF-8's rules change, then longer random ones."""
+    edges = [0x41, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
+    yield from itertools.product(edges, repeat=4)
+    rng = random.Random(3)
+    yield from (tuple(rng.choices(edges, k=rng.randint(5, 30))) for _ in range(5000))

@@ -85,6 +85,21 @@ static void test_tokens(void) {
     fastgpt_tokenizer_free(t);
 }
 
+/* Pieces of every length about the one from which on memory is allocated. */
+static void test_lengths(void) {
+    enum { N = 300 };
+    char text[N];
+    memset(text, 'a', N);
+    fastgpt_tokenizer *t = new_tokenizer(english_vocabulary());
+    for (int32_t n = 1; n <= N; n++) {
+        int32_t n_fours = n / 4, n_twos = n % 4 / 2, n_tokens = encode(t, text, (size_t)n, 0);
+        CHECK_FOR(n_tokens == n_fours + n_twos + n % 2, "%d letters: %d tokens", n, n_tokens);
+        for (int32_t i = 0; i < n_tokens; i++)
+            CHECK_FOR(tokens[i] == (i < n_fours ? AAAA : i < n_fours + n_twos ? AA : 'a'), "%d letters", n);
+    }
+    fastgpt_tokenizer_free(t);
+}
+
 static void test_bytes(void) {
     static const int32_t ids[] = {EOT, S_THE, PAD, SS_USER, 0xC3, NEVER};
     static const char text[] = "<|endoftext|> the  \xC3unmergeable";
@@ -127,6 +142,7 @@ static void test_stream(void) {
                  {"\xF0\x9F\x98", {"", "", "", "\xEF\xBF\xBD"}},
                  {"\xE2\x82z", {"", "", "\xEF\xBF\xBDz", ""}},
                  {"\xFF\xC3\xC3", {"\xEF\xBF\xBD", "", "\xEF\xBF\xBD", "\xEF\xBF\xBD"}},
+                 {"\xF5\x80", {"\xEF\xBF\xBD", "\xEF\xBF\xBD", ""}},
                  {"\xED\xA0\x80", {"", "\xEF\xBF\xBD\xEF\xBF\xBD", "\xEF\xBF\xBD", ""}}};
     fastgpt_tokenizer *t = new_tokenizer(english_vocabulary());
     fastgpt_stream *s;
@@ -284,6 +300,7 @@ int main(void) {
     CHECK(strlen(fastgpt_unicode_version()) >= 6);
     test_cuts();
     test_tokens();
+    test_lengths();
     test_bytes();
     test_capacity();
     test_stream();

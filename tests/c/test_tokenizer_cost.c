@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 #include "pretokenize.h"
-#include "token_tables.h"
+#include "tokenizer.h"
 
 static long n_lookups, n_cut_bytes;
 
@@ -75,23 +75,19 @@ static void test_search_is_linear(void) {
     fastgpt_tokenizer_free(t);
 }
 
-/* Text whose hash in a table of n_slots falls on slot 0, out of many. */
-static void colliding_text(uint64_t *state, size_t n_slots, char text[9]) {
-    string_list list;
-    text_table table;
-    if (!string_list_alloc(&list, 1, 8) || !text_table_alloc(&table, &list, 8)) abort();
-    list.offsets[1] = 8;
-    uint32_t hash = 1;
-    while (hash % n_slots != 0) {
-        for (int i = 0; i < 8; i++) text[i] = list.text[i] = (char)('a' + random_below(state, 26));
-        memset(table.slots, 0xFF, (table.mask + 1) * sizeof *table.slots);
-        text_table_add(&table, 0);
-        for (size_t i = 0; i <= table.mask; i++)
-            if (table.slots[i].token == 0) hash = table.slots[i].hash;
-    }
+/* A random text of 8 letters, and its hash. */
+static uint32_t random_text(uint64_t *state, char text[9]) {
+    uint64_t offsets[2] = {0, 8};
+    text_slot slots[16];
+    string_list list = {1, text, offsets};
+    text_table table = {slots, 15, &list};
+    for (int i = 0; i < 8; i++) text[i] = (char)('a' + random_below(state, 26));
     text[8] = 0;
-    text_table_free(&table);
-    string_list_free(&list);
+    memset(slots, 0xFF, sizeof slots);
+    CHECK(text_table_add(&table, 0));
+    for (int i = 0; i < 16; i++)
+        if (slots[i].token == 0) return slots[i].hash;
+    abort();
 }
 
 /* A vocabulary made to collide is refused, not searched through again and again. */
@@ -100,7 +96,7 @@ static void test_collisions(void) {
     vocabulary *v = new_vocabulary();
     for (int i = 0; i < MAX_PROBES + 1; i++) {
         char text[9];
-        colliding_text(&state, 2048, text); /* 513 tokens are in a table of 2048 */
+        while (random_text(&state, text) % 2048 != 0) continue; /* 513 tokens are in a table of 2048 */
         add_token(v, text, 1);
     }
     fastgpt_tokenizer *t;
@@ -108,6 +104,39 @@ static void test_collisions(void) {
     CHECK(v->tokens.n == 513);
     CHECK(create_tokenizer(v, &t, &error) == FASTGPT_ERR_FORMAT && strstr(error.text, "collide"));
     free(v);
+}
+
+typedef struct hashed {
+    uint32_t hash;
+    char text[9];
+} hashed;
+
+static int by_hash(const void *a, const void *b) {
+    uint32_t x = ((const hashed *)a)->hash, y = ((const hashed *)b)->hash;
+    return (x > y) - (x < y);
+}
+
+/* Two texts with one hash are two texts: of 2^18, some pairs are such. */
+static void test_same_hash(void) {
+    enum { N = 1 << 18 };
+    uint64_t state = 9;
+    hashed *all = malloc(N * sizeof *all);
+    if (!all) abort();
+    for (int i = 0; i < N; i++) all[i].hash = random_text(&state, all[i].text);
+    qsort(all, N, sizeof *all, by_hash);
+    int n_pairs = 0;
+    for (int i = 1; i < N; i++) {
+        if (all[i].hash != all[i - 1].hash || strcmp(all[i].text, all[i - 1].text) == 0) continue;
+        n_pairs++;
+        vocabulary *v = new_vocabulary();
+        add_token(v, all[i].text, 1);
+        fastgpt_tokenizer *t = new_tokenizer(v);
+        CHECK(text_table_find(&t->by_text, all[i].text, 8) == 256);
+        CHECK(text_table_find(&t->by_text, all[i - 1].text, 8) == -1);
+        fastgpt_tokenizer_free(t);
+    }
+    CHECK(n_pairs > 0);
+    free(all);
 }
 
 /* ---- Threads ---- */
@@ -140,6 +169,7 @@ int main(void) {
     test_merging_is_linear();
     test_search_is_linear();
     test_collisions();
+    test_same_hash();
     test_threads();
     return check_report();
 }
