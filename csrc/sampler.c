@@ -252,6 +252,8 @@ void fastgpt_sampler_free(fastgpt_sampler *s) {
     free(s);
 }
 
+int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *s) { return s->n_vocab; }
+
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
     return sizeof *s + (size_t)s->n_vocab * (sizeof *s->bias + sizeof *s->seen + sizeof *s->row);
 }

@@ -4,35 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alphabet.h"
 #include "status.h"
 
-enum { TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5, TYPE_LAST = 6 };
-
 /* ---- Lists ---- */
-
-static void list_free(string_list *list) {
-    free(list->text);
-    free(list->offsets);
-}
-
-static size_t list_sizeof(const string_list *list) {
-    if (!list->offsets) return 0;
-    return list->offsets[list->n] + ((size_t)list->n + 1) * sizeof *list->offsets;
-}
-
-static bool list_alloc(string_list *list, uint64_t n, uint64_t n_bytes) {
-    list->n = (int64_t)n;
-    list->text = malloc(n_bytes + 1);
-    list->offsets = calloc(n + 1, sizeof *list->offsets);
-    return list->text && list->offsets;
-}
 
 /* The strings of an array that gguf_parse has walked through already, so that all of it is in bounds. */
 static fastgpt_status list_read(string_list *list, const gguf_value *array, fastgpt_error *error) {
     uint64_t n_bytes = 0;
     const uint8_t *at = array->data;
     for (uint64_t i = 0; i < array->n; i++) n_bytes += gguf_next_string(&at).n;
-    if (!list_alloc(list, array->n, n_bytes)) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
+    if (!string_list_alloc(list, array->n, n_bytes))
+        return fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
     at = array->data;
     for (uint64_t i = 0; i < array->n; i++) {
         gguf_string string = gguf_next_string(&at);
@@ -44,51 +27,20 @@ static fastgpt_status list_read(string_list *list, const gguf_value *array, fast
 
 /* ---- Token -> bytes ---- */
 
-/* The byte that a character of GPT-2's alphabet stands for, -1 for any other character.  Printable Latin-1
- * stands for itself; the other 68 bytes, in rising order, are U+0100, U+0101 ... (encoder.py of
- * https://github.com/openai/gpt-2). */
-static int byte_of_character(uint32_t c) {
-    if ((c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF)) return (int)c;
-    if (c < 0x100 || c >= 0x100 + 68) return -1;
-    uint32_t i = c - 0x100;
-    if (i <= 0x20) return (int)i;                     /* 00..20 */
-    if (i <= 0x20 + 34) return (int)(i - 0x21 + 0x7F); /* 7F..A0 */
-    return 0xAD;
-}
-
-/* Every character of the alphabet has one or two bytes of UTF-8.  Returns the number of bytes written to
- * out, or -1 when the token has a character outside the alphabet. */
-static int64_t decode_token(char *out, const char *text, uint64_t n) {
-    int64_t n_out = 0;
-    for (uint64_t i = 0; i < n; n_out++) {
-        uint32_t c = (uint8_t)text[i++];
-        if (c >= 0xC2 && c <= 0xDF && i < n && ((uint8_t)text[i] & 0xC0) == 0x80)
-            c = (c & 0x1F) << 6 | ((uint8_t)text[i++] & 0x3F);
-        else if (c >= 0x80) return -1;
-        int byte = byte_of_character(c);
-        if (byte < 0) return -1;
-        out[n_out] = (char)byte;
-    }
-    return n_out;
-}
-
 /* Control and user-defined tokens are literal text, and so is a token outside the alphabet, as in Hugging
  * Face's ByteLevel decoder; unused tokens stand for nothing. */
-static fastgpt_status decode_tokens(vocab *v, fastgpt_error *error) {
-    uint64_t n_bytes = v->tokens.offsets[v->tokens.n];
-    if (!list_alloc(&v->bytes, (uint64_t)v->tokens.n, n_bytes))
-        return fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
-    for (int64_t i = 0; i < v->tokens.n; i++) {
-        const char *text = v->tokens.text + v->tokens.offsets[i];
-        uint64_t n = v->tokens.offsets[i + 1] - v->tokens.offsets[i];
-        char *out = v->bytes.text + v->bytes.offsets[i];
-        int32_t type = v->types ? v->types[i] : 1;
-        bool literal = type == TYPE_CONTROL || type == TYPE_USER_DEFINED;
-        int64_t n_out = type == TYPE_UNUSED ? 0 : literal ? -1 : decode_token(out, text, n);
+bool vocab_decode(string_list *bytes, const fastgpt_strings *tokens, const int32_t *types) {
+    if (!string_list_alloc(bytes, (uint64_t)tokens->n, tokens->offsets[tokens->n])) return false;
+    for (int64_t i = 0; i < tokens->n; i++) {
+        const char *text = tokens->text + tokens->offsets[i];
+        uint64_t n = tokens->offsets[i + 1] - tokens->offsets[i];
+        char *out = bytes->text + bytes->offsets[i];
+        int32_t type = types ? types[i] : 1;
+        int64_t n_out = type == TOKEN_UNUSED ? 0 : token_is_special(type) ? -1 : alphabet_decode(out, text, n);
         if (n_out < 0) memcpy(out, text, n);
-        v->bytes.offsets[i + 1] = v->bytes.offsets[i] + (n_out < 0 ? n : (uint64_t)n_out);
+        bytes->offsets[i + 1] = bytes->offsets[i] + (n_out < 0 ? n : (uint64_t)n_out);
     }
-    return FASTGPT_OK;
+    return true;
 }
 
 /* ---- Keys ---- */
@@ -126,7 +78,7 @@ static fastgpt_status read_types(vocab *v, const gguf_file *gguf, int32_t n_voca
     if (!v->types) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
     for (int32_t i = 0; i < n_vocab; i++) {
         v->types[i] = (int32_t)gguf_u32(array->data + 4 * (size_t)i);
-        if (v->types[i] < 1 || v->types[i] > TYPE_LAST)
+        if (v->types[i] < 1 || v->types[i] > TOKEN_LAST_TYPE)
             return fail(error, FASTGPT_ERR_FORMAT, "%s: token %d has type %d", key, i, v->types[i]);
     }
     return FASTGPT_OK;
@@ -176,7 +128,10 @@ static fastgpt_status read_all(vocab *v, const gguf_file *gguf, int32_t n_vocab,
     if (!status) status = read_tokens(v, gguf, n_vocab, error);
     if (!status) status = read_merges(v, gguf, error);
     if (!status) status = read_types(v, gguf, n_vocab, error);
-    return status ? status : decode_tokens(v, error);
+    if (status) return status;
+    fastgpt_strings tokens = {v->tokens.n, v->tokens.text, v->tokens.offsets};
+    return vocab_decode(&v->bytes, &tokens, v->types) ? FASTGPT_OK
+                                                      : fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
 }
 
 fastgpt_status vocab_read(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
@@ -193,14 +148,14 @@ fastgpt_status vocab_read(vocab *v, const gguf_file *gguf, int32_t n_vocab, fast
 }
 
 void vocab_free(vocab *v) {
-    list_free(&v->tokens);
-    list_free(&v->merges);
-    list_free(&v->bytes);
+    string_list_free(&v->tokens);
+    string_list_free(&v->merges);
+    string_list_free(&v->bytes);
     free(v->types);
     memset(v, 0, sizeof *v);
 }
 
 size_t vocab_sizeof(const vocab *v) {
     size_t types = v->types ? (size_t)v->tokens.n * sizeof *v->types : 0;
-    return list_sizeof(&v->tokens) + list_sizeof(&v->merges) + list_sizeof(&v->bytes) + types;
+    return string_list_sizeof(&v->tokens) + string_list_sizeof(&v->merges) + string_list_sizeof(&v->bytes) + types;
 }

@@ -4,13 +4,12 @@
 
 #include "fastgpt.h"
 #include "gguf.h"
+#include "string_list.h"
 
-/* Strings end to end; string i is text[offsets[i] .. offsets[i + 1]). */
-typedef struct string_list {
-    int64_t n;
-    char *text;
-    uint64_t *offsets; /* [n + 1] */
-} string_list;
+/* tokenizer.ggml.token_type, as far as it matters here. */
+enum { TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4, TOKEN_UNUSED = 5, TOKEN_LAST_TYPE = 6 };
+
+static inline bool token_is_special(int32_t type) { return type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED; }
 
 typedef struct vocab {
     string_list tokens; /* as in the file, in GPT-2's byte alphabet */
@@ -24,5 +23,8 @@ typedef struct vocab {
 fastgpt_status vocab_read(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error);
 void vocab_free(vocab *v);
 size_t vocab_sizeof(const vocab *v);
+
+/* What each token stands for; types [tokens->n] or NULL.  False when there is no memory. */
+bool vocab_decode(string_list *bytes, const fastgpt_strings *tokens, const int32_t *types);
 
 #endif

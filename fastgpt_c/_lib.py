@@ -15,6 +15,7 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
     lib.FASTGPT_ERR_CONTEXT_FULL: ContextFullError,
     lib.FASTGPT_ERR_CANCELLED: Cancelled,
     lib.FASTGPT_ERR_THREADS: FastGPTError,
+    lib.FASTGPT_ERR_NO_TOKEN: ModelFileError,
 }
 
 

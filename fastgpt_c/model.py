@@ -7,11 +7,8 @@ import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import ModelFileError, UsageError
@@ -81,12 +78,9 @@ class Model:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the file.  Raises ModelFileError when it has none."""
-        tokens = _strings(lib.fastgpt_model_tokens(self.handle))
         if not self.has_tokenizer:
             raise ModelFileError(f"{self.path}: has no tokenizer; work with token ids")
-        types = lib.fastgpt_model_token_types(self.handle)
-        token_types = None if types == ffi.NULL else ffi.unpack(types, len(tokens))
-        return Tokenizer(tokens, _strings(lib.fastgpt_model_merges(self.handle)), token_types, self.eos_token)
+        return Tokenizer.of_model(self.handle, self.n_vocab, self.eos_token)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of text; special=False takes "<|endoftext|>" and its like as literal text."""
@@ -152,15 +146,3 @@ def _load_handle(path: Path, use_mmap: bool) -> Any:
     status = lib.fastgpt_model_load(os.fsencode(path), options, out, error)
     check(status, ffi.string(error.text).decode("utf-8", "replace"))
     return ffi.gc(out[0], lib.fastgpt_model_free, size=lib.fastgpt_model_sizeof(out[0]))
-
-
-def _strings(strings: Any) -> list[str]:
-    """A fastgpt_strings as Python strings.  Raises ModelFileError for text that is not UTF-8."""
-    if strings.n == 0:
-        return []
-    offsets = np.frombuffer(ffi.buffer(strings.offsets, 8 * (strings.n + 1)), np.uint64).tolist()
-    text = ffi.buffer(strings.text, offsets[-1])[:]
-    try:
-        return [text[a:b].decode() for a, b in pairwise(offsets)]
-    except UnicodeDecodeError as error:
-        raise ModelFileError(f"the vocabulary of the file is not UTF-8: {error}") from error

@@ -84,10 +84,13 @@ def spelled(ctype: Any) -> str:
 
 
 def layout(some_ffi: Any, type_name: str) -> object:
-    """What a type is made of: an enum's values, a struct's fields with types and offsets, or "opaque"."""
+    """What a type is made of: an enum's values, a struct's fields with types and offsets, a pointer to a function of
+    certain types, or "opaque"."""
     ctype = some_ffi.typeof(type_name)
     if ctype.kind == "enum":
         return ctype.relements
+    if ctype.kind == "function":
+        return spelled(ctype)
     try:
         some_ffi.sizeof(ctype)
     except (ffi.error, ValueError):  # compiled and not compiled FFIs differ here

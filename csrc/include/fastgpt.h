@@ -9,14 +9,21 @@
  *     fastgpt_prefill(ctx, kv, tokens, n_tokens, logits);          the prompt
  *     fastgpt_decode(ctx, kv, next_token, logits);                 then one token at a time
  *
+ * or from text to text:
+ *
+ *     fastgpt_tokenizer_create(model, &tokenizer, &error);
+ *     fastgpt_sampler_create(fastgpt_model_n_vocab(model), &params, &sampler);
+ *     fastgpt_encode(tokenizer, text, n_bytes, FASTGPT_ENCODE_SPECIAL, tokens, capacity, &n_tokens);
+ *     fastgpt_generate(ctx, kv, sampler, tokenizer, tokens, n_tokens, 100, print_piece, NULL, NULL);
+ *
  * Conventions, for every function below:
  *   - A matrix named m [a][b] is row-major: m[i * b + j].  Sizes count elements, never bytes, unless
  *     the name says bytes.
  *   - Functions that can fail return a fastgpt_status.  They check their arguments first; on any error
  *     outputs and caches are as they were.  A _create that fails sets *out to NULL.
  *   - _free accepts NULL.  Free a model or a pool after everything that was created from it.
- *   - A model may be shared by any number of threads.  A context, a cache and a sampler each belong to
- *     one thread at a time.  The one exception is fastgpt_cancel.
+ *   - A model and a tokenizer may be shared by any number of threads.  A context, a cache, a sampler and a
+ *     stream each belong to one thread at a time.  The one exception is fastgpt_cancel.
  *   - The library never prints, never exits and installs no signal handler.  Its one process-wide effect:
  *     the private OpenBLAS copy inside the Python package is set to one thread, since the pool splits
  *     the work.  A system BLAS is left as the host set it, but a fork waits for the products that run in it.
@@ -59,6 +66,8 @@ typedef enum fastgpt_status {
     FASTGPT_ERR_CANCELLED = 11, /* fastgpt_cancel was called */
     FASTGPT_ERR_LOGITS = 12, /* logits with NaN or +infinity, or all of them -infinity */
     FASTGPT_ERR_THREADS = 13, /* the system refused to start a thread */
+    FASTGPT_ERR_CAPACITY = 14, /* the caller's array is too small; the number of elements needed is told */
+    FASTGPT_ERR_NO_TOKEN = 15, /* the vocabulary lacks the token of a byte that the text has */
     FASTGPT_ERR_NUMBERS = 16  /* a number is NaN or infinite, or too large for its type */
 } fastgpt_status;
 
@@ -287,6 +296,7 @@ typedef struct fastgpt_sampler_params {
 /* Returns OK, ARGUMENT (a value that is outside its range or not finite) or MEMORY. */
 fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out);
 void fastgpt_sampler_free(fastgpt_sampler *sampler);
+int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *sampler);
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *sampler);
 
 /* Adds bias to the token's logit before anything else; -infinity bans the token, 0 takes the bias back.
@@ -307,6 +317,101 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *log
 /* The distribution that fastgpt_sampler_sample would draw from: probabilities [n_vocab], 0 for tokens
  * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
+
+/* ---- Tokenizer: text <-> tokens.  Immutable, any thread ------------------------------------------ */
+
+/* Byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2): text is cut into pieces by GPT-2's pattern, and the
+ * bytes of a piece are merged, lowest rank first.  Letters, numbers and spaces are those of Unicode
+ * fastgpt_unicode_version().
+ *
+ * Text is UTF-8.  A byte that is not UTF-8 is kept, and cuts text as a mark does: neither letter nor number nor space.
+ * So the bytes of the tokens of any text are the text again. */
+typedef struct fastgpt_tokenizer fastgpt_tokenizer;
+
+/* "18.0.0": static storage. */
+const char *fastgpt_unicode_version(void);
+
+/* The tokenizer of a model file; the model may be freed before it.  Takes some milliseconds for GPT-2's 50257 tokens.
+ *   error  NULL, or receives the details of any failure
+ * Returns OK, ARGUMENT, MEMORY, UNSUPPORTED (the file has no tokenizer) or FORMAT: two tokens with one text, a merge
+ * that is not two tokens whose join is a token, a control or user-defined token of more than 256 bytes, or texts made
+ * to collide in a hash table. */
+fastgpt_status fastgpt_tokenizer_create(const fastgpt_model *model, fastgpt_tokenizer **out, fastgpt_error *error);
+
+/* The same from lists as fastgpt_model_tokens, _merges and _token_types give them; all of them are copied.
+ *   token_types  [tokens->n], or NULL = all normal
+ * Returns also ARGUMENT for offsets that fall. */
+fastgpt_status fastgpt_tokenizer_create_from(const fastgpt_strings *tokens, const fastgpt_strings *merges,
+                                             const int32_t *token_types, fastgpt_tokenizer **out, fastgpt_error *error);
+void fastgpt_tokenizer_free(fastgpt_tokenizer *tokenizer);
+int32_t fastgpt_tokenizer_n_vocab(const fastgpt_tokenizer *tokenizer);
+size_t fastgpt_tokenizer_sizeof(const fastgpt_tokenizer *tokenizer);
+
+typedef enum fastgpt_encode_flags {
+    FASTGPT_ENCODE_SPECIAL = 0, /* the text of a control or user-defined token ("<|endoftext|>") is that token: the
+                                   leftmost first, and of those the longest */
+    FASTGPT_ENCODE_LITERAL = 1  /* it is text like any other: for text from strangers */
+} fastgpt_encode_flags;
+
+/* Tokens of a text.  Time O(n log n) for n bytes, whatever they are; at most 48 bytes of memory for each byte of the
+ * longest piece (a run of letters, of spaces ...) during the call.
+ *   text      [n_bytes], n_bytes <= INT32_MAX; need not be NUL-terminated; NULL when n_bytes is 0
+ *   flags     fastgpt_encode_flags
+ *   tokens    [capacity], caller-owned; capacity = n_bytes is always enough.  NULL when capacity is 0
+ *   n_tokens  receives their number
+ * Returns OK, ARGUMENT, MEMORY, NO_TOKEN, or CAPACITY: then *n_tokens is the number that is needed.  After NO_TOKEN and
+ * MEMORY *n_tokens is 0; after any of these three, what tokens hold is undefined. */
+fastgpt_status fastgpt_encode(const fastgpt_tokenizer *tokenizer, const char *text, size_t n_bytes, int32_t flags,
+                              int32_t *tokens, int32_t capacity, int32_t *n_tokens);
+
+/* The bytes that tokens stand for, end to end and not NUL-terminated.  They need not be whole characters: a stream
+ * gives those.  Unused tokens stand for no bytes.
+ *   bytes    [capacity], caller-owned; NULL when capacity is 0
+ *   n_bytes  receives their number
+ * Returns OK, ARGUMENT, TOKEN_RANGE, or CAPACITY: then *n_bytes is the number that is needed; bytes are unchanged. */
+fastgpt_status fastgpt_detokenize(const fastgpt_tokenizer *tokenizer, const int32_t *tokens, int32_t n_tokens,
+                                  char *bytes, size_t capacity, size_t *n_bytes);
+
+/* ---- Stream: tokens in, whole characters out.  One thread at a time ------------------------------ */
+
+typedef struct fastgpt_stream fastgpt_stream;
+
+/* Free it before its tokenizer.  Returns OK, ARGUMENT or MEMORY. */
+fastgpt_status fastgpt_stream_create(const fastgpt_tokenizer *tokenizer, fastgpt_stream **out);
+void fastgpt_stream_free(fastgpt_stream *stream);
+size_t fastgpt_stream_sizeof(const fastgpt_stream *stream);
+
+/* The characters that token completes: always valid UTF-8, *n_bytes 0 when there is none yet.  Bytes that are not UTF-8
+ * become U+FFFD, one for each maximal part of a character (Unicode 14, section 3.9), as in Python's
+ * bytes.decode(errors="replace").
+ *   text  receives a pointer into the stream, valid until its next call; NUL-terminated besides
+ * Returns OK, ARGUMENT or TOKEN_RANGE; on error nothing is lost.  Allocates nothing. */
+fastgpt_status fastgpt_stream_push(fastgpt_stream *stream, int32_t token, const char **text, size_t *n_bytes);
+
+/* What is left of an incomplete character, as U+FFFD, else nothing; the stream then starts anew. */
+fastgpt_status fastgpt_stream_finish(fastgpt_stream *stream, const char **text, size_t *n_bytes);
+
+/* ---- Generation: prompt in, text out -------------------------------------------------------------- */
+
+/* Receives text as it comes: once for each new token, with the characters that it completes (n_bytes 0 when there is
+ * none yet), and once more with token -1 when an incomplete character is left at the end.
+ *   user  what fastgpt_generate was given
+ *   text  [n_bytes] whole characters in UTF-8, NUL-terminated besides; valid during the call
+ * Returns 0 to go on, anything else to end the text here. */
+typedef int32_t (*fastgpt_piece_callback)(void *user, int32_t token, const char *text, size_t n_bytes);
+
+/* Appends prompt [n_prompt] to kv, then draws tokens until there are max_new_tokens, or the model's end-of-text token
+ * is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
+ * history. tokenizer    of the same model; sampler likewise callback     NULL = none; user is handed to it n_generated
+ * NULL, or receives the number of new tokens, without the end-of-text token Afterwards kv holds the prompt and every
+ * token drawn but the last. Returns OK; ARGUMENT (also: n_vocab of sampler or tokenizer is not the model's), MEMORY,
+ * N_TOKENS (an empty prompt), TOKEN_RANGE, CONTEXT_FULL (n_past + n_prompt + max_new_tokens > n_ctx), CACHE_MISMATCH,
+ * THREADS, CANCELLED (through fastgpt_cancel), LOGITS.  On error kv is as it was before, although text may have come.
+ */
+fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fastgpt_sampler *sampler,
+                                const fastgpt_tokenizer *tokenizer, const int32_t *prompt, int32_t n_prompt,
+                                int32_t max_new_tokens, fastgpt_piece_callback callback, void *user,
+                                int32_t *n_generated);
 
 /* cdef:end */
 

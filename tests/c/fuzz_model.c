@@ -142,6 +142,17 @@ static void read_vocabulary(const fastgpt_model *m) {
     expect(fastgpt_model_eos_token(m) >= -1 && fastgpt_model_eos_token(m) < n_vocab, "eos_token is not a token");
 }
 
+/* What the reader lets pass may still be no tokenizer. */
+static void make_tokenizer(const fastgpt_model *m) {
+    fastgpt_tokenizer *t;
+    fastgpt_error error = {""};
+    fastgpt_status status = fastgpt_tokenizer_create(m, &t, &error);
+    expect((status == FASTGPT_OK) == (t != NULL), "a refused vocabulary left a tokenizer");
+    expect(t || ((status == FASTGPT_ERR_FORMAT || status == FASTGPT_ERR_UNSUPPORTED) && error.text[0]),
+           "an odd refusal");
+    fastgpt_tokenizer_free(t);
+}
+
 /* Weights may be anything, so logits may be NaN, which the sampler must notice. */
 static void draw(const float *logits, int32_t n_vocab) {
     fastgpt_sampler_params params = {.struct_size = sizeof params, .temperature = 1, .top_p = 0.9f, .top_k = 5};
@@ -181,6 +192,7 @@ static void check_refusal(fastgpt_status status, const fastgpt_model *m, const f
 static void check_model(const fastgpt_model *m, size_t n_bytes) {
     expect(fastgpt_model_sizeof(m) <= 8 * n_bytes + 65536, "more memory than the file accounts for");
     read_vocabulary(m);
+    make_tokenizer(m);
     run(m);
 }
 

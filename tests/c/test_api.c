@@ -10,12 +10,12 @@ static int32_t n_vocab;
 /* ---- Words ---- */
 
 static void test_status_text(void) {
-    for (int a = 0; a <= 14; a++) {
+    for (int a = 0; a <= 16; a++) {
         const char *text = fastgpt_status_text((fastgpt_status)a);
         CHECK_FOR(text && strlen(text) > 5, "status %d", a);
         for (int b = 0; b < a; b++) CHECK_FOR(strcmp(text, fastgpt_status_text((fastgpt_status)b)) != 0, "%d %d", a, b);
     }
-    CHECK(strcmp(fastgpt_status_text((fastgpt_status)14), "unknown status") == 0);
+    CHECK(strcmp(fastgpt_status_text((fastgpt_status)17), "unknown status") == 0);
     CHECK(strcmp(fastgpt_status_text((fastgpt_status)1000000), "unknown status") == 0);
     CHECK(FASTGPT_ERR_THREADS == 13 && FASTGPT_ERR_CANCELLED == 11 && FASTGPT_OK == 0); /* fixed for ever */
 }

@@ -1,6 +1,7 @@
 /* test_failing_system.c - what the system may refuse at any time: memory, threads, mappings, reads.  The linker puts
  * the functions __wrap_* below before the real ones, for all of the library. */
 #include "session.h"
+#include "vocabulary.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -131,6 +132,50 @@ static fastgpt_status create_sampler(void) {
     return status;
 }
 
+static vocabulary *words;
+static fastgpt_tokenizer *tokenizer;
+
+static fastgpt_status create_text(void) {
+    fastgpt_tokenizer *t = (fastgpt_tokenizer *)&file;
+    fastgpt_error error;
+    fastgpt_status status = create_tokenizer(words, &t, &error);
+    CHECK((status == FASTGPT_OK) == (t != NULL) && (t || strstr(error.text, "no memory")));
+    fastgpt_tokenizer_free(t);
+    return status;
+}
+
+static fastgpt_status create_stream(void) {
+    fastgpt_stream *s = (fastgpt_stream *)&file;
+    fastgpt_status status = fastgpt_stream_create(tokenizer, &s);
+    CHECK((status == FASTGPT_OK) == (s != NULL));
+    fastgpt_stream_free(s);
+    return status;
+}
+
+/* A piece of 1000 bytes, and then a longer one. */
+static fastgpt_status encode_long_pieces(void) {
+    static char text[4000];
+    static int32_t tokens[4000];
+    memset(text, 'a', sizeof text);
+    text[1000] = '\n';
+    int32_t n = -1;
+    fastgpt_status status = fastgpt_encode(tokenizer, text, sizeof text, 0, tokens, 4000, &n);
+    CHECK((status == FASTGPT_OK) == (n > 0));
+    return status;
+}
+
+static fastgpt_context *talking;
+static fastgpt_kv_cache *talk;
+static fastgpt_sampler *chooser;
+
+static fastgpt_status generate(void) {
+    static const int32_t prompt[] = {1, 2};
+    fastgpt_status status = fastgpt_generate(talking, talk, chooser, tokenizer, prompt, 2, 3, NULL, NULL, NULL);
+    CHECK(status == FASTGPT_OK || fastgpt_kv_cache_n_past(talk) == 0);
+    CHECK(fastgpt_kv_cache_truncate(talk, 0) == FASTGPT_OK);
+    return status;
+}
+
 /* Each allocation in turn fails: always MEMORY, and nothing is left behind.  At least n_least of them are made. */
 static void check_memory(const char *what, creation *create, int n_least) {
     long before = n_blocks;
@@ -147,6 +192,26 @@ static void check_memory(const char *what, creation *create, int n_least) {
     } while (status != FASTGPT_OK && k < 1000);
     CHECK_FOR(k > n_least, "%s makes %d allocations only", what, k - 1);
     printf("%s: %d allocations\n", what, k - 1);
+}
+
+static void test_text(void) {
+    fastgpt_sampler_params params = {.struct_size = sizeof params};
+    words = english_vocabulary();
+    tokenizer = new_tokenizer(english_vocabulary());
+    fastgpt_model *m = load_with_vocabulary(words, EOT);
+    talking = new_context(m, NULL, 0);
+    talk = new_cache(m, 0);
+    CHECK(fastgpt_sampler_create(fastgpt_model_n_vocab(m), &params, &chooser) == FASTGPT_OK);
+    check_memory("tokenizer", create_text, 10);
+    check_memory("stream", create_stream, 3);
+    check_memory("encode", encode_long_pieces, 4);
+    check_memory("generate", generate, 4);
+    fastgpt_sampler_free(chooser);
+    fastgpt_kv_cache_free(talk);
+    fastgpt_context_free(talking);
+    fastgpt_model_free(m);
+    fastgpt_tokenizer_free(tokenizer);
+    free(words);
 }
 
 /* "Allocates nothing." */
@@ -219,6 +284,7 @@ int main(void) {
     check_memory("context", create_context, 4);
     check_memory("cache", create_cache, 2);
     check_memory("sampler", create_sampler, 4);
+    test_text();
     test_steps_allocate_nothing();
     test_threads();
     test_files();
