@@ -1,8 +1,9 @@
 /* blas_accelerate.c - blas.h on top of Apple's Accelerate framework, after its documentation
- * (https://developer.apple.com/documentation/accelerate/blas).  Untested: no Mac was at hand.
+ * (https://developer.apple.com/documentation/accelerate/blas).  Never run: no Mac was at hand.
  *
  * ACCELERATE_NEW_LAPACK selects the interface of macOS 13.3 and later, ACCELERATE_LAPACK_ILP64 its form with
  * 64-bit sizes (__LAPACK_int). */
+#define _DARWIN_C_SOURCE /* Apple's headers need more than POSIX */
 #define ACCELERATE_NEW_LAPACK
 #define ACCELERATE_LAPACK_ILP64
 #include "blas.h"

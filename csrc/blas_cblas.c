@@ -2,7 +2,8 @@
  * (https://www.netlib.org/blas/#_cblas).
  *
  * FASTGPT_OPENBLAS_IS_PRIVATE: a copy of OpenBLAS that belongs to this library alone.  Its symbols begin with
- * fastgpt_ (cmake/private_openblas.cmake), while its header still has the names of the original. */
+ * fastgpt_ (cmake/private_openblas.cmake), while its header still has the names of the original.
+ * FASTGPT_CBLAS_HEADER: the header of another library than the one that <cblas.h> is of (cmake/blas.cmake). */
 #include "blas.h"
 
 #include <pthread.h>
@@ -13,6 +14,8 @@
 #define scipy_openblas_set_num_threads64_ fastgpt_scipy_openblas_set_num_threads64_
 #include <cblas.h>
 #define cblas_sgemm scipy_cblas_sgemm64_
+#elif defined(FASTGPT_CBLAS_HEADER)
+#include FASTGPT_CBLAS_HEADER
 #else
 #include <cblas.h>
 #endif
@@ -24,6 +27,9 @@ typedef blasint blas_int;
 #elif defined(CBLAS_INT)
 #define LIBRARY "CBLAS"
 typedef CBLAS_INT blas_int;
+#elif defined(BLIS_H)
+#define LIBRARY "BLIS"
+typedef f77_int blas_int;
 #else
 #define LIBRARY "CBLAS"
 typedef int blas_int;

@@ -1,6 +1,8 @@
 /* os_posix.c - os.h for Linux and macOS. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* sched_getaffinity */
+#elif defined(__APPLE__)
+#define _DARWIN_C_SOURCE /* _SC_NPROCESSORS_ONLN */
 #endif
 #include "os.h"
 

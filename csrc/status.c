@@ -42,6 +42,10 @@ fastgpt_status fail(fastgpt_error *error, fastgpt_status status, const char *for
 
 const char *fastgpt_version(void) { return FASTGPT_VERSION; }
 
+int32_t fastgpt_abi_version(void) { return FASTGPT_ABI_VERSION; }
+
+const char *fastgpt_build_info(void) { return FASTGPT_BUILD_INFO; }
+
 const char *fastgpt_blas_name(void) { return blas_name(); }
 
 const char *fastgpt_kernels_name(void) {

@@ -48,7 +48,7 @@ def resolve(name_or_path: str | Path | None, *, progress: bool = False) -> Path:
     is never looked up on the hub.  Raises ModelFileError, or MissingExtraError when [hub] or [convert] is needed.
     """
     if name_or_path is None:
-        return _bundled_model()
+        return demo_model()
     try:
         path = Path(name_or_path).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
@@ -74,7 +74,8 @@ def looks_like_path(name: str) -> bool:
     return "/" in name and Path(name).parent.is_dir()
 
 
-def _bundled_model() -> Path:
+def demo_model() -> Path:
+    """The file of the demo model inside the package."""
     model = Path(str(importlib.resources.files("fastgpt_c") / "models" / "demo.gguf"))
     if not model.is_file():
         raise ModelFileError(f"{model}: the demo model is missing from this installation; install fastgpt-c again")

@@ -3,63 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
+import itertools
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from installation import HEADER, PACKAGE, build_ffi, declared_functions, ffi, lib, run, shared_library, tool
 
 import fastgpt_c
-from fastgpt_c import _fastgpt
 
-ROOT = Path(__file__).parents[1]
-HEADER = ROOT / "csrc" / "include" / "fastgpt.h"
-PACKAGE = Path(_fastgpt.__file__).parent
 PRIVATE_OPENBLAS = PACKAGE / "lib" / "libfastgpt_openblas.so"
-ffi, lib = _fastgpt.ffi, _fastgpt.lib
-
-
-def load_build_ffi() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_ffi", ROOT / "build_ffi.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build_ffi = load_build_ffi()
-
-
-def declared_functions() -> dict[str, tuple[str, str]]:
-    """{name: (result, parameters)} as written in the header."""
-    text = re.sub(r"/\*.*?\*/", "", build_ffi.declarations(HEADER), flags=re.DOTALL)
-    found = re.findall(r"^(\w[\w ]*[ *])(fastgpt_\w+)\(([^)]*)\);", text, flags=re.MULTILINE)
-    return {name: (result.strip(), parameters) for result, name, parameters in found}
-
-
-def tool(name: str) -> str:
-    """The path of a program that a test needs; without it the test is skipped."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
-def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
-    """The command's standard output; its standard error is shown when it fails.  It runs in the root folder, where
-    no source folder named fastgpt_c can hide the installed package."""
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd="/")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
 
 # ---- One interface, in three places -----------------------------------------------------------------
 
@@ -70,12 +29,11 @@ def test_header_and_extension_have_the_same_functions() -> None:
 
 
 def test_library_exports_the_header_and_nothing_else() -> None:
-    """The dynamic symbols of libfastgpt are the functions of the header."""
-    library = PACKAGE / "lib" / "libfastgpt.so"
-    if not library.exists():
-        pytest.skip("not an ELF system")
-    symbols = run(tool("nm"), "-D", "--defined-only", "--format=posix", library)
-    assert sorted(line.split()[0] for line in symbols.splitlines()) == sorted(declared_functions())
+    """The dynamic symbols of libfastgpt are the functions of the header, each with the version of the ABI."""
+    version = f"FASTGPT_{lib.FASTGPT_ABI_VERSION}"
+    symbols = run(tool("nm"), "-D", "--defined-only", "--format=posix", shared_library())
+    exported = sorted(line.split()[0] for line in symbols.splitlines())
+    assert exported == [version, *(f"{name}@@{version}" for name in sorted(declared_functions()))]
 
 
 def spelled(ctype: Any) -> str:
@@ -119,12 +77,19 @@ def test_versions_agree() -> None:
     assert ffi.string(lib.fastgpt_version()).decode() == importlib.metadata.version("fastgpt-c")
 
 
-@pytest.mark.parametrize("compiler, standard", [("cc", "c99"), ("cc", "c11"), ("c++", "c++17")])
-def test_header_compiles_alone(compiler: str, standard: str, tmp_path: Path) -> None:
-    """The header needs no other before it, in C99, C11 and C++17, and causes no warning."""
-    source = tmp_path / ("user.cc" if compiler == "c++" else "user.c")
+@pytest.mark.parametrize(
+    "compiler, standard, header",
+    [
+        *itertools.product(("gcc", "clang"), ("c99", "c11"), ("fastgpt.h",)),
+        *itertools.product(("g++", "clang++"), ("c++11", "c++17"), ("fastgpt.h",)),
+        *itertools.product(("g++", "clang++"), ("c++17", "c++20"), ("fastgpt.hpp",)),
+    ],
+)
+def test_header_compiles_alone(compiler: str, standard: str, header: str, tmp_path: Path) -> None:
+    """A header needs no other before it, in C99, C11 and C++, with gcc and clang, and causes no warning."""
+    source = tmp_path / ("user.cc" if "++" in compiler else "user.c")
     source.write_text(
-        "#include <fastgpt.h>\nfastgpt_status user(void);\nfastgpt_status user(void) { return FASTGPT_OK; }\n"
+        f"#include <{header}>\nfastgpt_status user(void);\nfastgpt_status user(void) {{ return FASTGPT_OK; }}\n"
     )
     flags = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", f"-I{HEADER.parent}"]
     run(tool(compiler), f"-std={standard}", *flags, source)

@@ -1,13 +1,24 @@
-# Chooses what is behind blas.h:  target fastgpt_blas, FASTGPT_BLAS_SOURCE, FASTGPT_PC_REQUIRES.
+# Chooses what is behind blas.h:
+#   OpenBLAS    a private copy of scipy-openblas64's (private_openblas.cmake), else what pkg-config knows
+#   CBLAS       the reference implementation (Debian's libblas-dev); slow, and the one that all others follow
+#   BLIS        https://github.com/flame/blis (Debian's libblis-dev)
+#   Accelerate  Apple's
+#   Native      plain C
+#
+# Sets the target fastgpt_blas, FASTGPT_BLAS_SOURCE, FASTGPT_BLAS_FOUND (in words), and what a program must add that
+# links the static library: FASTGPT_PC_REQUIRES (pkg-config modules) and FASTGPT_BLAS_LIBS (linker flags).
 if(APPLE)
   set(default_blas Accelerate)
 else()
   set(default_blas OpenBLAS)
 endif()
-set(FASTGPT_BLAS ${default_blas} CACHE STRING "OpenBLAS, Accelerate or Native")
-set_property(CACHE FASTGPT_BLAS PROPERTY STRINGS OpenBLAS Accelerate Native)
+set(FASTGPT_BLAS ${default_blas} CACHE STRING "OpenBLAS, CBLAS, BLIS, Accelerate or Native")
+set_property(CACHE FASTGPT_BLAS PROPERTY STRINGS OpenBLAS CBLAS BLIS Accelerate Native)
 
 add_library(fastgpt_blas INTERFACE)
+set(FASTGPT_BLAS_FOUND ${FASTGPT_BLAS})
+set(FASTGPT_PC_REQUIRES "")
+set(FASTGPT_BLAS_LIBS "")
 
 # A CBLAS of the system's; the first of pkg-config's names that compiles and links.
 function(find_system_cblas)
@@ -31,6 +42,7 @@ function(find_system_cblas)
     if(FASTGPT_${module}_WORKS)
       message(STATUS "BLAS: the system's ${module} ${${module}_VERSION}")
       target_link_libraries(fastgpt_blas INTERFACE PkgConfig::${module})
+      set(FASTGPT_BLAS_FOUND "${module} ${${module}_VERSION}" PARENT_SCOPE)
       set(FASTGPT_PC_REQUIRES ${module} PARENT_SCOPE)
       return()
     endif()
@@ -38,15 +50,44 @@ function(find_system_cblas)
   message(STATUS "BLAS: pkg-config knows no openblas, openblas64, cblas or blas with a C interface")
 endfunction()
 
+# A library with a header of its own, beside others that have the same names: Debian keeps each provider of libblas.so
+# and of cblas.h in a folder, and links the plain names to whichever the system's owner prefers.
+function(find_cblas_beside_others library folder header package)
+  find_library(FASTGPT_${FASTGPT_BLAS}_LIBRARY NAMES ${library} PATH_SUFFIXES ${folder})
+  find_path(FASTGPT_${FASTGPT_BLAS}_INCLUDE_DIR NAMES ${header} PATH_SUFFIXES ${folder})
+  set(found ${FASTGPT_${FASTGPT_BLAS}_LIBRARY})
+  set(include_dir ${FASTGPT_${FASTGPT_BLAS}_INCLUDE_DIR})
+  if(NOT found OR NOT include_dir)
+    message(FATAL_ERROR "${FASTGPT_BLAS} was not found (lib${library} and ${header}).  On Debian or Ubuntu type\n"
+      "    apt-get install ${package}\n"
+      "elsewhere set FASTGPT_${FASTGPT_BLAS}_LIBRARY and FASTGPT_${FASTGPT_BLAS}_INCLUDE_DIR.")
+  endif()
+  message(STATUS "BLAS: ${found}")
+  target_link_libraries(fastgpt_blas INTERFACE ${found})
+  target_include_directories(fastgpt_blas INTERFACE ${include_dir})
+  target_compile_definitions(fastgpt_blas INTERFACE FASTGPT_CBLAS_HEADER=<${header}>)
+  set(FASTGPT_BLAS_LIBS ${found} PARENT_SCOPE)
+endfunction()
+
 if(FASTGPT_BLAS STREQUAL "Native")
   set(FASTGPT_BLAS_SOURCE blas_native.c)
 elseif(FASTGPT_BLAS STREQUAL "Accelerate")
   set(FASTGPT_BLAS_SOURCE blas_accelerate.c)
-  target_link_libraries(fastgpt_blas INTERFACE "-framework Accelerate")
+  set(FASTGPT_BLAS_LIBS "-framework Accelerate")
+  target_link_libraries(fastgpt_blas INTERFACE ${FASTGPT_BLAS_LIBS})
+elseif(FASTGPT_BLAS STREQUAL "CBLAS")
+  set(FASTGPT_BLAS_SOURCE blas_cblas.c)
+  find_cblas_beside_others(blas blas cblas-netlib.h libblas-dev)
+elseif(FASTGPT_BLAS STREQUAL "BLIS")
+  set(FASTGPT_BLAS_SOURCE blas_cblas.c)
+  find_cblas_beside_others(blis blis blis.h libblis-dev)
 elseif(FASTGPT_BLAS STREQUAL "OpenBLAS")
   set(FASTGPT_BLAS_SOURCE blas_cblas.c)
   include(cmake/private_openblas.cmake)
-  if(NOT TARGET fastgpt_private_openblas)
+  if(TARGET fastgpt_private_openblas)
+    set(FASTGPT_BLAS_FOUND "OpenBLAS of scipy-openblas64 ${OPENBLAS_VERSION}")
+    set(FASTGPT_BLAS_LIBS -lfastgpt_openblas)
+  else()
     find_system_cblas()
   endif()
   get_target_property(found fastgpt_blas INTERFACE_LINK_LIBRARIES)
@@ -60,5 +101,5 @@ elseif(FASTGPT_BLAS STREQUAL "OpenBLAS")
       "    pip install . --config-settings=cmake.define.FASTGPT_BLAS=Native")
   endif()
 else()
-  message(FATAL_ERROR "FASTGPT_BLAS is '${FASTGPT_BLAS}'; it must be OpenBLAS, Accelerate or Native")
+  message(FATAL_ERROR "FASTGPT_BLAS is '${FASTGPT_BLAS}'; it must be OpenBLAS, CBLAS, BLIS, Accelerate or Native")
 endif()

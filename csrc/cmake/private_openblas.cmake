@@ -10,7 +10,7 @@
 option(FASTGPT_PRIVATE_OPENBLAS "Copy OpenBLAS from scipy-openblas64 if that is there; OFF: the system's" ON)
 set(private_openblas_name libfastgpt_openblas.so)
 
-# Sets OPENBLAS_LIBRARY, OPENBLAS_INCLUDE_DIR, OPENBLAS_LICENSE and OPENBLAS_PATCHELF, or WHY_NOT.
+# Sets OPENBLAS_LIBRARY, OPENBLAS_INCLUDE_DIR, OPENBLAS_LICENSE and OPENBLAS_VERSION, or WHY_NOT.
 function(find_scipy_openblas)
   if(NOT FASTGPT_PRIVATE_OPENBLAS)
     set(WHY_NOT "FASTGPT_PRIVATE_OPENBLAS is OFF" PARENT_SCOPE)
@@ -25,14 +25,15 @@ function(find_scipy_openblas)
       import importlib.metadata as metadata, importlib.util as util, pathlib
       package = pathlib.Path(util.find_spec('scipy_openblas64').origin).parent
       license = [f.locate() for f in metadata.files('scipy-openblas64') if f.name == 'LICENSE.txt']
-      print(*package.glob('lib/lib*.so*'), package / 'include', *license, sep=';', end='')"
+      print(*package.glob('lib/lib*.so*'), package / 'include', *license, metadata.version('scipy-openblas64'),
+            sep=';', end='')"
     OUTPUT_VARIABLE found RESULT_VARIABLE status ERROR_QUIET)
   list(LENGTH found n_found)
   find_program(FASTGPT_PATCHELF patchelf)
   execute_process(COMMAND ${FASTGPT_PATCHELF} --help ERROR_VARIABLE patchelf_help OUTPUT_VARIABLE patchelf_help)
   if(NOT status EQUAL 0)
     set(WHY_NOT "${Python_EXECUTABLE} has no scipy_openblas64" PARENT_SCOPE)
-  elseif(NOT n_found EQUAL 3)
+  elseif(NOT n_found EQUAL 4)
     set(WHY_NOT "this scipy_openblas64 is not laid out as expected; 0.3.34.481.3 or later is" PARENT_SCOPE)
   elseif(NOT patchelf_help MATCHES "rename-dynamic-symbols")
     set(WHY_NOT "scipy_openblas64 needs a patchelf that knows --rename-dynamic-symbols" PARENT_SCOPE)
@@ -40,9 +41,11 @@ function(find_scipy_openblas)
     list(GET found 0 library)
     list(GET found 1 include_dir)
     list(GET found 2 license)
+    list(GET found 3 version)
     set(OPENBLAS_LIBRARY ${library} PARENT_SCOPE)
     set(OPENBLAS_INCLUDE_DIR ${include_dir} PARENT_SCOPE)
     set(OPENBLAS_LICENSE ${license} PARENT_SCOPE)
+    set(OPENBLAS_VERSION ${version} PARENT_SCOPE)
   endif()
 endfunction()
 

@@ -79,8 +79,20 @@ typedef struct fastgpt_error {
     char text[512];
 } fastgpt_error;
 
+/* The number of the binary interface.  It changes when a program that was compiled against an older header would no
+ * longer run right, and the library's file name with it: libfastgpt.so.1.  New functions, new status codes and new
+ * fields at the end of a struct with a struct_size leave it as it is. */
+enum { FASTGPT_ABI_VERSION = 1 };
+
+/* FASTGPT_ABI_VERSION of the library that is loaded, which may be newer than the header that was compiled. */
+int32_t fastgpt_abi_version(void);
+
 /* "0.1.0": static storage. */
 const char *fastgpt_version(void);
+
+/* What the library was built with, for a bug report: "BLAS Native, compiler GNU 12.2.0, instruction sets portable avx2
+ * avx512".  Static storage. */
+const char *fastgpt_build_info(void);
 
 /* The BLAS behind products of many tokens, for example "OpenBLAS (ILP64)": static storage. */
 const char *fastgpt_blas_name(void);

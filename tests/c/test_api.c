@@ -23,6 +23,8 @@ static void test_status_text(void) {
 static void test_names(void) {
     int major, minor, patch, n = 0;
     CHECK(sscanf(fastgpt_version(), "%d.%d.%d%n", &major, &minor, &patch, &n) == 3 && fastgpt_version()[n] == 0);
+    CHECK(fastgpt_abi_version() == FASTGPT_ABI_VERSION);
+    CHECK(strncmp(fastgpt_build_info(), "BLAS ", 5) == 0 && strstr(fastgpt_build_info(), fastgpt_kernels_name()));
     CHECK(strlen(fastgpt_blas_name()) > 0);
     CHECK(strstr("portable avx2-vnni avx512-vnni avx512-bf16 amx neon-dotprod", fastgpt_kernels_name()) != NULL);
 }

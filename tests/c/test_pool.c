@@ -127,9 +127,10 @@ static void test_callers_take_turns(void) {
 
 /* ---- Fork ---- */
 
-#if defined(__SANITIZE_THREAD__) /* it forbids new threads in the child of a fork */
+#if defined(__SANITIZE_THREAD__) || defined(FASTGPT_TESTS_IN_QEMU)
 
-static void test_fork(void) {}
+/* ThreadSanitizer forbids new threads in the child of a fork; QEMU's user mode dies of them. */
+static void test_fork(void) { puts("left out: a pool in the child of a fork"); }
 
 #else
 
