@@ -22,6 +22,12 @@ class Reference(Engine):
     def feed(self, rows: Rows) -> Any:
         return [self.model.logits(row)[-1] for row in rows]
 
+    def generate_text(self, model: str, prompt: str, n_new: int) -> list[int]:
+        from fastgpt_c import load
+
+        tokens = load(model).encode(prompt)
+        return self.time_generate(tokens, n_new, kv_cache=False)[1]
+
 
 if __name__ == "__main__":
     main(Reference())
