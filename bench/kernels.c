@@ -32,6 +32,7 @@ typedef struct job {
     number_type type;
     int n_tokens;
     bool cached;
+    int64_t ldw; /* bytes of a row of weights */
     const uint8_t *weights;
     const uint8_t *x; /* activations of any kind */
     float *out;       /* [n_threads][MAX_TOKENS * N_FUNCTION] */
@@ -40,8 +41,8 @@ typedef struct job {
 static float *out_of(const job *j, int thread) { return j->out + (int64_t)thread * MAX_TOKENS * N_FUNCTION; }
 
 /* The first row of a unit: its own from memory, the same of every unit of a thread from the cache. */
-static const uint8_t *rows_of(const job *j, int unit, int thread, number_type type) {
-    return j->weights + (int64_t)(j->cached ? thread : unit) * ROWS_PER_UNIT * row_bytes(type, N_IN);
+static const uint8_t *rows_of(const job *j, int unit, int thread) {
+    return j->weights + (int64_t)(j->cached ? thread : unit) * ROWS_PER_UNIT * j->ldw;
 }
 
 /* ---- Units of work ---- */
@@ -49,30 +50,36 @@ static const uint8_t *rows_of(const job *j, int unit, int thread, number_type ty
 static void dot_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     int64_t ldx = takes_quantized(j->type) ? quantized_row_bytes(N_IN) : N_IN * (int64_t)sizeof(float);
-    j->k->dot_rows[j->type](out_of(j, thread), ROWS_PER_UNIT, j->x, ldx, rows_of(j, unit, thread, j->type),
-                            row_bytes(j->type, N_IN), j->n_tokens, ROWS_PER_UNIT, N_IN);
+    j->k->dot_rows[j->type](out_of(j, thread), ROWS_PER_UNIT, j->x, ldx, rows_of(j, unit, thread), j->ldw, j->n_tokens,
+                            ROWS_PER_UNIT, N_IN);
 }
 
 static void matrix_unit(void *arg, int unit, int thread) {
     const job *j = arg;
-    const uint8_t *w = rows_of(j, unit, thread, TYPE_BF16);
-    int64_t ldw = row_bytes(TYPE_BF16, N_IN);
+    const uint8_t *w = rows_of(j, unit, thread);
     for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
         j->k->matrix(out_of(j, thread), MATRIX_ROWS, (const uint16_t *)(const void *)j->x,
-                     (const uint16_t *)(const void *)(w + r * ldw), ldw, j->n_tokens, MATRIX_ROWS, N_IN);
+                     (const uint16_t *)(const void *)(w + r * j->ldw), j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
+}
+
+static void matrix_bytes_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const uint8_t *w = rows_of(j, unit, thread);
+    for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
+        j->k->matrix_bytes(out_of(j, thread), MATRIX_ROWS, (const matrix_block *)(const void *)j->x, w + r * j->ldw,
+                           128, j->n_tokens, MATRIX_ROWS, N_IN);
 }
 
 static void sum_unit(void *arg, int unit, int thread) {
     const job *j = arg;
-    j->k->weighted_sum[j->type](out_of(j, thread), (const float *)(const void *)j->x, rows_of(j, unit, thread, j->type),
-                                row_bytes(j->type, N_IN), ROWS_PER_UNIT, N_IN);
+    j->k->weighted_sum[j->type](out_of(j, thread), (const float *)(const void *)j->x, rows_of(j, unit, thread), j->ldw,
+                                ROWS_PER_UNIT, N_IN);
 }
 
 static void widen_unit(void *arg, int unit, int thread) {
     const job *j = arg;
-    const uint8_t *row = rows_of(j, unit, thread, j->type);
-    for (int r = 0; r < ROWS_PER_UNIT; r++, row += row_bytes(j->type, N_IN))
-        j->k->widen[j->type](out_of(j, thread), row, N_IN);
+    const uint8_t *row = rows_of(j, unit, thread);
+    for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->widen[j->type](out_of(j, thread), row, N_IN);
 }
 
 static void gelu_unit(void *arg, int unit, int thread) {
@@ -119,18 +126,22 @@ static void print_row(const job *j, const char *kernel, const char *type, double
         j->k->name, kernel, type, j->n_tokens, j->cached ? "true" : "false", n_bytes / seconds, n_operations / seconds);
 }
 
-/* A kernel over rows of weights; per_number: operations for each number of a row. */
-static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, number_type type,
+/* A kernel over rows of weights of ldw bytes; per_number: operations for each number of a row. */
+static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, const char *type, int64_t ldw,
                      int per_number) {
-    int64_t unit_bytes = ROWS_PER_UNIT * row_bytes(type, N_IN);
+    j->ldw = ldw;
     for (int cached = 0; cached < 2; cached++) {
         j->cached = cached;
-        int n_units = cached ? CACHED_UNITS_PER_THREAD * pool_n_threads(pool) : (int)(MEMORY_BYTES / unit_bytes);
+        int n_units =
+            cached ? CACHED_UNITS_PER_THREAD * pool_n_threads(pool) : (int)(MEMORY_BYTES / ldw / ROWS_PER_UNIT);
         double seconds = best_seconds(pool, function, j, n_units);
-        double n_numbers = (double)n_units * ROWS_PER_UNIT * N_IN;
-        print_row(j, kernel, number_formats[type].name, (double)n_units * (double)unit_bytes, per_number * n_numbers,
-                  seconds);
+        double n_rows = (double)n_units * ROWS_PER_UNIT;
+        print_row(j, kernel, type, n_rows * (double)ldw, per_number * n_rows * N_IN, seconds);
     }
+}
+
+static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_number) {
+    run_rows(pool, j, kernel, function, number_formats[j->type].name, row_bytes(j->type, N_IN), per_number);
 }
 
 /* A function of numbers that stay in the cache. */
@@ -164,13 +175,18 @@ static void run_products(fastgpt_pool *pool, job *j, uint8_t *x) {
         else fill_floats(x, MAX_TOKENS * N_IN);
         for (size_t i = 0; i < sizeof n_tokens / sizeof *n_tokens; i++) {
             j->n_tokens = n_tokens[i];
-            run_rows(pool, j, "dot_rows", dot_unit, j->type, 2 * j->n_tokens);
+            run_type(pool, j, "dot_rows", dot_unit, 2 * j->n_tokens);
         }
     }
-    if (!j->k->matrix) return;
-    memset(x, FILLER, MAX_TOKENS * N_IN * sizeof(uint16_t));
+}
+
+static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
+    memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
     j->n_tokens = MATRIX_TOKENS;
-    run_rows(pool, j, "matrix", matrix_unit, TYPE_BF16, 2 * j->n_tokens);
+    int per_number = 2 * j->n_tokens;
+    if (j->k->matrix) run_rows(pool, j, "matrix", matrix_unit, "BF16", row_bytes(TYPE_BF16, N_IN), per_number);
+    if (j->k->matrix_bytes)
+        run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
 }
 
 static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
@@ -178,8 +194,8 @@ static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
     j->n_tokens = 1;
     for (int type = 0; type < N_NUMBER_TYPES; type++) {
         j->type = (number_type)type;
-        if (type <= TYPE_BF16) run_rows(pool, j, "weighted_sum", sum_unit, j->type, 2);
-        if (j->k->widen[type]) run_rows(pool, j, "widen", widen_unit, j->type, 0);
+        if (type <= TYPE_BF16) run_type(pool, j, "weighted_sum", sum_unit, 2);
+        if (j->k->widen[type]) run_type(pool, j, "widen", widen_unit, 0);
     }
     run_function(pool, j, "gelu", gelu_unit);
     run_function(pool, j, "softmax", softmax_unit);
@@ -202,6 +218,7 @@ static void run_family(fastgpt_pool *pool, job *j, uint8_t *x) {
         if (strcmp(all[i]->family, kernels_chosen()->family) != 0) continue;
         j->k = all[i];
         run_products(pool, j, x);
+        run_matrices(pool, j, x);
         run_conversions(pool, j, x);
     }
 }

@@ -5,7 +5,7 @@
 
 Columns: bytes of weights a second, from memory and from the cache, with the share of the read bandwidth; operations a
 second from the cache, with the share of what the instruction set can do (f32, or int8 for weights in blocks, or bf16
-for the matrix kernel).  Reading from memory more than 100% is noise.  Needs cmake and a C compiler.
+for BF16 matrices).  Reading from memory more than 100% is noise.  Needs cmake and a C compiler.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def body(rows: list[Record], ceiling: Record) -> Iterator[list[str]]:
 
 def kind_of(row: Record) -> str:
     """The arithmetic that bounds it."""
-    if row["kernel"] == "matrix":
-        return "bf16"
+    if row["kernel"].startswith("matrix"):
+        return {"BF16": "bf16", "bytes": "int8"}[row["type"]]
     return "int8" if row["kernel"] == "dot_rows" and row["type"] in BLOCKS else "f32"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -70,8 +71,9 @@ def environments() -> dict[str, Environment]:
     return {environment.name: environment for environment in found}
 
 
+@functools.cache
 def source_fingerprint() -> str:
-    """Changes with the source that an installed fastgpt-c was built from."""
+    """Changes with the source that an installed fastgpt-c was built from; looked at once a run."""
     files = [ROOT / "pyproject.toml", ROOT / "build_ffi.py"]
     for folder in ("csrc", "fastgpt_c"):
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".c", ".h", ".py", ".txt", ".cmake")]
