@@ -27,7 +27,7 @@ void os_free(void *block);
 
 /* ---- Threads ---- */
 
-int os_usable_cores(void); /* affinity mask and cgroup quotas, at least 1 */
+fastgpt_cores os_cores(void);
 
 /* Linux alone: cores that the CPU quotas of this process's control groups pay for, rounded up; 0 = no quota.  The
  * smallest counts, of cgroup v1 and v2, of its own group and of all around it.  root stands before /proc and /sys: ""
@@ -45,7 +45,11 @@ static inline void os_pause(void) {
 #endif
 }
 
+int64_t os_nanoseconds(void); /* of a clock that never goes back */
+
 /* ---- CPU ---- */
+
+size_t os_cache_bytes(void); /* of the last level, 0 = unknown */
 
 /* What the kernels ask for: bits of os_cpu_features. */
 enum {

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -91,6 +92,8 @@ int64_t os_process_id(void) { return getpid(); }
 
 void os_yield(void) { sched_yield(); }
 
+static int min_positive(int a, int b) { return b > 0 && (a <= 0 || b < a) ? b : a; }
+
 #if defined(__linux__)
 
 enum { MAX_PATH_BYTES = 4096 };
@@ -99,8 +102,6 @@ static int cores_of_affinity(void) {
     cpu_set_t set;
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
-
-static int min_positive(int a, int b) { return b > 0 && (a <= 0 || b < a) ? b : a; }
 
 /* The numbers that a file of a control group begins with, at most two -> how many. */
 static int read_numbers(const char *group, const char *name, long numbers[2]) {
@@ -170,21 +171,40 @@ int os_cgroup_cores(const char *root) {
     return n;
 }
 
-int os_usable_cores(void) {
-    int n = min_positive(cores_of_affinity(), os_cgroup_cores(""));
-    return n > 0 ? n : 1;
-}
+static int cores_of_quota(void) { return os_cgroup_cores(""); }
 
 #else
 
-int os_usable_cores(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (int)n : 1;
-}
+static int cores_of_affinity(void) { return 0; }
+static int cores_of_quota(void) { return 0; }
 
 #endif
 
+fastgpt_cores os_cores(void) {
+    fastgpt_cores cores = {
+        .online = (int)sysconf(_SC_NPROCESSORS_ONLN), .affinity = cores_of_affinity(), .quota = cores_of_quota()};
+    int n = min_positive(min_positive(cores.online, cores.affinity), cores.quota);
+    cores.usable = n > 0 ? n : 1;
+    return cores;
+}
+
+int64_t os_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* ---- CPU ---- */
+
+/* Linux counts in KiB; sysconf's own answer was ten times too large on an AMD virtual machine. */
+size_t os_cache_bytes(void) {
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
+    unsigned long kib = 0;
+    if (!file) return 0;
+    int n = fscanf(file, "%lu", &kib);
+    fclose(file);
+    return n == 1 ? (size_t)kib * 1024 : 0;
+}
 
 #if defined(__x86_64__)
 

@@ -183,13 +183,20 @@ void pool_leave(fastgpt_pool *pool) {
 
 int pool_n_threads(const fastgpt_pool *pool) { return pool ? pool->n_threads : 1; }
 
-int32_t fastgpt_usable_cores(void) { return os_usable_cores(); }
+fastgpt_cores fastgpt_core_counts(void) { return os_cores(); }
+
+int32_t fastgpt_usable_cores(void) { return os_cores().usable; }
+
+static int32_t default_n_threads(void) {
+    int32_t n = fastgpt_usable_cores();
+    return n < MAX_THREADS ? n : MAX_THREADS;
+}
 
 fastgpt_status fastgpt_pool_create(int32_t n_threads, fastgpt_pool **out) {
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
     if (n_threads < 0 || n_threads > MAX_THREADS) return FASTGPT_ERR_ARGUMENT;
-    if (n_threads == 0) n_threads = os_usable_cores() < MAX_THREADS ? os_usable_cores() : MAX_THREADS;
+    if (n_threads == 0) n_threads = default_n_threads();
     fastgpt_pool *pool = calloc(1, sizeof *pool);
     worker *workers = calloc((size_t)n_threads, sizeof *workers);
     if (!pool || !workers) {

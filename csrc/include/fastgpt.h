@@ -102,6 +102,10 @@ const char *fastgpt_blas_name(void);
  * of one family; "none" when it names one that is not to be had.  Static storage. */
 const char *fastgpt_kernels_name(void);
 
+/* The i-th set of kernels that this CPU and build can run, from "portable" on; NULL beyond the last.  Static storage.
+ */
+const char *fastgpt_kernels_available(int32_t i);
+
 /* ---- Number types: F32 rows to the types of model files, and back -------------------------------- */
 
 /* The number types of weights in GGUF files; the values are GGUF's own
@@ -205,6 +209,16 @@ typedef struct fastgpt_pool fastgpt_pool;
 
 /* Number of cores this process may use (affinity mask and cgroup quota respected), at least 1. */
 int32_t fastgpt_usable_cores(void);
+
+/* The limits behind that number; 0 = there is none, or the system does not tell. */
+typedef struct fastgpt_cores {
+    int32_t usable;   /* the least of the others, at least 1 */
+    int32_t online;   /* cores that the system runs */
+    int32_t affinity; /* of them, those that this process may be scheduled on */
+    int32_t quota;    /* cores whose time the quotas of its control groups pay for, rounded up */
+} fastgpt_cores;
+
+fastgpt_cores fastgpt_core_counts(void);
 
 /* n_threads counts the caller: 1 starts no thread.  0 = fastgpt_usable_cores(); at most 1024.  Threads
  * start at the first step, sleep between steps, and start again in the child of a fork.
@@ -424,6 +438,26 @@ fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fast
                                 const fastgpt_tokenizer *tokenizer, const int32_t *prompt, int32_t n_prompt,
                                 int32_t max_new_tokens, fastgpt_piece_callback callback, void *user,
                                 int32_t *n_generated);
+/* ---- Roofline: what the machine can do at best -------------------------------------------------- */
+
+/* Williams, Waterman and Patterson 2009, "Roofline": work that moves b bytes and does n operations takes at least
+ * b / read_bytes_per_second and n / ..._operations_per_second seconds.  A multiply-add is two operations. */
+typedef struct fastgpt_roofline {
+    int32_t n_threads;
+    double read_bytes_per_second;      /* from memory, by an array far larger than the caches */
+    double f32_operations_per_second;  /* multiply-adds of the kernels' instruction set */
+    double bf16_operations_per_second; /* its dot products of bf16 summed in f32, 0 where it has none */
+    double int8_operations_per_second; /* its dot products of int8 summed in int32, 0 where it has none */
+} fastgpt_roofline;
+
+/* Measures with all threads of the pool, NULL = the calling thread; the best of several rounds counts.  Takes a few
+ * tenths of a second on an idle machine, and for that time 256 MiB, or 8 times a larger last-level cache, 1 GiB at
+ * most. Returns OK, ARGUMENT (out is NULL, or FASTGPT_ISA names no kernels), MEMORY or THREADS; on error *out is all
+ * zero. */
+fastgpt_status fastgpt_measure_roofline(fastgpt_pool *pool, fastgpt_roofline *out);
+
+/* Bytes of weights that any step reads: all but the embeddings of the tokens and positions that are not in it. */
+int64_t fastgpt_model_step_bytes(const fastgpt_model *model);
 
 /* cdef:end */
 

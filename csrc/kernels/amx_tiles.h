@@ -1,24 +1,7 @@
 /* amx_tiles.h - the matrix kernel in AMX tiles (Intel SDM 2A, TDPBF16PS).  A tile register holds 16 rows of 64 bytes; a
  * product takes 16 rows of 32 weights as they lie in memory, and 16 tokens by 32 numbers in pairs. */
 #include "matrix.h"
-
-enum { TILE_ROWS = 16, TILE_BYTES = 64 };
-
-/* All eight tiles full; palette 1 (Intel SDM 1, 18.2). */
-typedef struct tile_shapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t n_rows[16];
-} tile_shapes;
-
-static void set_shapes(void) {
-    tile_shapes shapes = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        shapes.row_bytes[i] = TILE_BYTES;
-        shapes.n_rows[i] = TILE_ROWS;
-    }
-    _tile_loadconfig(&shapes);
-}
+#include "tile_shapes.h"
 
 /* c [32][32] = w x^T, as two by two tiles: 0 and 1 are rows 0 .. 15 with the tokens of the first and second panel, 2
  * and 3 rows 16 .. 31. */

@@ -1,4 +1,4 @@
-"""fastgpt-c info: what is in a model file, and what it is run with."""
+"""fastgpt-c info: what is in a model file, and what runs it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
+from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -16,22 +17,41 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser = subparsers.add_parser(
         "info",
         help="show what is in a model",
-        description="Shows a model's sizes, types and vocabulary, and the BLAS and kernels that run it.",
+        description="Shows a model's sizes, types and vocabulary, and the BLAS and kernels that run it; or, with "
+        "--system, this machine as the library sees it.",
     )
     parser.add_argument("model", nargs="?", metavar="FILE", help=common.MODEL_HELP)
+    parser.add_argument("--system", action="store_true", help="show the machine instead: kernels, CPU, usable cores")
+    parser.add_argument(
+        "--measure", action="store_true", help="with --system: also measure read bandwidth and arithmetic"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run, threads=None, no_mmap=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    with common.load_model(args) as model:
-        facts = _facts(model)
+    if args.system:
+        facts = _system(args)
+    elif args.measure:
+        raise UsageError("--measure measures the machine: give --system with it")
+    else:
+        with common.load_model(args) as model:
+            facts = _facts(model)
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
         width = max(map(len, facts))
         print("\n".join(f"{name:{width}}  {_shown(value)}" for name, value in facts.items()))
     return 0
+
+
+def _system(args: argparse.Namespace) -> dict[str, Any]:
+    from fastgpt_c import system
+
+    if args.model is not None:
+        raise UsageError("--system shows the machine, not a model: give one of them")
+    facts = system.facts()
+    return facts | vars(system.roofline()) if args.measure else facts
 
 
 def _facts(model: Model) -> dict[str, Any]:
@@ -58,4 +78,8 @@ def _facts(model: Model) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, list):
+        return " ".join(value) or "none"
+    if isinstance(value, float):
+        return f"{value / 1e9:,.1f} x 10^9"
     return f"{value:,}" if isinstance(value, int) else str(value)

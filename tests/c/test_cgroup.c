@@ -141,6 +141,6 @@ int main(void) {
     test_v1();
     test_v1_and_v2();
     test_nonsense();
-    CHECK(os_usable_cores() >= 1);
+    CHECK(os_cores().usable >= 1);
     return check_report();
 }

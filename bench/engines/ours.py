@@ -1,0 +1,32 @@
+"""fastgpt-c itself, through its Python package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.engine import Engine, Rows, main
+
+from fastgpt_c import Session, load, step, system
+
+
+class Ours(Engine):
+    def load(self, model: str, type: str, n_threads: int) -> None:
+        self.model = load(model, n_threads=n_threads)
+        self.sessions: list[Session] = []
+
+    def reset(self, n_sequences: int) -> None:
+        while len(self.sessions) < n_sequences:
+            self.sessions.append(self.model.session())
+        del self.sessions[n_sequences:]
+        for session in self.sessions:
+            session.truncate(0)
+
+    def feed(self, rows: Rows) -> Any:
+        return step(list(zip(self.sessions, rows, strict=True)))
+
+    def roofline(self) -> dict[str, float]:
+        return vars(system.roofline(self.model.n_threads))
+
+
+if __name__ == "__main__":
+    main(Ours())

@@ -1,0 +1,251 @@
+/* kernels.c - how fast each kernel of an instruction set is alone, as JSON, one object a line.
+ *
+ *     kernels N_THREADS      FASTGPT_ISA names the family of kernels
+ *
+ * First the ceilings of the machine (fastgpt_measure_roofline), then each kernel: weights from an array that no cache
+ * holds, as in the decode of one model, and from one that stays in the cache of each core, which shows the arithmetic.
+ * bench/kernels.py makes a table of it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "os.h"
+#include "pool.h"
+
+enum {
+    N_IN = 768,
+    ROWS_PER_UNIT = 64,
+    CACHED_UNITS_PER_THREAD = 64, /* units that read the same rows again and again */
+    MAX_TOKENS = 32,
+    N_FUNCTION = 3072, /* numbers of a row of gelu, softmax ... */
+    ROUNDS = 5,
+};
+
+#define MEMORY_BYTES ((int64_t)256 << 20)
+
+/* As bits of every type an ordinary number: 0.01 in F32 and BF16, 1.06 in F16 and as the scale of a block. */
+enum { FILLER = 0x3C };
+
+typedef struct job {
+    const kernels *k;
+    number_type type;
+    int n_tokens;
+    bool cached;
+    int64_t ldw; /* bytes of a row of weights */
+    const uint8_t *weights;
+    const uint8_t *x; /* activations of any kind */
+    float *out;       /* [n_threads][MAX_TOKENS * N_FUNCTION] */
+} job;
+
+static float *out_of(const job *j, int thread) { return j->out + (int64_t)thread * MAX_TOKENS * N_FUNCTION; }
+
+/* The first row of a unit: its own from memory, the same of every unit of a thread from the cache. */
+static const uint8_t *rows_of(const job *j, int unit, int thread) {
+    return j->weights + (int64_t)(j->cached ? thread : unit) * ROWS_PER_UNIT * j->ldw;
+}
+
+/* ---- Units of work ---- */
+
+static void dot_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    int64_t ldx = takes_quantized(j->type) ? quantized_row_bytes(N_IN) : N_IN * (int64_t)sizeof(float);
+    j->k->dot_rows[j->type](out_of(j, thread), ROWS_PER_UNIT, j->x, ldx, rows_of(j, unit, thread), j->ldw, j->n_tokens,
+                            ROWS_PER_UNIT, N_IN);
+}
+
+static void matrix_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const uint8_t *w = rows_of(j, unit, thread);
+    for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
+        j->k->matrix(out_of(j, thread), MATRIX_ROWS, (const uint16_t *)(const void *)j->x,
+                     (const uint16_t *)(const void *)(w + r * j->ldw), j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
+}
+
+static void matrix_bytes_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const uint8_t *w = rows_of(j, unit, thread);
+    for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
+        j->k->matrix_bytes(out_of(j, thread), MATRIX_ROWS, (const matrix_block *)(const void *)j->x, w + r * j->ldw,
+                           128, j->n_tokens, MATRIX_ROWS, N_IN);
+}
+
+static void sum_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    j->k->weighted_sum[j->type](out_of(j, thread), (const float *)(const void *)j->x, rows_of(j, unit, thread), j->ldw,
+                                ROWS_PER_UNIT, N_IN);
+}
+
+static void widen_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const uint8_t *row = rows_of(j, unit, thread);
+    for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->widen[j->type](out_of(j, thread), row, N_IN);
+}
+
+static void gelu_unit(void *arg, int unit, int thread) {
+    (void)unit;
+    ((const job *)arg)->k->gelu(out_of(arg, thread), N_FUNCTION);
+}
+
+static void softmax_unit(void *arg, int unit, int thread) {
+    (void)unit;
+    ((const job *)arg)->k->softmax(out_of(arg, thread), N_FUNCTION);
+}
+
+static void layer_norm_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const float *x = (const float *)(const void *)j->x;
+    (void)unit;
+    j->k->layer_norm(out_of(j, thread), x, x, x, N_FUNCTION, 1e-5F);
+}
+
+static void quantize_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    (void)unit;
+    j->k->quantize_row(out_of(j, thread), (const float *)(const void *)j->x, N_FUNCTION);
+}
+
+/* ---- Timing ---- */
+
+static double best_seconds(fastgpt_pool *pool, pool_job function, job *j, int n_units) {
+    int64_t best = INT64_MAX;
+    for (int i = 0; i < ROUNDS; i++) {
+        int64_t begin = os_nanoseconds();
+        pool_run(pool, function, j, n_units);
+        int64_t taken = os_nanoseconds() - begin;
+        best = taken < best ? taken : best;
+    }
+    return 1e-9 * (double)best;
+}
+
+static void print_row(const job *j, const char *kernel, const char *type, double n_bytes, double n_operations,
+                      double seconds) {
+    printf(
+        "{\"kernels\": \"%s\", \"kernel\": \"%s\", \"type\": \"%s\", \"n_tokens\": %d, \"cached\": %s, "
+        "\"bytes_per_second\": %.6g, \"operations_per_second\": %.6g}\n",
+        j->k->name, kernel, type, j->n_tokens, j->cached ? "true" : "false", n_bytes / seconds, n_operations / seconds);
+}
+
+/* A kernel over rows of weights of ldw bytes; per_number: operations for each number of a row. */
+static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, const char *type, int64_t ldw,
+                     int per_number) {
+    j->ldw = ldw;
+    for (int cached = 0; cached < 2; cached++) {
+        j->cached = cached;
+        int n_units =
+            cached ? CACHED_UNITS_PER_THREAD * pool_n_threads(pool) : (int)(MEMORY_BYTES / ldw / ROWS_PER_UNIT);
+        double seconds = best_seconds(pool, function, j, n_units);
+        double n_rows = (double)n_units * ROWS_PER_UNIT;
+        print_row(j, kernel, type, n_rows * (double)ldw, per_number * n_rows * N_IN, seconds);
+    }
+}
+
+static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_number) {
+    run_rows(pool, j, kernel, function, number_formats[j->type].name, row_bytes(j->type, N_IN), per_number);
+}
+
+/* A function of numbers that stay in the cache. */
+static void run_function(fastgpt_pool *pool, job *j, const char *kernel, pool_job function) {
+    j->cached = true;
+    int n_units = CACHED_UNITS_PER_THREAD * pool_n_threads(pool);
+    double seconds = best_seconds(pool, function, j, n_units);
+    print_row(j, kernel, "F32", (double)n_units * N_FUNCTION * sizeof(float), 0, seconds);
+}
+
+/* ---- Operands ---- */
+
+static void fill_floats(uint8_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        memcpy(x + i * (int64_t)sizeof(float), &(float){0.01F * (float)(i % 99)}, sizeof(float));
+}
+
+static void fill_quantized(const kernels *k, uint8_t *x) {
+    float row[N_IN];
+    fill_floats((uint8_t *)row, N_IN);
+    for (int t = 0; t < MAX_TOKENS; t++) k->quantize_row(x + t * quantized_row_bytes(N_IN), row, N_IN);
+}
+
+/* ---- All kernels of a set ---- */
+
+static void run_products(fastgpt_pool *pool, job *j, uint8_t *x) {
+    static const int n_tokens[] = {1, 4, 16};
+    for (int type = 0; type < N_NUMBER_TYPES; type++) {
+        j->type = (number_type)type;
+        if (takes_quantized(j->type)) fill_quantized(j->k, x);
+        else fill_floats(x, MAX_TOKENS * N_IN);
+        for (size_t i = 0; i < sizeof n_tokens / sizeof *n_tokens; i++) {
+            j->n_tokens = n_tokens[i];
+            run_type(pool, j, "dot_rows", dot_unit, 2 * j->n_tokens);
+        }
+    }
+}
+
+static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
+    memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
+    j->n_tokens = MATRIX_TOKENS;
+    int per_number = 2 * j->n_tokens;
+    if (j->k->matrix) run_rows(pool, j, "matrix", matrix_unit, "BF16", row_bytes(TYPE_BF16, N_IN), per_number);
+    if (j->k->matrix_bytes)
+        run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
+}
+
+static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
+    fill_floats(x, MAX_TOKENS * N_IN);
+    j->n_tokens = 1;
+    for (int type = 0; type < N_NUMBER_TYPES; type++) {
+        j->type = (number_type)type;
+        if (type <= TYPE_BF16) run_type(pool, j, "weighted_sum", sum_unit, 2);
+        if (j->k->widen[type]) run_type(pool, j, "widen", widen_unit, 0);
+    }
+    run_function(pool, j, "gelu", gelu_unit);
+    run_function(pool, j, "softmax", softmax_unit);
+    run_function(pool, j, "layer_norm", layer_norm_unit);
+    run_function(pool, j, "quantize_row", quantize_unit);
+}
+
+static void print_roofline(fastgpt_pool *pool) {
+    fastgpt_roofline r;
+    if (fastgpt_measure_roofline(pool, &r)) return;
+    printf("{\"family\": \"%s\", \"n_threads\": %d, \"read\": %.6g, \"f32\": %.6g, \"bf16\": %.6g, \"int8\": %.6g}\n",
+           kernels_chosen()->family, r.n_threads, r.read_bytes_per_second, r.f32_operations_per_second,
+           r.bf16_operations_per_second, r.int8_operations_per_second);
+}
+
+static void run_family(fastgpt_pool *pool, job *j, uint8_t *x) {
+    int n;
+    const kernels *const *all = kernels_all(&n);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(all[i]->family, kernels_chosen()->family) != 0) continue;
+        j->k = all[i];
+        run_products(pool, j, x);
+        run_matrices(pool, j, x);
+        run_conversions(pool, j, x);
+    }
+}
+
+int main(int argc, char **argv) {
+    fastgpt_pool *pool;
+    int n_threads = argc == 2 ? atoi(argv[1]) : 0;
+    if (n_threads < 1 || !kernels_chosen() || fastgpt_pool_create(n_threads, &pool)) {
+        fprintf(stderr, "usage: [FASTGPT_ISA=FAMILY] kernels N_THREADS\n");
+        return 2;
+    }
+    print_roofline(pool);
+    uint8_t *weights = os_alloc((size_t)MEMORY_BYTES), *x = os_alloc(MAX_TOKENS * N_FUNCTION * sizeof(float));
+    size_t out_bytes = (size_t)n_threads * MAX_TOKENS * N_FUNCTION * sizeof(float);
+    float *out = os_alloc(out_bytes);
+    if (!weights || !x || !out || pool_enter(pool)) {
+        fprintf(stderr, "no memory or no threads\n");
+        return 1;
+    }
+    memset(weights, FILLER, (size_t)MEMORY_BYTES);
+    memset(out, 0, out_bytes);
+    job j = {.weights = weights, .x = x, .out = out};
+    run_family(pool, &j, x);
+    pool_leave(pool);
+    fastgpt_pool_free(pool);
+    os_free(weights);
+    os_free(x);
+    os_free(out);
+    return 0;
+}
