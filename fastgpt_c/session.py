@@ -105,7 +105,8 @@ class Session:
             check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
 
     def keys(self, layer: int) -> Floats:
-        """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * n_embd / n_head, (h + 1) * n_embd / n_head)."""
+        """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * d, (h + 1) * d), where
+        d = n_embd / n_head."""
         return self._rows(lib.fastgpt_kv_cache_keys, layer)
 
     def values(self, layer: int) -> Floats:

@@ -83,8 +83,9 @@ def test_every_option_has_its_field(
     monkeypatch.setattr(fastgpt_c.model, "load", recorded(fastgpt_c.load))
     monkeypatch.setattr(fastgpt_c.Model, "stream", recorded(fastgpt_c.Model.stream))
     options = (
-        "-n 7 --stop x --stop y --on-overflow truncate --no-kv-cache --threads 3 --no-mmap --temperature 0.5 --top-k 9 "
-        "--top-p 0.25 --min-p 0.125 --repetition-penalty 1.5 --seed 11 --logit-bias 1=2.5 --logit-bias 3=-inf"
+        "-n 7 --stop x --stop y --on-overflow truncate --no-kv-cache --kv-type bf16 --threads 3 --no-mmap "
+        "--temperature 0.5 --top-k 9 --top-p 0.25 --min-p 0.125 "
+        "--repetition-penalty 1.5 --seed 11 --logit-bias 1=2.5 --logit-bias 3=-inf"
     )
     output_here(capfd, "generate", "-m", alphabet, "a", *options.split())
     assert given.pop("progress") is False  # stderr is no terminal
@@ -95,6 +96,7 @@ def test_every_option_has_its_field(
         "stop": ["x", "y"],
         "on_overflow": "truncate",
         "kv_cache": False,
+        "kv_type": "bf16",
         "temperature": 0.5,
         "top_k": 9,
         "top_p": 0.25,

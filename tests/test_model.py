@@ -58,7 +58,9 @@ def test_half_types(tiny: Tiny, checkpoint: Path, tmp_path: Path, kind: str) -> 
         decoded = np.stack([session.decode(int(token)) for token in tokens])
         prefilled = all_logits(model, tokens)
     np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(prefilled, expected, rtol=0, atol=1e-4 if kind == "f16" else 0.02 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        prefilled, expected, rtol=0, atol=1e-4 if kind == "f16" else 0.02 * np.abs(expected).max()
+    )
     assert np.abs(decoded - tiny.golden["logits"]).max() > 1e-4, "nothing was rounded"
 
 

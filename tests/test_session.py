@@ -317,8 +317,8 @@ def test_sessions_run_in_parallel(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize(("kv_type", "tolerance"), [("f16", 2e-3), ("bf16", 2e-2)])
 def test_half_precision_cache(tiny: Tiny, kv_type: str, tolerance: float) -> None:
-    """Keys and values are rounded, no more: logits stay near, a split of the prompt gives the same, and caches of several
-    types share a step."""
+    """Keys and values are rounded, no more: logits stay near, also token by token, and caches of several types share a
+    step."""
     tokens, largest = tiny.golden["tokens"], np.abs(tiny.golden["logits"]).max()
     with tiny.model.session(kv_type=kv_type) as half, tiny.model.session() as exact:
         logits = half.prefill(tokens, all_logits=True)

@@ -428,16 +428,18 @@ typedef int32_t (*fastgpt_piece_callback)(void *user, int32_t token, const char 
 
 /* Appends prompt [n_prompt] to kv, then draws tokens until there are max_new_tokens, or the model's end-of-text token
  * is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
- * history. tokenizer    of the same model; sampler likewise callback     NULL = none; user is handed to it n_generated
- * NULL, or receives the number of new tokens, without the end-of-text token Afterwards kv holds the prompt and every
- * token drawn but the last. Returns OK; ARGUMENT (also: n_vocab of sampler or tokenizer is not the model's), MEMORY,
- * N_TOKENS (an empty prompt), TOKEN_RANGE, CONTEXT_FULL (n_past + n_prompt + max_new_tokens > n_ctx), CACHE_MISMATCH,
- * THREADS, CANCELLED (through fastgpt_cancel), LOGITS.  On error kv is as it was before, although text may have come.
- */
+ * history.  Afterwards kv holds the prompt and every token drawn but the last.
+ *   tokenizer    of the same model; sampler likewise
+ *   callback     NULL = none; user is handed to it
+ *   n_generated  NULL, or receives the number of new tokens, without the end-of-text token
+ * Returns OK; ARGUMENT (also: n_vocab of sampler or tokenizer is not the model's), MEMORY, N_TOKENS (an empty prompt),
+ * TOKEN_RANGE, CONTEXT_FULL (n_past + n_prompt + max_new_tokens > n_ctx), CACHE_MISMATCH, THREADS, CANCELLED (through
+ * fastgpt_cancel), LOGITS.  On error kv is as it was before, although text may have come. */
 fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fastgpt_sampler *sampler,
                                 const fastgpt_tokenizer *tokenizer, const int32_t *prompt, int32_t n_prompt,
                                 int32_t max_new_tokens, fastgpt_piece_callback callback, void *user,
                                 int32_t *n_generated);
+
 /* ---- Roofline: what the machine can do at best -------------------------------------------------- */
 
 /* Williams, Waterman and Patterson 2009, "Roofline": work that moves b bytes and does n operations takes at least
@@ -452,8 +454,8 @@ typedef struct fastgpt_roofline {
 
 /* Measures with all threads of the pool, NULL = the calling thread; the best of several rounds counts.  Takes a few
  * tenths of a second on an idle machine, and for that time 256 MiB, or 8 times a larger last-level cache, 1 GiB at
- * most. Returns OK, ARGUMENT (out is NULL, or FASTGPT_ISA names no kernels), MEMORY or THREADS; on error *out is all
- * zero. */
+ * most.  On error *out is all zero.
+ * Returns OK, ARGUMENT (out is NULL, or FASTGPT_ISA names no kernels), MEMORY or THREADS. */
 fastgpt_status fastgpt_measure_roofline(fastgpt_pool *pool, fastgpt_roofline *out);
 
 /* Bytes of weights that any step reads: all but the embeddings of the tokens and positions that are not in it. */

@@ -132,6 +132,13 @@ static fastgpt_status create_sampler(void) {
     return status;
 }
 
+static fastgpt_status measure_roofline(void) {
+    fastgpt_roofline r;
+    fastgpt_status status = fastgpt_measure_roofline(NULL, &r);
+    CHECK((status == FASTGPT_OK) == (r.read_bytes_per_second > 0));
+    return status;
+}
+
 static vocabulary *words;
 static fastgpt_tokenizer *tokenizer;
 
@@ -250,6 +257,12 @@ static void test_threads(void) {
     }
     threads_fail = false;
     CHECK(fastgpt_decode(ctx, kv, 1, logits) == FASTGPT_OK && fastgpt_kv_cache_n_past(kv) == 1);
+    fastgpt_pool *another = new_pool(2);
+    fastgpt_roofline r;
+    threads_fail = true;
+    CHECK(fastgpt_measure_roofline(another, &r) == FASTGPT_ERR_THREADS && r.read_bytes_per_second == 0);
+    threads_fail = false;
+    fastgpt_pool_free(another);
     free(logits);
     free(untouched);
     fastgpt_kv_cache_free(kv);
@@ -284,6 +297,7 @@ int main(void) {
     check_memory("context", create_context, 4);
     check_memory("cache", create_cache, 2);
     check_memory("sampler", create_sampler, 4);
+    check_memory("roofline", measure_roofline, 1);
     test_text();
     test_steps_allocate_nothing();
     test_threads();

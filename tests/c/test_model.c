@@ -124,6 +124,18 @@ static void test_sizeof(void) {
     fastgpt_model_free(of_halves);
 }
 
+/* A step reads every matrix, but only a row of each embedding; a tied output reads the whole one. */
+static void test_step_bytes(void) {
+    model_shape untied = small_shape;
+    untied.untied = true;
+    fastgpt_model *tied = load_shape(small_shape, false), *with_output = load_shape(untied, false);
+    int64_t floats = (int64_t)fastgpt_model_n_ctx(tied) * fastgpt_model_n_embd(tied);
+    CHECK(fastgpt_model_step_bytes(tied) == 4 * (fastgpt_model_n_params(tied) - floats));
+    CHECK(fastgpt_model_step_bytes(with_output) == fastgpt_model_step_bytes(tied));
+    fastgpt_model_free(tied);
+    fastgpt_model_free(with_output);
+}
+
 /* ---- Keys ---- */
 
 static const char *const required[] = {"general.architecture",
@@ -249,6 +261,7 @@ int main(void) {
     test_every_truncation();
     test_valid();
     test_sizeof();
+    test_step_bytes();
     test_keys();
     test_sizes();
     test_epsilon();
