@@ -152,7 +152,8 @@ typedef struct fastgpt_load_options {
 } fastgpt_load_options;
 
 /* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2",
- * tensor types F32, F16 and BF16.  F32 tensors are used where they lie; the half types are widened to F32.
+ * tensor types F32, F16, BF16, Q8_0, Q4_0 and Q6_K.  Matrices are used where they lie, in their own type; vectors of
+ * another type than F32 are copied as F32.
  *   path     UTF-8
  *   options  NULL = defaults
  *   error    NULL, or receives the details of any failure
