@@ -17,7 +17,7 @@
 #include "pool.h"
 
 enum {
-    FEW_TOKENS = 16,         /* up to here dot */
+    FEW_TOKENS = 48,         /* at most, for dot */
     OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit */
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
     OUTPUTS_PER_SGEMM = 256,
@@ -131,14 +131,15 @@ static void matrix_tile(const linear_job *job, const linear_task *task, int firs
 
 static void bytes_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                        int n_tokens, int thread) {
+    const kernels *k = job->e->kernels;
     (void)first_token;
     for (int r = 0; r < n_out; r += MATRIX_ROWS) {
-        int n_rows = min_int(MATRIX_ROWS, n_out - r), zero;
-        const uint8_t *w = byte_rows(&task->w, first_out + r, n_rows, &zero, scratch_of(job, thread));
+        int n_rows = min_int(MATRIX_ROWS, n_out - r);
+        const uint8_t *w = byte_rows(k, &task->w, first_out + r, n_rows, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            job->e->kernels->matrix_bytes(output_of(task, first_out + r, t), task->ld_out,
-                                          bytes_panel(job->e->activations, t, job->n_in), w, zero,
-                                          min_int(MATRIX_TOKENS, n_tokens - t), n_rows, job->n_in);
+            k->matrix_bytes(output_of(task, first_out + r, t), task->ld_out,
+                            bytes_panel(job->e->activations, t, job->n_in), w, byte_zero(task->w.type),
+                            min_int(MATRIX_TOKENS, n_tokens - t), n_rows, job->n_in);
     }
 }
 
@@ -176,10 +177,22 @@ static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_b
 static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES};
 static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0};
 
+static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
+
+static bool multiplies_bf16(const kernels *k, number_type type) {
+    return k->matrix && type != TYPE_F32 && type != TYPE_F16;
+}
+
+/* Figures of Zen 4 with the 124M shape. */
+int linear_few_tokens(const kernels *k, number_type type) {
+    if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 8;
+    return type == TYPE_F32 ? 12 : FEW_TOKENS;
+}
+
 static const way *choose(const kernels *k, number_type type, int n_tokens) {
-    if (n_tokens <= FEW_TOKENS) return takes_quantized(type) ? &dot_quantized : &dot_floats;
-    if (k->matrix_bytes && has_byte_rows(type)) return &bytes;
-    return k->matrix && type != TYPE_F32 && type != TYPE_F16 ? &matrix : &sgemm;
+    if (n_tokens <= linear_few_tokens(k, type)) return takes_quantized(type) ? &dot_quantized : &dot_floats;
+    if (multiplies_bytes(k, type)) return &bytes;
+    return multiplies_bf16(k, type) ? &matrix : &sgemm;
 }
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

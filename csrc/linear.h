@@ -18,6 +18,10 @@ typedef struct linear_task {
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in); /* shared by the threads */
 int64_t linear_panel_bytes(int64_t n_in);                       /* of each thread */
 
+/* Up to so many tokens each weight is read once for all of them and meets them one by one; beyond, rows and tokens
+ * multiply as matrices, which is faster there. */
+int linear_few_tokens(const kernels *k, number_type type);
+
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "half.h"
-
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 int64_t panel_k(int64_t n_in) { return round_up(n_in, MATRIX_K); }
@@ -74,32 +72,9 @@ const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_ro
     return rows;
 }
 
-bool has_byte_rows(number_type type) { return type == TYPE_Q8_0 || type == TYPE_Q4_0; }
-
-static void byte_row_of_q8_0(uint8_t *q, float *d, const block_q8_0 *block, int n_blocks) {
-    for (int b = 0; b < n_blocks; b++, q += 32) {
-        for (int i = 0; i < 32; i++) q[i] = (uint8_t)block[b].q[i] ^ 0x80;
-        d[b] = f32_of_f16(block[b].d);
-    }
-}
-
-static void byte_row_of_q4_0(uint8_t *q, float *d, const block_q4_0 *block, int n_blocks) {
-    for (int b = 0; b < n_blocks; b++, q += 32) {
-        for (int i = 0; i < 16; i++) q[i] = block[b].q[i] & 15;
-        for (int i = 0; i < 16; i++) q[16 + i] = block[b].q[i] >> 4;
-        d[b] = f32_of_f16(block[b].d);
-    }
-}
-
-const uint8_t *byte_rows(const weight *w, int first, int n_rows, int *zero, void *scratch) {
-    int n_blocks = w->n_in / 32;
-    *zero = w->type == TYPE_Q8_0 ? 128 : 8;
-    for (int64_t r = 0; r < n_rows; r++) {
-        const void *row = weight_row(w, first + r);
-        uint8_t *q = (uint8_t *)scratch + r * quantized_row_bytes(w->n_in);
-        float *d = (float *)(void *)(q + w->n_in);
-        if (w->type == TYPE_Q8_0) byte_row_of_q8_0(q, d, row, n_blocks);
-        else byte_row_of_q4_0(q, d, row, n_blocks);
-    }
-    return scratch;
+const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch) {
+    uint8_t *rows = scratch;
+    for (int64_t r = 0; r < n_rows; r++)
+        k->byte_row[w->type](rows + r * quantized_row_bytes(w->n_in), weight_row(w, first + r), w->n_in);
+    return rows;
 }

@@ -23,9 +23,7 @@ void fill_bytes_panel(const kernels *k, matrix_block *panel, const float *x, int
 /* Rows [first, first + n_rows) of w for the kernel `matrix`, *ld bytes apart: in the file itself, or in scratch. */
 const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch);
 
-/* The same for `matrix_bytes`: n unsigned bytes q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] - *zero).
- * For the types that has_byte_rows tells. */
-const uint8_t *byte_rows(const weight *w, int first, int n_rows, int *zero, void *scratch);
-bool has_byte_rows(number_type type);
+/* The same for `matrix_bytes`, for types that have a byte_row. */
+const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
 
 #endif

@@ -171,7 +171,7 @@ int32_t fastgpt_model_n_layer(const fastgpt_model *model);
 int32_t fastgpt_model_n_ff(const fastgpt_model *model);    /* width of the feed-forward layer, often 4 n_embd */
 int64_t fastgpt_model_n_params(const fastgpt_model *model); /* stored numbers; a tied output counts once */
 
-/* The type that most weight bytes have in the file: "F32", "F16" or "BF16".  Static storage. */
+/* The type that most weight bytes have in the file, as fastgpt_type_name gives it: "F32", "Q8_0" ...  Static storage. */
 const char *fastgpt_model_type(const fastgpt_model *model);
 
 /* general.name of the file, "" when absent.  NUL-terminated, owned by the model. */

@@ -44,7 +44,7 @@ typedef struct matrix_block {
 
 /* The same product with weights of 8 bits: sums of integers within 32 numbers, times both scales in F32.
  *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 32], of which n_tokens count
- *   w  [MATRIX_ROWS] rows of unsigned_row, of which n_rows count; the others must be readable, too
+ *   w  [MATRIX_ROWS] rows of byte_row, of which n_rows count; the others must be readable, too
  *   zero  what the integers of w stand above */
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                                  int n_tokens, int n_rows, int n_in);
@@ -59,6 +59,10 @@ typedef struct kernels {
     narrow_kernel *narrow[TYPE_BF16 + 1];
     matrix_kernel *matrix; /* NULL where the CPU multiplies no BF16 numbers */
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
+
+    /* A row of weights as unsigned bytes: n of them, q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] -
+     * zero), where zero is byte_zero of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */
+    void (*byte_row[N_NUMBER_TYPES])(void *out, const void *row, int n);
 
     /* Activations for weights in blocks: n int8 numbers q, then n / 32 F32 scales d, with x[i] = d[i / 32] * q[i].
      * d = (largest |x| of the block) / 127; q = x * (127 / largest), rounded to nearest, ties to even; all zero where
@@ -76,6 +80,8 @@ typedef struct kernels {
      * 1607.06450) */
     void (*layer_norm)(float *out, const float *x, const float *w, const float *b, int n, float epsilon);
 } kernels;
+
+static inline int byte_zero(number_type type) { return type == TYPE_Q8_0 ? 128 : 8; }
 
 /* Bytes of a row of quantize_row, or of unsigned bytes with scales. */
 static inline int64_t quantized_row_bytes(int64_t n) { return n + n / 32 * (int64_t)sizeof(float); }

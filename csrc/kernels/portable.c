@@ -61,6 +61,10 @@ static void dot_rows(number_type type, float *out, int64_t ldo, const char *x, i
         for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += dot(type, x + t * ldx, w + r * ldw, n_in);
 }
 
+static void widen_numbers(number_type type, float *out, const void *row, int n) {
+    for (int i = 0; i < n; i++) out[i] = number(type, row, i);
+}
+
 static void widen_blocks(number_type type, float *out, const void *row, int n) {
     for (int part = 0; part < n / 16; part++) {
         int q[16];
@@ -85,8 +89,8 @@ static void weighted_sum(number_type type, float *out, const float *p, const cha
         weighted_sum(type, out, p, v, ldv, n_rows, n);                                                    \
     }
 
-#define WIDEN(suffix, type) \
-    static void widen_row_##suffix(float *out, const void *row, int n) { widen_blocks(type, out, row, n); }
+#define WIDEN(suffix, type, widen) \
+    static void widen_row_##suffix(float *out, const void *row, int n) { widen(type, out, row, n); }
 
 DOT(f32, TYPE_F32)
 DOT(f16, TYPE_F16)
@@ -97,9 +101,12 @@ DOT(q6_k, TYPE_Q6_K)
 SUM(f32, TYPE_F32)
 SUM(f16, TYPE_F16)
 SUM(bf16, TYPE_BF16)
-WIDEN(q8_0, TYPE_Q8_0)
-WIDEN(q4_0, TYPE_Q4_0)
-WIDEN(q6_k, TYPE_Q6_K)
+WIDEN(f32, TYPE_F32, widen_numbers)
+WIDEN(f16, TYPE_F16, widen_numbers)
+WIDEN(bf16, TYPE_BF16, widen_numbers)
+WIDEN(q8_0, TYPE_Q8_0, widen_blocks)
+WIDEN(q4_0, TYPE_Q4_0, widen_blocks)
+WIDEN(q6_k, TYPE_Q6_K, widen_blocks)
 
 /* ---- Activations ---- */
 

@@ -33,6 +33,7 @@
         .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},                                             \
         .matrix = its_matrix,                                                                                    \
         .matrix_bytes = its_matrix_bytes,                                                                        \
+        .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0},                                  \
         .quantize_row = quantize_row,                                                                            \
         .softmax = softmax,                                                                                      \
         .gelu = gelu,                                                                                            \

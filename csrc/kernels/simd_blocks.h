@@ -126,6 +126,24 @@ static void widen_row_q8_0(float *out, const void *row, int n) { widen_row(TYPE_
 static void widen_row_q4_0(float *out, const void *row, int n) { widen_row(TYPE_Q4_0, out, row, n); }
 static void widen_row_q6_k(float *out, const void *row, int n) { widen_row(TYPE_Q6_K, out, row, n); }
 
+/* Signed bytes become unsigned by 128 more, which is a flip of their upper bit. */
+ALWAYS_INLINE void byte_row(const number_type type, void *out, const char *row, int n) {
+    uint8_t *q = out;
+    float *d = (float *)(void *)(q + n);
+    for (int i = 0; i < n / GROUP; i++) {
+        group g = group_of(type, row, i);
+        if (type == TYPE_Q8_0)
+            for (int p = 0; p < PARTS; p++) g.q[p] ^= -128;
+        memcpy(q + GROUP * i, g.q, GROUP);
+        d[i] = g.scale[0][0];
+    }
+}
+
+static void byte_row_q8_0(void *out, const void *row, int n) { byte_row(TYPE_Q8_0, out, row, n); }
+static void byte_row_q4_0(void *out, const void *row, int n) { byte_row(TYPE_Q4_0, out, row, n); }
+
+/* ---- Activations ---- */
+
 typedef int8_t int8_vec __attribute__((vector_size(WIDTH)));
 
 /* Adding 1.5 * 2^23 in one rounding (a fused multiply-add) rounds the product to an integer. */

@@ -108,6 +108,12 @@ ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float 
     store_first(out + j, sum, n - j);
 }
 
+ALWAYS_INLINE void widen_numbers(const number_type type, float *out, const char *row, int n) {
+    int i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) store(out + i, load_row(type, row, i));
+    if (i < n) store_first(out + i, load_row_first(type, row, i, n - i), n - i);
+}
+
 /* The kernels of one type. */
 #define FLOAT_KERNELS(suffix, type)                                                                           \
     static void dot_##suffix(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
@@ -116,7 +122,8 @@ ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float 
     }                                                                                                         \
     static void sum_##suffix(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n) {     \
         weighted_sum(type, out, p, v, ldv, n_rows, n);                                                        \
-    }
+    }                                                                                                         \
+    static void widen_row_##suffix(float *out, const void *row, int n) { widen_numbers(type, out, row, n); }
 
 FLOAT_KERNELS(f32, TYPE_F32)
 FLOAT_KERNELS(f16, TYPE_F16)

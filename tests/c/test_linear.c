@@ -9,7 +9,6 @@
 
 #include "check.h"
 #include "engine.h"
-#include "panels.h"
 #include "pool.h"
 #include "weights.h"
 
@@ -24,7 +23,8 @@ typedef struct product {
 /* How far a product may be off because activations, and for BF16 products weights, are rounded: nothing where they are
  * not.  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
 static double rounding(const engine *e, product p, double largest, double sum_w, double sum_xw) {
-    bool few = p.n_tokens <= 16, bytes = e->kernels->matrix_bytes && has_byte_rows(p.type);
+    bool few = p.n_tokens <= linear_few_tokens(e->kernels, p.type);
+    bool bytes = e->kernels->matrix_bytes && e->kernels->byte_row[p.type];
     if (takes_quantized(p.type) && (few || bytes)) return sum_w * largest / 127 * 0.501;
     bool bf16_products = !few && e->kernels->matrix && p.type != TYPE_F32 && p.type != TYPE_F16;
     return bf16_products ? sum_xw * 0x1.02p-8 : 0; /* two roundings of 2^-9 each */
@@ -119,8 +119,8 @@ static void check_linear(fastgpt_pool *pool, product p) {
 }
 
 static void test_type(fastgpt_pool *pool, number_type type, const int *n_in, int n_sizes) {
-    static const int n_tokens[] = {1, 2, 15, 16, 17, 33, 257}, n_out[] = {1, 63, 65, 257};
-    for (int t = 0; t < 7; t++)
+    static const int n_tokens[] = {1, 2, 8, 9, 17, 33, 49, 257}, n_out[] = {1, 63, 65, 257};
+    for (int t = 0; t < 8; t++)
         for (int o = 0; o < 4; o++)
             for (int i = 0; i < n_sizes; i++)
                 if (n_tokens[t] < 257 || (n_out[o] == 65 && i == 0))
