@@ -7,12 +7,15 @@ import select
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import fastgpt_c
+from fastgpt_c import hub
+from fastgpt_c.convert import quantize
 from fastgpt_c.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +57,27 @@ def test_same_bits_for_ragged_batches(long_model: fastgpt_c.Model, n_threads: in
         return fastgpt_c.step([(long_model.session(n_threads=n), span) for span in spans], all_logits=True)
 
     np.testing.assert_array_equal(batch(n_threads), batch(1))
+
+
+@pytest.mark.parametrize("type", ["f16", "bf16", "q8_0", "q4_0"])
+def test_same_bits_for_every_type(tmp_path: Path, type: str) -> None:
+    """Weights of every type, caches of every type, few tokens and many, one sequence and several."""
+    path = tmp_path / f"{type}.gguf"
+    quantize(hub.resolve(None), path, type=type)
+    with fastgpt_c.load(path) as model:
+        assert model.type == type.upper()
+        tokens = np.random.default_rng(2).integers(0, model.n_vocab, 100)
+
+        def everything(n_threads: int) -> np.ndarray:
+            sessions = [model.session(n_threads=n_threads, kv_type=kv_type) for kv_type in ("f32", "f16", "bf16")]
+            rows = [session.prefill(tokens, all_logits=True) for session in sessions]
+            for n in (1, 2, 5, 20):
+                rows.append(fastgpt_c.step([(session, tokens[:n]) for session in sessions]))
+            return np.concatenate(rows)
+
+        expected = everything(1)
+        for n_threads in N_THREADS[1:]:
+            np.testing.assert_array_equal(everything(n_threads), expected)
 
 
 @pytest.mark.parametrize("n_threads", [-1, 1025])

@@ -24,9 +24,10 @@
  *   - _free accepts NULL.  Free a model or a pool after everything that was created from it.
  *   - A model and a tokenizer may be shared by any number of threads.  A context, a cache, a sampler and a
  *     stream each belong to one thread at a time.  The one exception is fastgpt_cancel.
- *   - The library never prints, never exits and installs no signal handler.  Its one process-wide effect:
- *     the private OpenBLAS copy inside the Python package is set to one thread, since the pool splits
- *     the work.  A system BLAS is left as the host set it, but a fork waits for the products that run in it.
+ *   - The library never prints, never exits and installs no signal handler.  What it changes for the whole process:
+ *     the private OpenBLAS copy inside the Python package is set to one thread, since the pool splits the work (a
+ *     system BLAS is left as the host set it, but a fork waits for the products that run in it); and on a CPU with
+ *     AMX, Linux is asked for the permission to use its tiles.
  *
  * Only the part between the cdef marks is visible to cffi (build_ffi.py); it keeps to plain C
  * declarations so that other binding generators can read it too.
@@ -171,7 +172,7 @@ int32_t fastgpt_model_n_layer(const fastgpt_model *model);
 int32_t fastgpt_model_n_ff(const fastgpt_model *model);    /* width of the feed-forward layer, often 4 n_embd */
 int64_t fastgpt_model_n_params(const fastgpt_model *model); /* stored numbers; a tied output counts once */
 
-/* The type that most weight bytes have in the file, as fastgpt_type_name gives it: "F32", "Q8_0" ...  Static storage. */
+/* The type that most weight bytes have in the file, as fastgpt_type_name gives it.  Static storage. */
 const char *fastgpt_model_type(const fastgpt_model *model);
 
 /* general.name of the file, "" when absent.  NUL-terminated, owned by the model. */
