@@ -19,6 +19,9 @@ static float *carve(fastgpt_context *ctx, int64_t n) { return carve_bytes(ctx, n
 
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* Arithmetic on NULL is for nobody: there is no block while bytes are only counted. */
+static float *at_row(float *block, int64_t n) { return block ? block + n : NULL; }
+
 static void lay_out(fastgpt_context *ctx) {
     const fastgpt_model *m = ctx->model;
     engine *e = &ctx->engine;
@@ -27,11 +30,11 @@ static void lay_out(fastgpt_context *ctx) {
     ctx->n_bytes = 0;
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
-    ctx->q = carve(ctx, rows);
-    ctx->k = carve(ctx, rows);
-    ctx->v = carve(ctx, rows);
-    ctx->heads = carve(ctx, rows);
-    ctx->ff = carve(ctx, (int64_t)ctx->n_batch * m->n_ff);
+    ctx->ff = carve(ctx, largest((int64_t)ctx->n_batch * m->n_ff, 4 * rows));
+    ctx->q = ctx->ff; /* what attention needs is done with when the feed-forward part begins */
+    ctx->k = at_row(ctx->ff, rows);
+    ctx->v = at_row(ctx->ff, 2 * rows);
+    ctx->heads = at_row(ctx->ff, 3 * rows);
     ctx->scores = carve(ctx, n_threads * ATTENTION_BLOCK * m->n_ctx);
     e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
     e->panel_bytes = largest(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
