@@ -172,8 +172,11 @@ def interrupted_prefill(session: fastgpt_c.Session, tokens: np.ndarray, delay: f
     timer = threading.Timer(delay, press_ctrl_c, (n_presses,))
     timer.start()
     try:
-        session.prefill(tokens)
-    except KeyboardInterrupt:
+        try:
+            session.prefill(tokens)
+        except KeyboardInterrupt:
+            listening = False
+    except KeyboardInterrupt:  # the second press, before the line above was done
         listening = False
     finally:
         timer.join()
