@@ -221,7 +221,8 @@ def test_plot() -> None:
     texts = [element.text for element in root.findall(".//{*}text")]
     assert "T & U" in texts and "a<b" in texts
     widths = [float(e.get("width", 0)) for e in root.findall(".//{*}rect") if float(e.get("x", 0)) == plot.LABEL]
-    assert widths == [pytest.approx(4 * widths[1]), widths[1]]
+    longest = plot.WIDTH - plot.LABEL - plot.VALUE
+    assert widths == [longest, longest / 4]
 
 
 def test_report_of_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 COLOURS = ("#1b6ca8", "#e07b39", "#5b8c5a", "#a23b72", "#8d99ae")
-WIDTH, LABEL, BAR, GAP, TOP = 860, 250, 13, 16, 60
+WIDTH, LABEL, VALUE, BAR, GAP, TOP = 860, 250, 110, 13, 16, 60
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Group:
 
 
 def svg(title: str, series: Sequence[str], groups: Sequence[Group]) -> str:
-    """Each group has a scale of its own: its longest bar reaches the right edge."""
+    """Each group has a scale of its own: its longest bar fills the room between label and value."""
     parts, y = [_text(10, 24, title, size=16), _legend(series)], TOP
     for group in groups:
         parts.append(_text(10, y + 12, group.name, size=12, bold=True))
@@ -45,7 +45,7 @@ def svg(title: str, series: Sequence[str], groups: Sequence[Group]) -> str:
 
 
 def _bar(bar: Bar, y: int, longest: float) -> str:
-    length = max(1.0, (WIDTH - LABEL - 110) * bar.value / longest)
+    length = max(1.0, (WIDTH - LABEL - VALUE) * bar.value / longest)
     colour = COLOURS[bar.series % len(COLOURS)]
     return (
         _text(LABEL - 8, y + 11, bar.label, size=11, end=True)
