@@ -45,7 +45,8 @@ static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
 
 static void append_rows(fastgpt_context *ctx, const fastgpt_kv_cache *kv, int32_t l, int which, const float *rows,
                         int32_t n) {
-    ctx->engine.kernels->narrow[kv->type](kv_cache_rows(kv, l, which, kv->n_past), rows, n * kv->n_embd);
+    for (int32_t i = 0; i < n; i++, rows += kv->n_embd)
+        ctx->engine.kernels->narrow[kv->type](kv_cache_rows(kv, l, which, kv->n_past + i), rows, kv->n_embd);
 }
 
 /* Spreads keys and values over the caches. */
