@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "arithmetic.h"
 #include "blas.h"
 #include "pool.h"
 
@@ -11,13 +12,11 @@ enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
 /* Gives out the next n bytes of the block, 64-byte aligned; with no block yet it only counts them. */
 static void *carve_bytes(fastgpt_context *ctx, int64_t n) {
     void *at = ctx->block ? ctx->block + ctx->n_bytes : NULL;
-    ctx->n_bytes += ((size_t)n + 63) / 64 * 64;
+    ctx->n_bytes += (size_t)round_up(n, 64);
     return at;
 }
 
 static float *carve(fastgpt_context *ctx, int64_t n) { return carve_bytes(ctx, n * (int64_t)sizeof(float)); }
-
-static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Arithmetic on NULL is for nobody: there is no block while bytes are only counted. */
 static float *at_row(float *block, int64_t n) { return block ? block + n : NULL; }
@@ -26,18 +25,18 @@ static void lay_out(fastgpt_context *ctx) {
     const fastgpt_model *m = ctx->model;
     engine *e = &ctx->engine;
     int64_t n_threads = pool_n_threads(e->pool), rows = (int64_t)ctx->n_batch * m->n_embd;
-    int64_t n_in = largest(m->n_embd, m->n_ff);
+    int64_t n_in = larger(m->n_embd, m->n_ff);
     ctx->n_bytes = 0;
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
-    ctx->ff = carve(ctx, largest((int64_t)ctx->n_batch * m->n_ff, 4 * rows));
+    ctx->ff = carve(ctx, larger((int64_t)ctx->n_batch * m->n_ff, 4 * rows));
     ctx->q = ctx->ff; /* what attention needs is done with when the feed-forward part begins */
     ctx->k = at_row(ctx->ff, rows);
     ctx->v = at_row(ctx->ff, 2 * rows);
     ctx->heads = at_row(ctx->ff, 3 * rows);
     ctx->scores = carve(ctx, n_threads * ATTENTION_BLOCK * m->n_ctx);
     e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
-    e->panel_bytes = largest(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
+    e->panel_bytes = larger(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
     e->panels = carve_bytes(ctx, n_threads * e->panel_bytes);
 }
 

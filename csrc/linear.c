@@ -12,6 +12,7 @@
  * computes which tile. */
 #include "linear.h"
 
+#include "arithmetic.h"
 #include "blas.h"
 #include "panels.h"
 #include "pool.h"
@@ -44,12 +45,6 @@ struct linear_job {
     int n_tokens, n_in;
     int64_t ld_activations; /* bytes between prepared rows */
 };
-
-static int min_int(int a, int b) { return a < b ? a : b; }
-
-static int n_tiles(int64_t n, int64_t tile) { return (int)((n + tile - 1) / tile); }
-
-static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 weight weight_rows(const weight *w, int32_t first, int32_t n_out) {
     weight rows = *w;
@@ -94,23 +89,15 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
 
 /* ---- matrix and bytes ---- */
 
-static void *scratch_of(const linear_job *job, int thread) { return job->e->panels + thread * job->e->panel_bytes; }
-
-static int tokens_of_panel(const linear_job *job, int panel) {
-    return min_int(MATRIX_LANES, job->n_tokens - panel * MATRIX_LANES);
-}
+static void *scratch_of(const linear_job *job, int thread) { return engine_panel(job->e, thread); }
 
 static void prepare_bf16(const linear_job *job, int panel, int thread) {
-    int first = panel * MATRIX_LANES;
-    fill_bf16_panel(job->e->kernels, bf16_panel(job->e->activations, first, job->n_in),
-                    job->x + (int64_t)first * job->n_in, tokens_of_panel(job, panel), job->n_in,
+    fill_bf16_panel(job->e->kernels, job->e->activations, panel, job->x, job->n_tokens, job->n_in,
                     scratch_of(job, thread));
 }
 
 static void prepare_bytes(const linear_job *job, int panel, int thread) {
-    int first = panel * MATRIX_LANES;
-    fill_bytes_panel(job->e->kernels, bytes_panel(job->e->activations, first, job->n_in),
-                     job->x + (int64_t)first * job->n_in, tokens_of_panel(job, panel), job->n_in,
+    fill_bytes_panel(job->e->kernels, job->e->activations, panel, job->x, job->n_tokens, job->n_in,
                      scratch_of(job, thread));
 }
 
@@ -194,8 +181,6 @@ static const way *choose(const kernels *k, number_type type, int n_tokens) {
     if (multiplies_bytes(k, type)) return &bytes;
     return multiplies_bf16(k, type) ? &matrix : &sgemm;
 }
-
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
     return larger(panels_bytes(n_batch, n_in), FEW_TOKENS * round_up(quantized_row_bytes(round_up(n_in, 32)), 64));

@@ -349,3 +349,22 @@ static fastgpt_strings strings_of(const string_list *list) {
 
 fastgpt_strings fastgpt_model_tokens(const fastgpt_model *m) { return strings_of(&m->vocab.tokens); }
 fastgpt_strings fastgpt_model_merges(const fastgpt_model *m) { return strings_of(&m->vocab.merges); }
+
+/* ---- What a step moves ---- */
+
+static int64_t norm_bytes(const fastgpt_model *m) { return 2 * (int64_t)sizeof(float) * m->n_embd; }
+
+static int64_t weight_bytes(const weight *w) {
+    int64_t bias = w->b ? (int64_t)sizeof(float) : 0;
+    return w->n_out * (row_bytes(w->type, w->n_in) + bias);
+}
+
+int64_t fastgpt_model_step_bytes(const fastgpt_model *m) {
+    int64_t n = norm_bytes(m) + weight_bytes(&m->lm_head);
+    for (int32_t i = 0; i < m->n_layer; i++) {
+        const layer *l = &m->layers[i];
+        n += 2 * norm_bytes(m) + weight_bytes(&l->qkv) + weight_bytes(&l->attn_proj) + weight_bytes(&l->fc) +
+             weight_bytes(&l->proj);
+    }
+    return n;
+}

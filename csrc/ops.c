@@ -3,17 +3,14 @@
 
 #include <math.h>
 
+#include "arithmetic.h"
 #include "blas.h"
 #include "pool.h"
-
-static int min_int(int a, int b) { return a < b ? a : b; }
-
-static int n_units_of(int n, int unit) { return (n + unit - 1) / unit; }
 
 void op_embed(const engine *e, float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens,
               int32_t position) {
     const weight *wte = &model->wte, *wpe = &model->wpe;
-    float *place = (float *)(void *)e->panels;
+    float *place = engine_panel(e, 0);
     for (int32_t t = 0; t < n_tokens; t++, out += model->n_embd) {
         e->kernels->widen[wte->type](out, weight_row(wte, tokens[t]), model->n_embd);
         e->kernels->widen[wpe->type](place, weight_row(wpe, position + t), model->n_embd);
@@ -45,7 +42,7 @@ static void layer_norm_unit(void *arg, int unit, int thread) {
 
 void op_layer_norm(const engine *e, float *out, const float *x, const norm *norm, float epsilon, int n_rows, int n) {
     rows_job job = {.e = e, .out = out, .x = x, .norm = norm, .epsilon = epsilon, .n_rows = n_rows, .n = n};
-    pool_run(e->pool, layer_norm_unit, &job, n_units_of(n_rows, ROWS_PER_UNIT));
+    pool_run(e->pool, layer_norm_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
 }
 
 static void gelu_unit(void *arg, int unit, int thread) {
@@ -57,7 +54,7 @@ static void gelu_unit(void *arg, int unit, int thread) {
 
 void op_gelu(const engine *e, float *x, int n_rows, int n) {
     rows_job job = {.e = e, .out = x, .n_rows = n_rows, .n = n};
-    pool_run(e->pool, gelu_unit, &job, n_units_of(n_rows, ROWS_PER_UNIT));
+    pool_run(e->pool, gelu_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
 }
 
 /* ---- Attention ---- */
@@ -70,7 +67,7 @@ typedef struct attention_job {
 } attention_job;
 
 int64_t attention_panel_bytes(int64_t n_ctx, int64_t head_width) {
-    return (n_ctx * head_width * (int64_t)sizeof(float) + 63) / 64 * 64;
+    return round_up(n_ctx * head_width * (int64_t)sizeof(float), 64);
 }
 
 /* What a unit works on: one head of a block of queries of one span. */
@@ -138,14 +135,14 @@ static void attention_unit(void *arg, int unit, int thread) {
     const attention_job *job = arg;
     const attention_span *s = job->spans;
     int block = unit / job->n_head;
-    for (; block >= n_units_of(s->n_tokens, ATTENTION_BLOCK); s++) block -= n_units_of(s->n_tokens, ATTENTION_BLOCK);
+    for (; block >= n_tiles(s->n_tokens, ATTENTION_BLOCK); s++) block -= n_tiles(s->n_tokens, ATTENTION_BLOCK);
     int first = block * ATTENTION_BLOCK;
     attention_block b = {.span = s,
                          .head_at = unit % job->n_head * (job->n_embd / job->n_head),
                          .first = first,
                          .n_queries = min_int(ATTENTION_BLOCK, s->n_tokens - first),
                          .scores = job->scores + (int64_t)thread * ATTENTION_BLOCK * job->n_ctx,
-                         .panel = (float *)(void *)(job->e->panels + thread * job->e->panel_bytes)};
+                         .panel = engine_panel(job->e, thread)};
     if (b.n_queries < FEW) attend_one_by_one(job, &b);
     else attend_as_block(job, &b);
 }
@@ -154,6 +151,6 @@ void op_attention(const engine *e, const attention_span *spans, int n_spans, int
                   int n_ctx) {
     attention_job job = {.e = e, .spans = spans, .n_head = n_head, .n_embd = n_embd, .n_ctx = n_ctx, .scores = scores};
     int n_blocks = 0;
-    for (int i = 0; i < n_spans; i++) n_blocks += n_units_of(spans[i].n_tokens, ATTENTION_BLOCK);
+    for (int i = 0; i < n_spans; i++) n_blocks += n_tiles(spans[i].n_tokens, ATTENTION_BLOCK);
     pool_run(e->pool, attention_unit, &job, n_blocks * n_head);
 }

@@ -16,6 +16,9 @@ typedef struct engine {
     int64_t panel_bytes;
 } engine;
 
+/* The scratch of one thread. */
+static inline void *engine_panel(const engine *e, int thread) { return e->panels + thread * e->panel_bytes; }
+
 /* out[t] = wte[tokens[t]] + wpe[position + t]; out [n_tokens][n_embd] */
 void op_embed(const engine *e, float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens,
               int32_t position);

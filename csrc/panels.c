@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+#include "arithmetic.h"
 
 int64_t panel_k(int64_t n_in) { return round_up(n_in, MATRIX_K); }
 
@@ -30,12 +30,16 @@ static void interleave(uint32_t *out, const uint32_t *rows, int64_t n) {
         for (int64_t t = 0; t < MATRIX_LANES; t++) out[i * MATRIX_LANES + t] = rows[t * n + i];
 }
 
-void fill_bf16_panel(const kernels *k, uint16_t *panel, const float *x, int n_tokens, int n_in, void *scratch) {
-    int64_t n_pairs = panel_k(n_in) / 2;
+/* The tokens of a panel end here. */
+static int end_of(int panel, int n_tokens) { return min_int((panel + 1) * MATRIX_LANES, n_tokens); }
+
+void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch) {
+    int64_t n_pairs = panel_k(n_in) / 2, first = (int64_t)panel * MATRIX_LANES;
     uint32_t *rows = scratch;
     memset(rows, 0, (size_t)(MATRIX_LANES * n_pairs) * sizeof *rows);
-    for (int64_t t = 0; t < n_tokens; t++) k->narrow[TYPE_BF16](rows + t * n_pairs, x + t * n_in, n_in);
-    interleave((uint32_t *)(void *)panel, rows, n_pairs);
+    for (int64_t t = first; t < end_of(panel, n_tokens); t++)
+        k->narrow[TYPE_BF16](rows + (t - first) * n_pairs, x + t * n_in, n_in);
+    interleave((uint32_t *)(void *)bf16_panel(panels, (int)first, n_in), rows, n_pairs);
 }
 
 static void fill_block(matrix_block *block, const int8_t *q, const float *d, int64_t ld) {
@@ -48,13 +52,16 @@ static void fill_block(matrix_block *block, const int8_t *q, const float *d, int
     }
 }
 
-void fill_bytes_panel(const kernels *k, matrix_block *panel, const float *x, int n_tokens, int n_in, void *scratch) {
+void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in,
+                      void *scratch) {
     int8_t *rows = scratch;
-    int64_t ld = quantized_row_bytes(n_in);
+    int64_t ld = quantized_row_bytes(n_in), first = (int64_t)panel * MATRIX_LANES;
     memset(rows, 0, (size_t)(MATRIX_LANES * ld));
-    for (int64_t t = 0; t < n_tokens; t++) k->quantize_row(rows + t * ld, x + t * n_in, n_in);
+    for (int64_t t = first; t < end_of(panel, n_tokens); t++)
+        k->quantize_row(rows + (t - first) * ld, x + t * n_in, n_in);
+    matrix_block *blocks = bytes_panel(panels, (int)first, n_in);
     const float *scales = (const float *)(const void *)(rows + n_in);
-    for (int64_t i = 0; i < n_in / 32; i++) fill_block(panel + i, rows + 32 * i, scales + i, ld);
+    for (int64_t i = 0; i < n_in / 32; i++) fill_block(blocks + i, rows + 32 * i, scales + i, ld);
 }
 
 const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch) {

@@ -16,9 +16,9 @@ int64_t panel_scratch_bytes(int64_t n_in);
 uint16_t *bf16_panel(void *panels, int token, int n_in);
 matrix_block *bytes_panel(void *panels, int token, int n_in);
 
-/* Fills one panel from x [n_tokens][n_in], n_tokens <= MATRIX_LANES. */
-void fill_bf16_panel(const kernels *k, uint16_t *panel, const float *x, int n_tokens, int n_in, void *scratch);
-void fill_bytes_panel(const kernels *k, matrix_block *panel, const float *x, int n_tokens, int n_in, void *scratch);
+/* Fills panel number `panel` from x [n_tokens][n_in], the activations of all panels. */
+void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch);
+void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch);
 
 /* Rows [first, first + n_rows) of w for the kernel `matrix`, *ld bytes apart: in the file itself, or in scratch. */
 const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch);

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fastgpt_c._lib import lib
 from fastgpt_c.errors import UsageError
 from fastgpt_c.model import Model
+from fastgpt_c.number_types import row_bytes
 from fastgpt_c.session import Session, step
 
 BATCH_N_PAST = 16  # positions that each sequence of a batch has behind it
@@ -138,7 +139,7 @@ def _row(
 ) -> Row:
     counted = seconds[1:]
     n_new = n_tokens * n_sequences
-    cached = n_sequences * n_past * (lib.fastgpt_kv_cache_sizeof(session._kv) // session.n_ctx)
+    cached = n_sequences * n_past * 2 * model.n_layer * row_bytes(session.kv_type, model.n_embd)
     return Row(
         work=work,
         n_threads=session.n_threads,

@@ -23,7 +23,7 @@ _TYPES = {
 
 def row_bytes(type: str, n: int) -> int:
     """The bytes of a row of n numbers; 0 when n is not a multiple of the type's block (32 for q8_0 and q4_0)."""
-    return int(lib.fastgpt_type_row_bytes(_number(type), n))
+    return int(lib.fastgpt_type_row_bytes(type_number(type), n))
 
 
 def quantize_rows(x: npt.ArrayLike, type: str) -> npt.NDArray[np.uint8]:
@@ -36,7 +36,9 @@ def quantize_rows(x: npt.ArrayLike, type: str) -> npt.NDArray[np.uint8]:
     *outer, n = rows.shape
     _check_row(type, n)
     out = np.empty((*outer, row_bytes(type, n)), np.uint8)
-    check(lib.fastgpt_quantize_rows(_number(type), ffi.from_buffer("float[]", rows), math.prod(outer), n, _void(out)))
+    check(
+        lib.fastgpt_quantize_rows(type_number(type), ffi.from_buffer("float[]", rows), math.prod(outer), n, _void(out))
+    )
     return out
 
 
@@ -51,11 +53,16 @@ def dequantize_rows(data: npt.NDArray[Any], type: str, n: int) -> npt.NDArray[np
     if n_bytes != row_bytes(type, n):
         raise UsageError(f"rows of {n_bytes} bytes are not {n} numbers of type {type}, {row_bytes(type, n)} bytes")
     out = np.empty((*outer, n), np.float32)
-    check(lib.fastgpt_dequantize_rows(_number(type), _void(rows), math.prod(outer), n, ffi.from_buffer("float[]", out)))
+    check(
+        lib.fastgpt_dequantize_rows(
+            type_number(type), _void(rows), math.prod(outer), n, ffi.from_buffer("float[]", out)
+        )
+    )
     return out
 
 
-def _number(type: str) -> int:
+def type_number(type: str) -> int:
+    """The fastgpt_type of a name; raises UsageError for an unknown one."""
     if type not in _TYPES:
         raise UsageError(f"type {type!r} is not one of {', '.join(_TYPES)}")
     return int(_TYPES[type])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
-from fastgpt_c.number_types import dequantize_rows, row_bytes
+from fastgpt_c.number_types import dequantize_rows, row_bytes, type_number
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tokens = Sequence[int] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-KV_TYPES: dict[str, int] = {"f32": lib.FASTGPT_TYPE_F32, "f16": lib.FASTGPT_TYPE_F16, "bf16": lib.FASTGPT_TYPE_BF16}
+KV_TYPES = ("f32", "f16", "bf16")
 
 # Steps of more tokens may take longer than somebody who pressed Ctrl-C wants to wait.
 N_TOKENS_UNINTERRUPTED = 16
@@ -48,7 +48,7 @@ class Session:
         self._pool = model.pool(n_threads)
         self.kv_type = kv_type
         self._kv = create(
-            lib.fastgpt_kv_cache_create_typed, self._model, checked_int("n_ctx", n_ctx or 0), KV_TYPES[kv_type],
+            lib.fastgpt_kv_cache_create_typed, self._model, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
             free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
         )  # fmt: skip
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(self._kv)

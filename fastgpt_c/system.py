@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgpt_c._lib import check, create, ffi, lib
-from fastgpt_c.session import checked_int
+from fastgpt_c.session import checked_n_threads
 
 # As Linux spells them in /proc/cpuinfo: what kernels of this or of other engines look for.
 CPU_FEATURES = (
@@ -36,7 +36,7 @@ def roofline(n_threads: int | None = None) -> Roofline:
 
     Raises UsageError, MemoryError, and FastGPTError where the system refuses a thread.
     """
-    pool = create(lib.fastgpt_pool_create, checked_int("n_threads", n_threads or 0), free=lib.fastgpt_pool_free)
+    pool = create(lib.fastgpt_pool_create, checked_n_threads(n_threads), free=lib.fastgpt_pool_free)
     out = ffi.new("fastgpt_roofline *")
     check(lib.fastgpt_measure_roofline(pool, out))
     return Roofline(**{name: getattr(out, name) for name in Roofline.__dataclass_fields__})

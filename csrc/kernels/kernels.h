@@ -81,7 +81,11 @@ typedef struct kernels {
     void (*layer_norm)(float *out, const float *x, const float *w, const float *b, int n, float epsilon);
 } kernels;
 
-static inline int byte_zero(number_type type) { return type == TYPE_Q8_0 ? 128 : 8; }
+/* What the integers of a block stand above: w = d * (q - zero_point), where those of Q8_0 are signed. */
+static inline int8_t zero_point(number_type type) { return type == TYPE_Q8_0 ? 0 : type == TYPE_Q4_0 ? 8 : 32; }
+
+/* The same for byte_row, which makes them all unsigned. */
+static inline int byte_zero(number_type type) { return type == TYPE_Q8_0 ? 128 : zero_point(type); }
 
 /* Bytes of a row of quantize_row, or of unsigned bytes with scales. */
 static inline int64_t quantized_row_bytes(int64_t n) { return n + n / 32 * (int64_t)sizeof(float); }

@@ -47,9 +47,6 @@ ALWAYS_INLINE group group_q6_k(const char *row, int i) {
     return g;
 }
 
-/* What the integers of a group stand for is that much less. */
-ALWAYS_INLINE int8_t zero_point(const number_type type) { return type == TYPE_Q8_0 ? 0 : type == TYPE_Q4_0 ? 8 : 32; }
-
 ALWAYS_INLINE group group_of(const number_type type, const char *row, int i) {
     return type == TYPE_Q8_0 ? group_q8_0(row, i) : type == TYPE_Q4_0 ? group_q4_0(row, i) : group_q6_k(row, i);
 }

@@ -43,17 +43,21 @@ static inline fastgpt_status load_draft(const draft *d, bool copy, fastgpt_model
     return status;
 }
 
-/* A valid model; ends the test where it cannot be had. */
-static inline fastgpt_model *load_shape(model_shape shape, bool copy) {
-    draft d = draft_of(shape);
+/* The model of a draft, which is freed; ends the test where it cannot be had. */
+static inline fastgpt_model *load_valid(draft *d, bool copy) {
     fastgpt_model *model;
     fastgpt_error error;
-    if (load_draft(&d, copy, &model, &error) != FASTGPT_OK) {
+    if (load_draft(d, copy, &model, &error) != FASTGPT_OK) {
         fprintf(stderr, "%s\n", error.text);
         abort();
     }
-    draft_free(&d);
+    draft_free(d);
     return model;
+}
+
+static inline fastgpt_model *load_shape(model_shape shape, bool copy) {
+    draft d = draft_of(shape);
+    return load_valid(&d, copy);
 }
 
 /* Large enough for every path of a step: several blocks of queries, products of few and of many tokens. */

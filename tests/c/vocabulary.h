@@ -154,14 +154,7 @@ static inline fastgpt_model *load_with_vocabulary(const vocabulary *v, uint32_t 
     buffer *types = draft_set_array(&d, "tokenizer.ggml.token_type", GGUF_I32, (uint64_t)v->tokens.n);
     for (int64_t k = 0; k < v->tokens.n; k++) put_u32(types, (uint32_t)v->types[k]);
     draft_set_u32(&d, "tokenizer.ggml.eos_token_id", eos);
-    fastgpt_model *model;
-    fastgpt_error error;
-    if (load_draft(&d, false, &model, &error) != FASTGPT_OK) {
-        fprintf(stderr, "%s\n", error.text);
-        abort();
-    }
-    draft_free(&d);
-    return model;
+    return load_valid(&d, false);
 }
 
 #endif

@@ -1,0 +1,17 @@
+/* arithmetic.h - small sums about sizes, units and tiles. */
+#ifndef FASTGPT_ARITHMETIC_H
+#define FASTGPT_ARITHMETIC_H
+
+#include <stdint.h>
+
+static inline int min_int(int a, int b) { return a < b ? a : b; }
+
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Tiles that cover n. */
+static inline int n_tiles(int64_t n, int64_t tile) { return (int)((n + tile - 1) / tile); }
+
+/* The next multiple of unit. */
+static inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+#endif
