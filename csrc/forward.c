@@ -11,6 +11,7 @@
 
 #include "context.h"
 #include "kv_cache.h"
+#include "options.h"
 #include "pool.h"
 
 /* Tokens that go through the layers together: some of each of a few neighbouring spans. */
@@ -170,10 +171,8 @@ static fastgpt_status check_caches_differ(const fastgpt_span *spans, int32_t n_s
     return status;
 }
 
-static fastgpt_status check_step(const fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
-                                 const fastgpt_step_options *options) {
+static fastgpt_status check_step(const fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans) {
     if (!ctx || !spans || n_spans <= 0) return FASTGPT_ERR_ARGUMENT;
-    if (options && options->struct_size != sizeof *options) return FASTGPT_ERR_ARGUMENT;
     for (int32_t i = 0; i < n_spans; i++) {
         fastgpt_status status = check_span(ctx, &spans[i]);
         if (status) return status;
@@ -218,11 +217,15 @@ static fastgpt_status run_slices(fastgpt_context *ctx, const fastgpt_span *spans
 
 fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
                             const fastgpt_step_options *options, float *logits) {
-    fastgpt_status status = check_step(ctx, spans, n_spans, options);
+    fastgpt_step_options o = {.struct_size = sizeof o};
+    if (options && !options_read(&o, sizeof o, options, FIRST_SIZE(fastgpt_step_options, all_logits)))
+        return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = check_step(ctx, spans, n_spans);
     if (status) return status;
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
-    status = run_slices(ctx, spans, n_spans, options && options->all_logits, logits);
+    ctx->engine.deterministic = o.deterministic;
+    status = run_slices(ctx, spans, n_spans, o.all_logits, logits);
     atomic_store(&ctx->cancelled, false);
     pool_leave(ctx->engine.pool);
     return status;

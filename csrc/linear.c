@@ -1,7 +1,8 @@
 /* linear.c - see linear.h.  Four ways to multiply:
  *
  *   dot     few tokens: the kernels stream the weights once, each row for all tokens.  Weights in blocks meet
- *           activations that were rounded to 8 bits.
+ *           activations that were rounded to 8 bits.  Any number of tokens in a deterministic step, since each output
+ *           is a sum of its own, in an order that nothing else changes.
  *   bytes   many tokens, weights of 8 or 4 bits, where the CPU multiplies bytes: the same integers in the same blocks
  *           as dot, so only the order of the sums in F32 differs.
  *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
@@ -18,7 +19,7 @@
 #include "pool.h"
 
 enum {
-    FEW_TOKENS = 48,         /* at most, for dot */
+    FEW_TOKENS = 48,         /* in a unit of dot */
     OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit */
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
     OUTPUTS_PER_SGEMM = 256,
@@ -176,14 +177,16 @@ int linear_few_tokens(const kernels *k, number_type type) {
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 
-static const way *choose(const kernels *k, number_type type, int n_tokens) {
-    if (n_tokens <= linear_few_tokens(k, type)) return takes_quantized(type) ? &dot_quantized : &dot_floats;
+static const way *choose(const engine *e, number_type type, int n_tokens) {
+    const kernels *k = e->kernels;
+    if (e->deterministic || n_tokens <= linear_few_tokens(k, type))
+        return takes_quantized(type) ? &dot_quantized : &dot_floats;
     if (multiplies_bytes(k, type)) return &bytes;
     return multiplies_bf16(k, type) ? &matrix : &sgemm;
 }
 
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
-    return larger(panels_bytes(n_batch, n_in), FEW_TOKENS * round_up(quantized_row_bytes(round_up(n_in, 32)), 64));
+    return larger(panels_bytes(n_batch, n_in), n_batch * round_up(quantized_row_bytes(round_up(n_in, 32)), 64));
 }
 
 int64_t linear_panel_bytes(int64_t n_in) {
@@ -217,7 +220,7 @@ void linear(const engine *e, const float *x, const linear_task *tasks, int n_tas
     linear_job job = {.e = e,
                       .x = x,
                       .tasks = tasks,
-                      .way = choose(e->kernels, tasks->w.type, n_tokens),
+                      .way = choose(e, tasks->w.type, n_tokens),
                       .n_tokens = n_tokens,
                       .n_in = tasks->w.n_in,
                       .ld_activations = round_up(quantized_row_bytes(tasks->w.n_in), 64)};

@@ -10,6 +10,7 @@
 
 #include "gguf.h"
 #include "kernels/kernels.h"
+#include "options.h"
 #include "status.h"
 
 /* Far above any GPT-2, and low enough that no product of two of them overflows. */
@@ -291,14 +292,15 @@ fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *
     if (!out) return fail(error, FASTGPT_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     if (!path) return fail(error, FASTGPT_ERR_ARGUMENT, "path is NULL");
-    if (options && options->struct_size != sizeof *options)
+    fastgpt_load_options o = {.struct_size = sizeof o};
+    if (options && !options_read(&o, sizeof o, options, FIRST_SIZE(fastgpt_load_options, no_mmap)))
         return fail(error, FASTGPT_ERR_ARGUMENT, "options->struct_size is %zu, not %zu", options->struct_size,
                     sizeof *options);
     if (!kernels_chosen())
         return fail(error, FASTGPT_ERR_UNSUPPORTED, "FASTGPT_ISA names no instruction set of this machine and build");
     fastgpt_model *m = calloc(1, sizeof *m);
     if (!m) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the model");
-    fastgpt_status status = load(m, path, !(options && options->no_mmap), error);
+    fastgpt_status status = load(m, path, !o.no_mmap, error);
     if (status) fastgpt_model_free(m);
     else *out = m;
     return status;

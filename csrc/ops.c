@@ -143,7 +143,7 @@ static void attention_unit(void *arg, int unit, int thread) {
                          .n_queries = min_int(ATTENTION_BLOCK, s->n_tokens - first),
                          .scores = job->scores + (int64_t)thread * ATTENTION_BLOCK * job->n_ctx,
                          .panel = engine_panel(job->e, thread)};
-    if (b.n_queries < FEW) attend_one_by_one(job, &b);
+    if (job->e->deterministic || b.n_queries < FEW) attend_one_by_one(job, &b);
     else attend_as_block(job, &b);
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fastgpt.h"
+#include "options.h"
 
 typedef struct candidate {
     float logit;
@@ -219,20 +220,23 @@ fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *lo
 static bool in_range(float value, float low, float high) { return value >= low && value <= high; } /* NaN is not */
 
 static bool valid(const fastgpt_sampler_params *p) {
-    return p->struct_size == sizeof *p && in_range(p->temperature, 0, 1e6f) && p->top_k >= 0 &&
-           in_range(p->top_p, 0, 1) && in_range(p->min_p, 0, 1) && in_range(p->repetition_penalty, 0, 1e6f);
+    return in_range(p->temperature, 0, 1e6f) && p->top_k >= 0 && in_range(p->top_p, 0, 1) && in_range(p->min_p, 0, 1) &&
+           in_range(p->repetition_penalty, 0, 1e6f);
 }
 
 fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out) {
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
-    if (n_vocab <= 0 || !params || !valid(params)) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_sampler_params p;
+    if (n_vocab <= 0 || !params || !options_read(&p, sizeof p, params, FIRST_SIZE(fastgpt_sampler_params, seed)) ||
+        !valid(&p))
+        return FASTGPT_ERR_ARGUMENT;
     fastgpt_sampler *s = calloc(1, sizeof *s);
     if (!s) return FASTGPT_ERR_MEMORY;
-    s->params = *params;
+    s->params = p;
     if (s->params.repetition_penalty == 0) s->params.repetition_penalty = 1;
     s->n_vocab = n_vocab;
-    s->state = seeded(params->seed);
+    s->state = seeded(p.seed);
     s->bias = calloc((size_t)n_vocab, sizeof *s->bias);
     s->seen = calloc((size_t)n_vocab, sizeof *s->seen);
     s->row = calloc((size_t)n_vocab, sizeof *s->row);

@@ -277,6 +277,9 @@ typedef struct fastgpt_span {
 typedef struct fastgpt_step_options {
     size_t struct_size;
     int32_t all_logits; /* 1: logits after every token, not only after the last of each span */
+    int32_t deterministic; /* 1: the logits of a token, and its keys and values, are the same bits however many tokens,
+                              spans and slices share its step, where every step before it was deterministic too; on one
+                              kind of CPU, that is one fastgpt_kernels_name.  Slower with many tokens */
 } fastgpt_step_options;
 
 /* Runs the model over new tokens of one or more sequences and appends their keys and values.
@@ -378,7 +381,7 @@ size_t fastgpt_tokenizer_sizeof(const fastgpt_tokenizer *tokenizer);
 typedef enum fastgpt_encode_flags {
     FASTGPT_ENCODE_SPECIAL = 0, /* the text of a control or user-defined token ("<|endoftext|>") is that token: the
                                    leftmost first, and of those the longest */
-    FASTGPT_ENCODE_LITERAL = 1  /* it is text like any other: for text from strangers */
+    FASTGPT_ENCODE_LITERAL = 1 /* it is text like any other: for text from strangers */
 } fastgpt_encode_flags;
 
 /* Tokens of a text.  Time O(n log n) for n bytes, whatever they are; at most 48 bytes of memory for each byte of the
@@ -448,8 +451,8 @@ fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fast
  * b / read_bytes_per_second and n / ..._operations_per_second seconds.  A multiply-add is two operations. */
 typedef struct fastgpt_roofline {
     int32_t n_threads;
-    double read_bytes_per_second;      /* from memory, by an array far larger than the caches */
-    double f32_operations_per_second;  /* multiply-adds of the kernels' instruction set */
+    double read_bytes_per_second; /* from memory, by an array far larger than the caches */
+    double f32_operations_per_second; /* multiply-adds of the kernels' instruction set */
     double bf16_operations_per_second; /* its dot products of bf16 summed in f32, 0 where it has none */
     double int8_operations_per_second; /* its dot products of int8 summed in int32, 0 where it has none */
 } fastgpt_roofline;

@@ -1,6 +1,6 @@
 /* model_file.h - makes GGUF files.  A draft lists the keys and tensors of a small valid GPT-2; a test spoils what it
  * wants to see refused, and draft_write gives the bytes.  Every weight is a multiple of 1/64 that F32, F16 and BF16
- * hold alike. */
+ * hold alike; blocks hold what they will. */
 #ifndef FASTGPT_MODEL_FILE_H
 #define FASTGPT_MODEL_FILE_H
 
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "gguf.h"
+#include "weights.h"
 
 /* ---- Bytes ---- */
 
@@ -289,8 +290,26 @@ static inline void put_weight(buffer *b, uint32_t type, float value) {
     else put_u32(b, bits);
 }
 
+/* Blocks of any numbers, with scales that leave weights of a common size. */
+static inline void put_blocks(buffer *b, number_type type, uint64_t n) {
+    uint64_t state = n;
+    const number_format *format = &number_formats[type];
+    const uint16_t scale = f16_of_f32(type == TYPE_Q8_0 ? 0x1p-9f : type == TYPE_Q4_0 ? 0x1p-5f : 0x1p-14f);
+    uint8_t block[sizeof(block_q6_k)];
+    for (uint64_t i = 0; i < n; i += (uint64_t)format->block_numbers) {
+        random_row(&state, type, block, format->block_numbers);
+        memcpy(block + scale_offset(type), &scale, sizeof scale);
+        put(b, block, (size_t)format->block_bytes);
+    }
+}
+
 static inline void put_weights(buffer *b, const draft_tensor *t) {
     uint64_t n = draft_n_elements(t);
+    number_type type;
+    if (number_type_of(t->type, &type) && type > TYPE_BF16) {
+        put_blocks(b, type, n);
+        return;
+    }
     for (uint64_t i = 0; i < n; i++) put_weight(b, t->type, draft_weight(t->name, i));
 }
 

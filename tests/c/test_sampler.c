@@ -47,7 +47,9 @@ static void test_create_arguments(void) {
     }
     p = defaults(), p.top_k = -1;
     refused(N_VOCAB, &p, "top_k");
-    p = defaults(), p.struct_size--;
+    p = defaults(), p.struct_size = sizeof p - sizeof p.seed;
+    refused(N_VOCAB, &p, "struct_size");
+    p = defaults(), p.struct_size++;
     refused(N_VOCAB, &p, "struct_size");
 }
 
