@@ -34,7 +34,7 @@ static void lay_out(fastgpt_context *ctx) {
     ctx->k = at_row(ctx->ff, rows);
     ctx->v = at_row(ctx->ff, 2 * rows);
     ctx->heads = at_row(ctx->ff, 3 * rows);
-    ctx->scores = carve(ctx, n_threads * ATTENTION_BLOCK * m->n_ctx);
+    ctx->scores = carve(ctx, attention_n_scores(n_threads, m->n_head, m->n_ctx));
     e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
     e->panel_bytes = larger(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
     e->panels = carve_bytes(ctx, n_threads * e->panel_bytes);

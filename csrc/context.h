@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "attention.h"
 #include "linear.h"
 #include "model.h"
 #include "ops.h"
@@ -22,7 +23,7 @@ struct fastgpt_context {
     float *v;      /* [n_batch][n_embd] */
     float *heads;  /* [n_batch][n_embd] what attention gives */
     float *ff;     /* [n_batch][n_ff] in the memory of q, k, v and heads */
-    float *scores; /* [n_threads][ATTENTION_BLOCK][n_ctx] */
+    float *scores; /* attention_n_scores */
 
     /* [n_batch] each, since every span of a slice has a token at least */
     attention_span *spans;

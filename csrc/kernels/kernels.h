@@ -17,7 +17,7 @@
 typedef void dot_rows_kernel(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw,
                              int n_tokens, int n_rows, int n_in);
 
-/* out = sum over i of p[i] * v[i]
+/* out += sum over i of p[i] * v[i], in rising order of i
  *   p [n_rows]   v [n_rows][n]   out [n] */
 typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n);
 

@@ -74,7 +74,6 @@ static void widen_blocks(number_type type, float *out, const void *row, int n) {
 }
 
 static void weighted_sum(number_type type, float *out, const float *p, const char *v, int64_t ldv, int n_rows, int n) {
-    for (int j = 0; j < n; j++) out[j] = 0;
     for (int i = 0; i < n_rows; i++)
         for (int j = 0; j < n; j++) out[j] += p[i] * number(type, v + i * ldv, j);
 }

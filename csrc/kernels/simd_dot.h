@@ -19,24 +19,24 @@ ALWAYS_INLINE vec load_row_first(const number_type type, const char *row, int64_
 }
 
 /* What a tile fetches while it computes: line after line of the next tile, where rows follow each other; where they are
- * slices of longer rows, the same slices some 3 KB of work later. */
+ * slices of longer rows, the same slices of the n_ahead-th row from here. */
 typedef struct ahead {
     const char *at;
     int64_t per_row, per_byte; /* steps */
 } ahead;
 
-ALWAYS_INLINE ahead look_ahead(const char *w, int64_t ldw, int n_rows, int64_t bytes_of_row, int step) {
+ALWAYS_INLINE ahead look_ahead(const char *w, int64_t ldw, int n_rows, int64_t bytes_of_row, int step, int n_ahead) {
     if (ldw == bytes_of_row) return (ahead){w + n_rows * ldw, step, n_rows};
-    return (ahead){w + ROWS * ldw * ((3072 + bytes_of_row - 1) / bytes_of_row), ldw, 1};
+    return (ahead){w + n_ahead * ldw, ldw, 1};
 }
 
 /* A tile of n_rows <= ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
  * the accumulators live in registers. */
 ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
-                            int64_t ldw, const int n_tokens, const int n_rows, int n_in) {
+                            int64_t ldw, const int n_tokens, const int n_rows, int n_in, int n_ahead) {
     vec sum[ROWS][TOKENS] = {{{0}}};
     const int element = type == TYPE_F32 ? 4 : 2;
-    const ahead next = look_ahead(w, ldw, n_rows, (int64_t)n_in * element, element * WIDTH);
+    const ahead next = look_ahead(w, ldw, n_rows, (int64_t)n_in * element, element * WIDTH, n_ahead);
     int k = 0;
     for (; k + WIDTH <= n_in; k += WIDTH) {
 #pragma GCC unroll 8
@@ -72,7 +72,7 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
 ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
                             int64_t ldw, int n_tokens, int n_rows, int n_in) {
 #define TILE(tokens, rows) \
-    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in)
+    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in, n_rows)
     FOR_EACH_TILE(TILE);
 #undef TILE
 }
@@ -82,9 +82,10 @@ enum { COLUMNS = 8 }; /* registers of weighted_sum */
 /* n_columns registers of out, summed over all rows; n_columns is a constant wherever this is inlined. */
 ALWAYS_INLINE void sum_columns(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
                                int n_rows, int first, const int n_columns) {
-    vec sum[COLUMNS] = {{0}};
+    vec sum[COLUMNS];
     const int element = type == TYPE_F32 ? 4 : 2;
-    const int64_t ahead = ldv * (3072 / (n_columns * WIDTH * element));
+    const int64_t ahead = n_rows * ldv;
+    for (int c = 0; c < n_columns; c++) sum[c] = load(out + first + c * WIDTH);
     for (int i = 0; i < n_rows; i++) {
         const char *row = v + i * ldv;
 #pragma GCC unroll 8
@@ -103,7 +104,7 @@ ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float 
     for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, COLUMNS);
     for (; j + WIDTH <= n; j += WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, 1);
     if (j == n) return;
-    vec sum = {0};
+    vec sum = load_first(out + j, n - j);
     for (int i = 0; i < n_rows; i++) sum += p[i] * load_row_first(type, v + i * ldv, j, n - j);
     store_first(out + j, sum, n - j);
 }

@@ -1,7 +1,7 @@
 /* test_cancel.c - a cancelled step leaves every cache as it was, wherever it is stopped.  The linker puts
  * __wrap_op_attention before op_attention, so that a step can be cancelled at a chosen layer of a chosen slice. */
 #include "session.h"
-#include "ops.h"
+#include "attention.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

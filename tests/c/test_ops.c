@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention.h"
 #include "check.h"
 #include "engine.h"
-#include "ops.h"
 #include "pool.h"
 #include "weights.h"
 
@@ -85,13 +85,14 @@ static void free_span(attention_span s) {
 }
 
 /* Three spans of different lengths and types at once. */
-static void check_attention(engine e, int n_tokens, int n_past, int n_head, int d) {
+static void check_attention(engine e, bool deterministic, int n_tokens, int n_past, int n_head, int d) {
     enum { N_SPANS = 3 };
     int n_embd = n_head * d, n_ctx = n_past + n_tokens + 3, n_threads = pool_n_threads(e.pool);
     attention_span spans[N_SPANS] = {new_span(TYPE_F32, n_past, n_tokens, n_embd),
                                      new_span(TYPE_F16, 0, 1 + n_tokens / 2, n_embd),
                                      new_span(TYPE_BF16, n_past / 2, n_tokens, n_embd)};
-    float *scores = new_random(&seed, (int64_t)n_threads * ATTENTION_BLOCK * n_ctx);
+    float *scores = new_random(&seed, attention_n_scores(n_threads, n_head, n_ctx));
+    e.deterministic = deterministic;
     e.panel_bytes = attention_panel_bytes(n_ctx, d);
     e.panels = os_alloc((size_t)(n_threads * e.panel_bytes));
     op_attention(&e, spans, N_SPANS, n_head, n_embd, scores, n_ctx);
@@ -106,10 +107,10 @@ static void check_attention(engine e, int n_tokens, int n_past, int n_head, int 
 }
 
 static void test_attention(const engine *e) {
-    static const int n_tokens[] = {1, 2, 3, 4, 5, 31, 32, 33, 65}, n_past[] = {0, 1, 7, 40}, d[] = {1, 5, 12, 64};
+    static const int n_tokens[] = {1, 2, 3, 4, 5, 31, 32, 33, 65}, n_past[] = {0, 1, 40, 260}, d[] = {1, 5, 12, 64};
     for (int t = 0; t < 9; t++)
         for (int p = 0; p < 4; p++)
-            for (int i = 0; i < 4; i++) check_attention(*e, n_tokens[t], n_past[p], 1 + (t + p) % 3, d[i]);
+            for (int i = 0; i < 4; i++) check_attention(*e, i % 2, n_tokens[t], n_past[p], 1 + (t + p) % 3, d[i]);
 }
 
 /* ---- Rows ---- */

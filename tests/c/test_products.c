@@ -111,11 +111,11 @@ static void check_weighted_sum(const kernels *k, number_type type, int n_rows, i
     rows v = random_weights(1, type, n_rows, n);
     float *p = guarded_floats(0, n_rows), *out = guarded_floats(2, n);
     random_fill(&seed, p, n_rows);
-    for (int j = 0; j < n; j++) out[j] = NAN; /* overwritten, not added to */
-    k->weighted_sum[type](out, p, v.at, v.ld, n_rows, n);
+    random_fill(&seed, out, n);
     static double sum[MAX_N], absolute[MAX_N];
     static float row[MAX_N];
-    for (int j = 0; j < n; j++) sum[j] = 0, absolute[j] = FLT_MIN;
+    for (int j = 0; j < n; j++) sum[j] = out[j], absolute[j] = FLT_MIN + fabs(sum[j]);
+    k->weighted_sum[type](out, p, v.at, v.ld, n_rows, n);
     for (int i = 0; i < n_rows; i++) {
         kernels_portable.widen[type](row, v.at + i * v.ld, n);
         for (int j = 0; j < n; j++) sum[j] += (double)p[i] * row[j], absolute[j] += fabs((double)p[i] * row[j]);
