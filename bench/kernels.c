@@ -67,7 +67,7 @@ static void matrix_bytes_unit(void *arg, int unit, int thread) {
     const uint8_t *w = rows_of(j, unit, thread);
     for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
         j->k->matrix_bytes(out_of(j, thread), MATRIX_ROWS, (const matrix_block *)(const void *)j->x, w + r * j->ldw,
-                           128, j->n_tokens, MATRIX_ROWS, N_IN);
+                           128, w + (r + MATRIX_ROWS) * j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
 }
 
 static void sum_unit(void *arg, int unit, int thread) {

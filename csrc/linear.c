@@ -127,7 +127,8 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
             k->matrix_bytes(output_of(task, first_out + r, t), task->ld_out,
                             bytes_panel(job->e->activations, t, job->n_in), w, byte_zero(task->w.type),
-                            min_int(MATRIX_TOKENS, n_tokens - t), n_rows, job->n_in);
+                            weight_row(&task->w, first_out + r + MATRIX_ROWS), min_int(MATRIX_TOKENS, n_tokens - t),
+                            n_rows, job->n_in);
     }
 }
 
@@ -173,7 +174,7 @@ static bool multiplies_bf16(const kernels *k, number_type type) {
 
 /* Figures of Zen 4 with the 124M shape. */
 int linear_few_tokens(const kernels *k, number_type type) {
-    if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 8;
+    if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 4;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 

@@ -45,9 +45,10 @@ typedef struct matrix_block {
 /* The same product with weights of 8 bits: sums of integers within 32 numbers, times both scales in F32.
  *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 32], of which n_tokens count
  *   w  [MATRIX_ROWS] rows of byte_row, of which n_rows count; the others must be readable, too
- *   zero  what the integers of w stand above */
+ *   zero  what the integers of w stand above
+ *   next  what the caller will read next, 34 bytes for 32 numbers of w: fetched meanwhile */
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
-                                 int n_tokens, int n_rows, int n_in);
+                                 const uint8_t *next, int n_tokens, int n_rows, int n_in);
 
 typedef struct kernels {
     const char *name;   /* "avx512-vnni" ... */
