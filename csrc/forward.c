@@ -2,7 +2,7 @@
  *
  *     x = wte[token] + wpe[position]
  *     n_layer times:  x += attn_proj(attention(qkv(ln_1(x))))
- *                     x += proj(gelu(fc(ln_2(x))))
+ *                     x += proj(activation(fc(ln_2(x))))
  *     logits = lm_head(ln_f(x))
  *
  * A step is cut into slices of at most n_batch tokens; a slice may hold tokens of several sequences. */
@@ -96,7 +96,7 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_2, m->layer_norm_epsilon, n, m->n_embd);
     one_linear(ctx, ctx->ff, ctx->normed, &layer->fc, false, n);
-    op_gelu(&ctx->engine, ctx->ff, n, m->n_ff);
+    op_activation(&ctx->engine, m->activation, ctx->ff, n, m->n_ff);
     one_linear(ctx, ctx->x, ctx->ff, &layer->proj, true, n);
 }
 

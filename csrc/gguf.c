@@ -202,9 +202,13 @@ static void *find(const void *table, uint64_t n, size_t entry_bytes, const char 
     return n ? bsearch(&key, table, n, entry_bytes, compare_names) : NULL;
 }
 
+const gguf_value *gguf_find_value(const gguf_file *gguf, const char *name) {
+    return find(gguf->values, gguf->n_values, sizeof *gguf->values, name);
+}
+
 static fastgpt_status get(const gguf_file *gguf, const char *name, uint32_t type, bool is_array,
                           const gguf_value **value, fastgpt_error *error) {
-    *value = find(gguf->values, gguf->n_values, sizeof *gguf->values, name);
+    *value = gguf_find_value(gguf, name);
     if (*value && ((*value)->type != type || (*value)->is_array != is_array))
         return fail(error, FASTGPT_ERR_FORMAT, "key %s has the wrong type", name);
     return FASTGPT_OK;
@@ -228,6 +232,9 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name) {
 
 static fastgpt_status read_header(reader *r, gguf_file *gguf) {
     const uint8_t *magic = take(r, 4);
+    if (magic && memcmp(magic, "lmgg", 4) == 0)
+        return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
+                    "a model file of ggml from before GGUF; convert the checkpoint that it was made of");
     if (!magic || memcmp(magic, "GGUF", 4) != 0) return fail(r->error, FASTGPT_ERR_FORMAT, "not a GGUF file");
     uint32_t version;
     if (!take_u32(r, &version)) return ends_early(r, "the header");
@@ -296,4 +303,8 @@ void gguf_free(gguf_file *gguf) {
     free(gguf->values);
     free(gguf->tensors);
     memset(gguf, 0, sizeof *gguf);
+}
+
+size_t gguf_sizeof(const gguf_file *gguf) {
+    return gguf->n_values * sizeof *gguf->values + gguf->n_tensors * sizeof *gguf->tensors;
 }

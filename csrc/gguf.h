@@ -64,7 +64,9 @@ typedef struct gguf_file {
 /* Returns OK, MEMORY, FORMAT or UNSUPPORTED. */
 fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, fastgpt_error *error);
 void gguf_free(gguf_file *gguf);
+size_t gguf_sizeof(const gguf_file *gguf); /* of the tables */
 
+const gguf_value *gguf_find_value(const gguf_file *gguf, const char *name);   /* NULL when absent */
 const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name); /* NULL when absent */
 
 /* *value = the entry of that name, NULL when absent; FORMAT when it is not of the given type. */

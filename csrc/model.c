@@ -19,7 +19,8 @@ enum { MAX_LAYER = 4096, MAX_EMBD = 1 << 17, MAX_FF = 1 << 20, MAX_CTX = 1 << 22
 /* What the steps of loading share. */
 typedef struct loader {
     fastgpt_model *model;
-    gguf_file gguf;
+    gguf_file gguf;           /* in the end the model's */
+    const char *architecture; /* what its keys begin with */
     float *next_widened; /* free part of model->widened */
     bool *found;         /* [gguf.n_tensors] asked for by name */
     uint64_t bytes_of_type[N_NUMBER_TYPES];
@@ -28,37 +29,59 @@ typedef struct loader {
 
 /* ---- Hyper-parameters ---- */
 
-static fastgpt_status check_architecture(loader *l) {
+/* fastgpt-gpt2 is gpt2 with another activation: a name of its own, so that programs which know gpt2 only refuse it
+ * instead of running it wrong. */
+static fastgpt_status read_architecture(loader *l) {
     const gguf_value *value;
     fastgpt_status status = gguf_get(&l->gguf, "general.architecture", GGUF_STRING, &value, l->error);
     if (status) return status;
     if (!value) return fail(l->error, FASTGPT_ERR_FORMAT, "key general.architecture is missing");
     const uint8_t *at = value->data;
     gguf_string architecture = gguf_next_string(&at);
-    if (!gguf_string_is(architecture, "gpt2"))
-        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "architecture %.*s; gpt2 is implemented",
+    static const char *const known[] = {"gpt2", "fastgpt-gpt2"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (gguf_string_is(architecture, known[i])) l->architecture = known[i];
+    if (!l->architecture)
+        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "architecture %.*s; gpt2 and fastgpt-gpt2 are implemented",
                     gguf_shown(architecture), architecture.text);
     return FASTGPT_OK;
 }
 
+typedef struct key_name {
+    char text[64];
+} key_name;
+
+/* "block_count" -> "gpt2.block_count" */
+static key_name key_of(const loader *l, const char *last) {
+    key_name key;
+    snprintf(key.text, sizeof key.text, "%s.%s", l->architecture, last);
+    return key;
+}
+
 /* A key of the architecture that nobody here has heard of may change the result, so it is refused. */
 static fastgpt_status refuse_unknown_keys(loader *l) {
-    static const char *const known[] = {
-        "gpt2.block_count",         "gpt2.context_length",       "gpt2.embedding_length",
-        "gpt2.feed_forward_length", "gpt2.attention.head_count", "gpt2.attention.layer_norm_epsilon",
-        "gpt2.vocab_size"};
+    static const char *const known[] = {"block_count",          "context_length",
+                                        "embedding_length",     "feed_forward_length",
+                                        "attention.head_count", "attention.layer_norm_epsilon",
+                                        "vocab_size",           "activation"};
+    bool plain = strcmp(l->architecture, "gpt2") == 0;
+    size_t n_known = sizeof known / sizeof *known - plain; /* plain gpt2 has no activation to choose */
+    key_name prefix = key_of(l, "");
+    size_t n_prefix = strlen(prefix.text);
     for (uint64_t i = 0; i < l->gguf.n_values; i++) {
         gguf_string name = l->gguf.values[i].name;
-        bool ours = name.n >= 5 && memcmp(name.text, "gpt2.", 5) == 0, found = false;
-        for (size_t k = 0; k < sizeof known / sizeof *known; k++) found |= gguf_string_is(name, known[k]);
+        bool ours = name.n >= n_prefix && memcmp(name.text, prefix.text, n_prefix) == 0, found = false;
+        for (size_t k = 0; k < n_known; k++) found |= gguf_string_is(name, key_of(l, known[k]).text);
         if (ours && !found)
             return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "key %.*s is not implemented", gguf_shown(name), name.text);
     }
     return FASTGPT_OK;
 }
 
-static fastgpt_status read_size(loader *l, const char *key, uint32_t max, int32_t *out) {
+static fastgpt_status read_size(loader *l, const char *last, uint32_t max, int32_t *out) {
     const gguf_value *value;
+    key_name name = key_of(l, last);
+    const char *key = name.text;
     fastgpt_status status = gguf_get(&l->gguf, key, GGUF_U32, &value, l->error);
     if (status) return status;
     if (!value) return fail(l->error, FASTGPT_ERR_FORMAT, "key %s is missing", key);
@@ -69,7 +92,8 @@ static fastgpt_status read_size(loader *l, const char *key, uint32_t max, int32_
 }
 
 static fastgpt_status read_epsilon(loader *l) {
-    const char *key = "gpt2.attention.layer_norm_epsilon";
+    key_name name = key_of(l, "attention.layer_norm_epsilon");
+    const char *key = name.text;
     const gguf_value *value;
     fastgpt_status status = gguf_get(&l->gguf, key, GGUF_F32, &value, l->error);
     if (status) return status;
@@ -80,6 +104,23 @@ static fastgpt_status read_epsilon(loader *l) {
         return fail(l->error, FASTGPT_ERR_FORMAT, "key %s is %g, not in [0, 1]", key,
                     (double)l->model->layer_norm_epsilon);
     return FASTGPT_OK;
+}
+
+static const char *const activation_names[N_ACTIVATIONS] = {"gelu_tanh", "gelu_erf", "relu", "silu"};
+
+static fastgpt_status read_activation(loader *l) {
+    key_name key = key_of(l, "activation");
+    const gguf_value *value;
+    fastgpt_status status = gguf_get(&l->gguf, key.text, GGUF_STRING, &value, l->error);
+    if (status || !value) return status; /* GELU_TANH */
+    const uint8_t *at = value->data;
+    gguf_string wanted = gguf_next_string(&at);
+    for (int i = 0; i < N_ACTIVATIONS; i++) {
+        l->model->activation = (activation)i;
+        if (gguf_string_is(wanted, activation_names[i])) return FASTGPT_OK;
+    }
+    return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "key %s is %.*s; gelu_tanh, gelu_erf, relu and silu are implemented",
+                key.text, gguf_shown(wanted), wanted.text);
 }
 
 /* n_vocab has no key that every writer sets: it is the number of rows of the token embedding. */
@@ -94,14 +135,15 @@ static fastgpt_status read_n_vocab(loader *l) {
 
 static fastgpt_status read_hyper_parameters(loader *l) {
     fastgpt_model *m = l->model;
-    fastgpt_status status = check_architecture(l);
+    fastgpt_status status = read_architecture(l);
     if (!status) status = refuse_unknown_keys(l);
-    if (!status) status = read_size(l, "gpt2.block_count", MAX_LAYER, &m->n_layer);
-    if (!status) status = read_size(l, "gpt2.context_length", MAX_CTX, &m->n_ctx);
-    if (!status) status = read_size(l, "gpt2.embedding_length", MAX_EMBD, &m->n_embd);
-    if (!status) status = read_size(l, "gpt2.feed_forward_length", MAX_FF, &m->n_ff);
-    if (!status) status = read_size(l, "gpt2.attention.head_count", MAX_EMBD, &m->n_head);
+    if (!status) status = read_size(l, "block_count", MAX_LAYER, &m->n_layer);
+    if (!status) status = read_size(l, "context_length", MAX_CTX, &m->n_ctx);
+    if (!status) status = read_size(l, "embedding_length", MAX_EMBD, &m->n_embd);
+    if (!status) status = read_size(l, "feed_forward_length", MAX_FF, &m->n_ff);
+    if (!status) status = read_size(l, "attention.head_count", MAX_EMBD, &m->n_head);
     if (!status) status = read_epsilon(l);
+    if (!status) status = read_activation(l);
     if (!status) status = read_n_vocab(l);
     if (!status && m->n_embd % m->n_head != 0)
         return fail(l->error, FASTGPT_ERR_FORMAT, "n_embd %d is not a multiple of n_head %d", m->n_embd, m->n_head);
@@ -271,7 +313,7 @@ static fastgpt_status load_contents(loader *l) {
     if (!status) status = vocab_read(&m->vocab, &l->gguf, m->n_vocab, l->error);
     m->type = main_type(l);
     free(l->found);
-    gguf_free(&l->gguf);
+    m->gguf = l->gguf;
     return status;
 }
 
@@ -308,6 +350,7 @@ fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *
 
 void fastgpt_model_free(fastgpt_model *m) {
     if (!m) return;
+    gguf_free(&m->gguf);
     os_file_close(&m->file);
     os_free(m->widened);
     vocab_free(&m->vocab);
@@ -326,6 +369,7 @@ int32_t fastgpt_model_n_layer(const fastgpt_model *m) { return m->n_layer; }
 int32_t fastgpt_model_n_ff(const fastgpt_model *m) { return m->n_ff; }
 int64_t fastgpt_model_n_params(const fastgpt_model *m) { return m->n_params; }
 const char *fastgpt_model_type(const fastgpt_model *m) { return m->type; }
+const char *fastgpt_model_activation(const fastgpt_model *m) { return activation_names[m->activation]; }
 const char *fastgpt_model_name(const fastgpt_model *m) { return m->name; }
 int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.eos_token; }
 const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->vocab.types; }
@@ -333,7 +377,7 @@ const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->voc
 size_t fastgpt_model_sizeof(const fastgpt_model *m) {
     size_t copied = m->file.mapped ? 0 : m->file.n_bytes;
     return sizeof *m + copied + m->n_widened * sizeof(float) + (size_t)m->n_layer * sizeof *m->layers +
-           vocab_sizeof(&m->vocab) + strlen(m->name) + 1;
+           vocab_sizeof(&m->vocab) + gguf_sizeof(&m->gguf) + strlen(m->name) + 1;
 }
 
 const char *fastgpt_model_token_bytes(const fastgpt_model *m, int32_t token, size_t *n_bytes) {

@@ -4,6 +4,8 @@
 
 #include "blocks.h"
 #include "fastgpt.h"
+#include "gguf.h"
+#include "kernels/kernels.h"
 #include "os.h"
 #include "vocab.h"
 
@@ -36,6 +38,7 @@ static inline const uint8_t *weight_row(const weight *w, int64_t i) { return w->
 struct fastgpt_model {
     int32_t n_vocab, n_ctx, n_embd, n_head, n_layer, n_ff;
     float layer_norm_epsilon;
+    activation activation;
 
     weight wte;    /* [n_vocab][n_embd] */
     weight wpe;    /* [n_ctx][n_embd] */
@@ -43,6 +46,7 @@ struct fastgpt_model {
     norm ln_f;
     weight lm_head; /* wte itself where the file has no output.weight */
 
+    gguf_file gguf; /* its tables, for whoever asks for a key */
     os_file file;   /* matrices and F32 vectors lie in here */
     float *widened; /* one block with every vector of another type as F32 */
     size_t n_widened;

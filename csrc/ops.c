@@ -15,7 +15,7 @@ void op_embed(const engine *e, float *out, const fastgpt_model *model, const int
     }
 }
 
-/* ---- Rows: layer_norm and gelu ---- */
+/* ---- Rows: layer_norm and activation ---- */
 
 enum { ROWS_PER_UNIT = 8 };
 
@@ -25,6 +25,7 @@ typedef struct rows_job {
     const float *x;
     const norm *norm;
     float epsilon;
+    activation activation;
     int n_rows, n;
 } rows_job;
 
@@ -42,14 +43,15 @@ void op_layer_norm(const engine *e, float *out, const float *x, const norm *norm
     pool_run(e->pool, layer_norm_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
 }
 
-static void gelu_unit(void *arg, int unit, int thread) {
+static void activation_unit(void *arg, int unit, int thread) {
     const rows_job *job = arg;
     (void)thread;
     int end = min_int((unit + 1) * ROWS_PER_UNIT, job->n_rows);
-    for (int64_t r = (int64_t)unit * ROWS_PER_UNIT; r < end; r++) job->e->kernels->gelu(job->out + r * job->n, job->n);
+    for (int64_t r = (int64_t)unit * ROWS_PER_UNIT; r < end; r++)
+        job->e->kernels->activation[job->activation](job->out + r * job->n, job->n);
 }
 
-void op_gelu(const engine *e, float *x, int n_rows, int n) {
-    rows_job job = {.e = e, .out = x, .n_rows = n_rows, .n = n};
-    pool_run(e->pool, gelu_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
+void op_activation(const engine *e, activation activation, float *x, int n_rows, int n) {
+    rows_job job = {.e = e, .out = x, .activation = activation, .n_rows = n_rows, .n = n};
+    pool_run(e->pool, activation_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
 }

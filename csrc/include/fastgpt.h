@@ -175,8 +175,17 @@ int64_t fastgpt_model_n_params(const fastgpt_model *model); /* stored numbers; a
 /* The type that most weight bytes have in the file, as fastgpt_type_name gives it.  Static storage. */
 const char *fastgpt_model_type(const fastgpt_model *model);
 
+/* What stands between the two products of a feed-forward layer: "gelu_tanh", "gelu_erf", "relu" or "silu".  Static
+ * storage. */
+const char *fastgpt_model_activation(const fastgpt_model *model);
+
 /* general.name of the file, "" when absent.  NUL-terminated, owned by the model. */
 const char *fastgpt_model_name(const fastgpt_model *model);
+
+/* The text, or the bytes, under a metadata key that holds a string or an array of 8-bit integers, such as
+ * "general.license".  Not NUL-terminated, owned by the model.  *n_bytes becomes 0 and the result NULL when the
+ * file has no such key, or another type under it. */
+const char *fastgpt_model_metadata(const fastgpt_model *model, const char *key, size_t *n_bytes);
 
 /* Bytes that the model keeps in memory besides a mapped file. */
 size_t fastgpt_model_sizeof(const fastgpt_model *model);

@@ -50,6 +50,9 @@ typedef struct matrix_block {
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                                  const uint8_t *next, int n_tokens, int n_rows, int n_in);
 
+/* What stands between the two products of a feed-forward layer. */
+typedef enum activation { GELU_TANH, GELU_ERF, RELU, SILU, N_ACTIVATIONS } activation;
+
 typedef struct kernels {
     const char *name;   /* "avx512-vnni" ... */
     const char *family; /* "avx512" ...: what FASTGPT_ISA names */
@@ -73,9 +76,12 @@ typedef struct kernels {
     /* x = exp(x - max x) / sum, in place; x [n], n >= 1.  Absolute error below 3e-7 + n 2^-24 against float64. */
     void (*softmax)(float *x, int n);
 
-    /* x = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), in place; x [n] (Hendrycks & Gimpel 2016,
-     * arXiv 1606.08415).  Error below 2e-7 * max(1, |x|) against float64. */
-    void (*gelu)(float *x, int n);
+    /* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64.
+     *   GELU_TANH  x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))  (Hendrycks & Gimpel 2016, arXiv 1606.08415)
+     *   GELU_ERF   x / 2 * (1 + erf(x / sqrt(2)))                         (the same paper)
+     *   RELU       max(x, 0), of NaN NaN
+     *   SILU       x / (1 + exp(-x)) */
+    void (*activation[N_ACTIVATIONS])(float *x, int n);
 
     /* out = (x - mean) / sqrt(variance + epsilon) * w + b; all [n]; out may be x (Ba et al. 2016, arXiv
      * 1607.06450) */

@@ -143,6 +143,19 @@ static void gelu(float *x, int n) {
     }
 }
 
+static void gelu_erf(float *x, int n) {
+    const float sqrt_half = 0.7071067812f;
+    for (int i = 0; i < n; i++) x[i] = 0.5f * x[i] * (1 + erff(x[i] * sqrt_half));
+}
+
+static void relu(float *x, int n) {
+    for (int i = 0; i < n; i++) x[i] = x[i] < 0 ? 0 : x[i];
+}
+
+static void silu(float *x, int n) {
+    for (int i = 0; i < n; i++) x[i] = x[i] / (1 + expf(-x[i]));
+}
+
 static void layer_norm(float *out, const float *x, const float *w, const float *b, int n, float epsilon) {
     float mean = 0, variance = 0;
     for (int i = 0; i < n; i++) mean += x[i] / (float)n;
@@ -160,6 +173,6 @@ const kernels kernels_portable = {
     .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},
     .quantize_row = quantize_row,
     .softmax = softmax,
-    .gelu = gelu,
+    .activation = {gelu, gelu_erf, relu, silu},
     .layer_norm = layer_norm,
 };

@@ -36,6 +36,6 @@
         .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0},                                  \
         .quantize_row = quantize_row,                                                                            \
         .softmax = softmax,                                                                                      \
-        .gelu = gelu,                                                                                            \
+        .activation = {gelu, gelu_erf, relu, silu},                                                              \
         .layer_norm = layer_norm,                                                                                \
     }

@@ -1,4 +1,4 @@
-/* simd_math.h - softmax, gelu and layer_norm. */
+/* simd_math.h - softmax, activations and layer_norm. */
 
 /* exp(x), x clamped to [-87, 88]: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial for exp(r) (Cephes,
  * expf).  Relative error below 2e-7 in that range. */
@@ -52,11 +52,34 @@ static inline vec vgelu(vec x) {
     return x / (1.0f + vexp(-u2));
 }
 
-static void gelu(float *x, int n) {
-    int i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) store(x + i, vgelu(load(x + i)));
-    if (i < n) store_first(x + i, vgelu(load_first(x + i, n - i)), n - i);
+/* x / 2 * (1 + erf(x / sqrt 2)), where 1 - erf(z) = p(t) exp(-z^2), t = 1 / (1 + 0.3275911 z), for z >= 0
+ * (Abramowitz & Stegun 1964, 7.1.26: error below 1.5e-7). */
+static inline vec vgelu_erf(vec x) {
+    vec z = choose(x < 0.0f, -x, x) * 0.7071067812f;
+    vec t = 1.0f / (1.0f + 0.3275911f * z);
+    vec poly = 1.061405429f * t - 1.453152027f;
+    poly = poly * t + 1.421413741f;
+    poly = poly * t - 0.284496736f;
+    poly = poly * t + 0.254829592f;
+    vec rest = poly * t * vexp(-z * z); /* 1 - erf(z) */
+    return 0.5f * x * choose(x < 0.0f, rest, 2.0f - rest);
 }
+
+static inline vec vrelu(vec x) { return choose(x < 0.0f, (vec){0}, x); }
+
+static inline vec vsilu(vec x) { return x / (1.0f + vexp(-x)); }
+
+/* f is a constant wherever this is inlined. */
+static inline __attribute__((always_inline)) void map(float *x, int n, vec (*f)(vec)) {
+    int i = 0;
+    for (; i + WIDTH <= n; i += WIDTH) store(x + i, f(load(x + i)));
+    if (i < n) store_first(x + i, f(load_first(x + i, n - i)), n - i);
+}
+
+static void gelu(float *x, int n) { map(x, n, vgelu); }
+static void gelu_erf(float *x, int n) { map(x, n, vgelu_erf); }
+static void relu(float *x, int n) { map(x, n, vrelu); }
+static void silu(float *x, int n) { map(x, n, vsilu); }
 
 static void layer_norm(float *out, const float *x, const float *w, const float *b, int n, float epsilon) {
     vec sum = {0}, squares = {0};

@@ -129,6 +129,9 @@ static void test_header(void) {
     draft d = tiny();
     memcpy(d.magic, "GGML", 4);
     refused(&d, FASTGPT_ERR_FORMAT, "not a GGUF file");
+    d = tiny();
+    memcpy(d.magic, "lmgg", 4);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "ggml from before GGUF");
     for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
         char culprit[32];
         snprintf(culprit, sizeof culprit, "version %u;", (unsigned)versions[i]);

@@ -1,5 +1,5 @@
-/* test_kernels.c - softmax, gelu and layer_norm of every set of kernels that runs here against the formulas in double
- * precision.  The operands end at guard pages. */
+/* test_kernels.c - softmax, activations and layer_norm of every set of kernels that runs here against the formulas in
+ * double precision.  The operands end at guard pages. */
 #include "check.h"
 #include "guard.h"
 #include "kernels/kernels.h"
@@ -28,7 +28,7 @@ static float *random_numbers(int which, int n) {
 
 /* As kernels.h states them. */
 #define SOFTMAX_BOUND(n) (3e-7 + (n) * 0x1p-24)
-#define GELU_BOUND 2e-7
+#define ACTIVATION_BOUND 2e-7
 
 /* Largest absolute error of a softmax over x [n]; out is what the kernel made of it. */
 static double softmax_error(const float *out, const float *x, int n) {
@@ -90,60 +90,70 @@ static void test_softmax_of_nan(const kernels *k) {
     }
 }
 
-/* ---- gelu ---- */
+/* ---- Activations ---- */
 
 enum { CHUNK = 64 };
 
-/* Error against float64, in units of max(1, |x|). */
-static double gelu_error(float out, float x) {
-    double u = sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * (double)x);
-    double error = fabs(out - 0.5 * x * (1 + tanh(u)));
-    return error / (fabsf(x) > 1 ? fabs((double)x) : 1);
+static const char *const activation_names[N_ACTIVATIONS] = {"gelu_tanh", "gelu_erf", "relu", "silu"};
+
+static double exact(activation a, double x) {
+    switch (a) {
+    case GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    case GELU_ERF:  return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case RELU:      return x < 0 ? 0 : x;
+    default:        return x / (1 + exp(-x));
+    }
 }
 
-static void worst_of_chunk(const kernels *k, const float *x, double *worst, float *worst_at) {
+/* Error against float64, in units of max(1, |x|). */
+static double activation_error(activation a, float out, float x) {
+    return fabs(out - exact(a, (double)x)) / (fabsf(x) > 1 ? fabs((double)x) : 1);
+}
+
+static void worst_of_chunk(const kernels *k, activation a, const float *x, double *worst, float *worst_at) {
     float *out = guarded_floats(0, CHUNK);
     memcpy(out, x, CHUNK * sizeof *x);
-    k->gelu(out, CHUNK);
+    k->activation[a](out, CHUNK);
     for (int i = 0; i < CHUNK; i++) {
-        double error = gelu_error(out[i], x[i]);
+        double error = activation_error(a, out[i], x[i]);
         if (error <= *worst) continue;
         *worst = error;
         *worst_at = x[i];
     }
 }
 
-static void test_gelu_error(const kernels *k) {
+static void test_activation_error(const kernels *k, activation a) {
     enum { N_SWEEP = 400000, BITS_STEP = 4099, BITS_OF_INFINITY = 0x7F800000 };
     double worst = 0;
     float worst_at = 0, x[CHUNK];
     for (int i = 0; i < N_SWEEP; i += CHUNK) {
         for (int j = 0; j < CHUNK; j++) x[j] = (float)((i + j) * 1e-4 - 20);
-        worst_of_chunk(k, x, &worst, &worst_at);
+        worst_of_chunk(k, a, x, &worst, &worst_at);
     }
     for (uint32_t bits = 0; bits + CHUNK * BITS_STEP < BITS_OF_INFINITY; bits += CHUNK / 2 * BITS_STEP) {
         for (uint32_t j = 0; j < CHUNK; j++) {
             uint32_t signed_bits = (bits + j / 2 * BITS_STEP) | j % 2 << 31;
             memcpy(&x[j], &signed_bits, sizeof *x);
         }
-        worst_of_chunk(k, x, &worst, &worst_at);
+        worst_of_chunk(k, a, x, &worst, &worst_at);
     }
-    printf("%-8s gelu: largest error %.3g max(1, |x|), at %.9g\n", k->name, worst, (double)worst_at);
-    CHECK_FOR(worst < GELU_BOUND, "%s at %.9g: %g", k->name, (double)worst_at, worst);
+    printf("%-8s %s: largest error %.3g max(1, |x|), at %.9g\n", k->name, activation_names[a], worst, (double)worst_at);
+    CHECK_FOR(worst < ACTIVATION_BOUND, "%s %s at %.9g: %g", k->name, activation_names[a], (double)worst_at, worst);
 }
 
 /* A number's result must not depend on its place in the array, NaN must stay, and its neighbours be as without. */
-static void test_gelu_places(const kernels *k) {
+static void test_activation_places(const kernels *k, activation a) {
     for (int n = 1; n <= 70; n++) {
         for (int at = 0; at < n; at++) {
             float *x = guarded_floats(0, n), alone = 0.7f;
             for (int i = 0; i < n; i++) x[i] = 0.7f;
             x[at] = NAN;
-            k->gelu(&alone, 1);
-            k->gelu(x, n);
-            bool right = true;
-            for (int i = 0; i < n; i++) right &= i == at ? isnan(x[i]) != 0 : gelu_error(x[i], 0.7f) < GELU_BOUND;
-            CHECK_FOR(right && gelu_error(alone, 0.7f) < GELU_BOUND, "%s: n %d, NaN at %d", k->name, n, at);
+            k->activation[a](&alone, 1);
+            k->activation[a](x, n);
+            bool right = activation_error(a, alone, 0.7f) < ACTIVATION_BOUND;
+            for (int i = 0; i < n; i++)
+                right &= i == at ? isnan(x[i]) != 0 : activation_error(a, x[i], 0.7f) < ACTIVATION_BOUND;
+            CHECK_FOR(right, "%s %s: n %d, NaN at %d", k->name, activation_names[a], n, at);
         }
     }
 }
@@ -189,8 +199,10 @@ int main(void) {
         test_softmax(sets[i]);
         test_softmax_of_a_peak(sets[i]);
         test_softmax_of_nan(sets[i]);
-        test_gelu_error(sets[i]);
-        test_gelu_places(sets[i]);
+        for (activation a = 0; a < N_ACTIVATIONS; a++) {
+            test_activation_error(sets[i], a);
+            test_activation_places(sets[i], a);
+        }
         test_layer_norm(sets[i]);
     }
     return check_report();

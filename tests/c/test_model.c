@@ -136,6 +136,28 @@ static void test_step_bytes(void) {
     fastgpt_model_free(with_output);
 }
 
+/* Ends the test where the draft cannot be loaded. */
+static fastgpt_model *loaded(const draft *d, bool copy) {
+    fastgpt_model *model;
+    fastgpt_error error;
+    if (load_draft(d, copy, &model, &error) == FASTGPT_OK) return model;
+    fprintf(stderr, "%s\n", error.text);
+    abort();
+}
+
+/* tiny(), under the name of our own architecture. */
+static draft our_architecture(void) {
+    draft d = tiny();
+    for (int i = 0; i < d.n_keys; i++) {
+        char name[sizeof d.keys[i].name];
+        if (strncmp(d.keys[i].name, "gpt2.", 5) != 0) continue;
+        snprintf(name, sizeof name, "fastgpt-%.50s", d.keys[i].name);
+        memcpy(d.keys[i].name, name, sizeof name);
+    }
+    draft_set_string(&d, "general.architecture", "fastgpt-gpt2");
+    return d;
+}
+
 /* ---- Keys ---- */
 
 static const char *const required[] = {"general.architecture",
@@ -194,6 +216,52 @@ static void test_epsilon(void) {
         draft_set_f32(&d, "gpt2.attention.layer_norm_epsilon", bad[i]);
         refused(&d, FASTGPT_ERR_FORMAT, "gpt2.attention.layer_norm_epsilon");
     }
+}
+
+/* Each name of an activation is told again; the key belongs to our own architecture only. */
+static void test_activation(void) {
+    static const char *const names[] = {"gelu_tanh", "gelu_erf", "relu", "silu"};
+    for (int i = 0; i < 4; i++) {
+        draft d = our_architecture();
+        draft_set_string(&d, "fastgpt-gpt2.activation", names[i]);
+        fastgpt_model *m = loaded(&d, i % 2);
+        CHECK_FOR(strcmp(fastgpt_model_activation(m), names[i]) == 0, "%s", names[i]);
+        fastgpt_model_free(m);
+        draft_free(&d);
+    }
+    draft d = our_architecture();
+    draft_set_string(&d, "fastgpt-gpt2.activation", "gelu");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "fastgpt-gpt2.activation is gelu; gelu_tanh, gelu_erf");
+    d = our_architecture();
+    draft_set_u32(&d, "fastgpt-gpt2.activation", 1);
+    refused(&d, FASTGPT_ERR_FORMAT, "fastgpt-gpt2.activation");
+    d = our_architecture();
+    draft_drop_key(&d, "fastgpt-gpt2.block_count");
+    refused(&d, FASTGPT_ERR_FORMAT, "fastgpt-gpt2.block_count");
+    d = our_architecture();
+    draft_set_f32(&d, "fastgpt-gpt2.rope.freq_base", 1);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "fastgpt-gpt2.rope.freq_base");
+    d = tiny();
+    draft_set_string(&d, "gpt2.activation", "relu");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "gpt2.activation");
+}
+
+/* Strings and bytes are found by their key; what is absent or of another type is not. */
+static void test_metadata(void) {
+    draft d = tiny();
+    draft_set_string(&d, "general.license", "mit");
+    put(draft_set_array(&d, "fastgpt.bytes", GGUF_U8, 3), "a\0b", 3);
+    put_string(draft_set_array(&d, "fastgpt.list", GGUF_STRING, 1), "a");
+    fastgpt_model *m = loaded(&d, false);
+    size_t n;
+    const char *text = fastgpt_model_metadata(m, "general.license", &n);
+    CHECK(n == 3 && memcmp(text, "mit", 3) == 0);
+    text = fastgpt_model_metadata(m, "fastgpt.bytes", &n);
+    CHECK(n == 3 && memcmp(text, "a\0b", 3) == 0);
+    static const char *const none[] = {"general.licens", "gpt2.block_count", "fastgpt.list", ""};
+    for (int i = 0; i < 4; i++) CHECK_FOR(!fastgpt_model_metadata(m, none[i], &n) && n == 0, "%s", none[i]);
+    fastgpt_model_free(m);
+    draft_free(&d);
 }
 
 static void test_unsupported(void) {
@@ -265,6 +333,8 @@ int main(void) {
     test_keys();
     test_sizes();
     test_epsilon();
+    test_activation();
+    test_metadata();
     test_unsupported();
     test_tensors();
     return check_report();

@@ -123,9 +123,9 @@ static void check_rows(const engine *e, int n_rows, int n) {
     for (int r = 0; r < n_rows; r++) e->kernels->layer_norm(expected + r * n, x + r * n, norm.w, norm.b, n, 1e-5f);
     op_layer_norm(e, out, x, &norm, 1e-5f, n_rows, n);
     CHECK_FOR(memcmp(out, expected, sizeof *out * (size_t)(n_rows * n)) == 0, "layer_norm: %d rows of %d", n_rows, n);
-    for (int r = 0; r < n_rows; r++) e->kernels->gelu(expected + r * n, n);
-    op_gelu(e, out, n_rows, n);
-    CHECK_FOR(memcmp(out, expected, sizeof *out * (size_t)(n_rows * n)) == 0, "gelu: %d rows of %d", n_rows, n);
+    for (int r = 0; r < n_rows; r++) e->kernels->activation[GELU_ERF](expected + r * n, n);
+    op_activation(e, GELU_ERF, out, n_rows, n);
+    CHECK_FOR(memcmp(out, expected, sizeof *out * (size_t)(n_rows * n)) == 0, "activation: %d rows of %d", n_rows, n);
     free(x);
     free(out);
     free(expected);
