@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastgpt_c import tokenizers
 from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, TextGeneration
@@ -46,7 +47,8 @@ def load(
 class Model:
     """A model file.  May be shared by threads; each of them wants a session of its own.
 
-    path, name, type ("F32", "F16", "BF16"), n_vocab, n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
+    path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
+    n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
     eos_token (None when the file names none)
     """
 
@@ -64,20 +66,29 @@ class Model:
         self.n_ff: int = lib.fastgpt_model_n_ff(self._handle)
         self.n_params: int = lib.fastgpt_model_n_params(self._handle)
         self.name: str = ffi.string(lib.fastgpt_model_name(self._handle)).decode("utf-8", "replace")
+        self.activation: str = ffi.string(lib.fastgpt_model_activation(self._handle)).decode()
         self.type: str = ffi.string(lib.fastgpt_model_type(self._handle)).decode()
         eos = lib.fastgpt_model_eos_token(self._handle)
         self.eos_token: int | None = eos if eos >= 0 else None
+
+    def metadata(self, key: str) -> bytes | None:
+        """The text (UTF-8) or the bytes under a key of the file such as "general.license"; None when it has none."""
+        n_bytes = ffi.new("size_t *")
+        data = lib.fastgpt_model_metadata(self.handle, key.encode(), n_bytes)
+        return None if data == ffi.NULL else ffi.buffer(data, n_bytes[0])[:]
 
     # ---- Text ----
 
     @property
     def has_tokenizer(self) -> bool:
         """Whether the file has one; else the model takes and gives token ids."""
-        return bool(lib.fastgpt_model_tokens(self.handle).n)
+        return bool(lib.fastgpt_model_tokens(self.handle).n) or tokenizers.kind_of(self.metadata) is not None
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the file.  Raises ModelFileError when it has none."""
+    def tokenizer(self) -> Tokenizer | tokenizers.LibraryTokenizer:
+        """The tokenizer of the file.  Raises ModelFileError when it has none, or MissingExtraError."""
+        if kind := tokenizers.kind_of(self.metadata):
+            return tokenizers.open_tokenizer(kind, self.metadata, self.n_vocab, self.eos_token)
         if not self.has_tokenizer:
             raise ModelFileError(f"{self.path}: has no tokenizer; work with token ids")
         return Tokenizer.of_model(self.handle, self.n_vocab, self.eos_token)
