@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from fastgpt_c import convert
+from fastgpt_c import convert, openai
 from fastgpt_c.convert.checked_json import check_values, read_json
 from fastgpt_c.errors import ModelFileError, missing_extra
 
@@ -61,6 +62,11 @@ def resolve(name_or_path: str | Path | None, *, progress: bool = False) -> Path:
     if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
         raise ModelFileError(f"{path}: no such file or folder")
     return _converted(download(name_or_path, progress=progress), progress=progress)
+
+
+def resolve_openai(size: str, *, progress: bool = False) -> Path:
+    """The GGUF file of one of SIZES as OpenAI published it, downloaded and converted once."""
+    return _converted(openai.download(size, cache_dir() / "openai", progress=progress), progress=progress)
 
 
 def looks_like_path(name: str) -> bool:
@@ -117,7 +123,8 @@ def _owner(folder: Path) -> str:
 
 def _state(folder: Path) -> str:
     """Changes when a file that the converter reads does (name, size or time), or the converter itself."""
-    files = {path for pattern in convert.CHECKPOINT_FILES for path in folder.glob(pattern)}
+    patterns = (*convert.CHECKPOINT_FILES, *convert.TORCH_FILES, *convert.TENSORFLOW_FILES)
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
     try:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
     except OSError as error:
@@ -145,11 +152,16 @@ def download(name: str, *, progress: bool = False) -> Path:
         raise ModelFileError(f"{repository}: has no config.json, so it is not a checkpoint of transformers")
     check_values(config, read_json(config), {"model_type": ("gpt2", None)})  # before gigabytes of something else
     folder = _fetch(repository, list(convert.CHECKPOINT_FILES), progress=progress)
-    if not any(folder.glob("model*.safetensors")):
+    if any(folder.glob("model*.safetensors")):
+        return folder
+    if importlib.util.find_spec("torch") is None:
         raise ModelFileError(
             f"{repository}: has no model.safetensors (older repositories have pytorch_model.bin only, a format that "
-            "can run code); save it in that format and give -m the folder"
+            "can run code; only PyTorch itself reads it safely:  pip install torch)"
         )
+    folder = _fetch(repository, list(convert.TORCH_FILES), progress=progress)
+    if not any(folder.glob("pytorch_model*.bin")):
+        raise ModelFileError(f"{repository}: has neither model.safetensors nor pytorch_model.bin")
     return folder
 
 

@@ -64,14 +64,25 @@ def random_tensors(config: Mapping[str, Any] = CONFIG, dtype: str = "f32") -> Te
     return {name: rng.normal(0, 0.1, shape).astype(DTYPES[dtype]) for name, shape in shapes.items()}
 
 
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
 def tokenizer_json() -> dict[str, Any]:
     """As the `tokenizers` library saves GPT-2's."""
     return {
-        "added_tokens": [{"id": 259, "content": "<|endoftext|>", "special": True}],
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": 259,
+                "content": "<|endoftext|>",
+                "special": True,
+                **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
+            }
+        ],
         "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-        "post_processor": {"type": "ByteLevel"},
-        "decoder": {"type": "ByteLevel"},
+        "pre_tokenizer": dict(BYTE_LEVEL),
+        "post_processor": dict(BYTE_LEVEL),
+        "decoder": dict(BYTE_LEVEL),
         "model": {"type": "BPE", "vocab": vocabulary(), "merges": [rule.split(" ") for rule in MERGES]},
     }
 

@@ -7,8 +7,10 @@ The network is that of Radford et al. 2019, "Language Models are Unsupervised Mu
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +41,16 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
 
 
+ACTIVATIONS = {
+    "gelu_tanh": gelu,
+    "gelu_erf": np.vectorize(lambda x: 0.5 * x * (1.0 + math.erf(x / math.sqrt(2.0))), otypes=[float]),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "silu": lambda x: x / (1.0 + np.exp(-x)),
+}
+# What transformers calls them.
+SOURCE_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu_erf", "relu": "relu", "silu": "silu"}
+
+
 def softmax(x: Array) -> Array:
     """exp(x) over its sum along the last axis."""
     e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
@@ -59,11 +71,12 @@ def attention(q: Array, k: Array, v: Array, n_head: int) -> Array:
 
 @dataclass(frozen=True)
 class GPT2:
-    """Weights by GGUF name, in float64, and the two numbers that their shapes do not tell."""
+    """Weights by GGUF name, in float64, and what their shapes do not tell."""
 
     weights: dict[str, Array]
     n_head: int
     eps: float
+    activation: str = "gelu_tanh"
 
     @property
     def n_layer(self) -> int:
@@ -86,7 +99,8 @@ class GPT2:
             blk = f"blk.{layer}."
             q, k, v = np.split(linear(self._norm(x, blk + "attn_norm"), *self._op(blk + "attn_qkv")), 3, axis=1)
             x = x + linear(attention(q, k, v, self.n_head), *self._op(blk + "attn_output"))
-            h = gelu(linear(self._norm(x, blk + "ffn_norm"), *self._op(blk + "ffn_up")))
+            h = linear(self._norm(x, blk + "ffn_norm"), *self._op(blk + "ffn_up"))
+            h = ACTIVATIONS[self.activation](h)
             x = x + linear(h, *self._op(blk + "ffn_down"))
             cache.append((k, v))
         return linear(self._norm(x, "output_norm"), self.weights.get("output.weight", wte)), cache
@@ -101,8 +115,13 @@ def load_gguf(path: Path) -> GPT2:
 
     reader = gguf.GGUFReader(path)
     weights = {t.name: gguf.dequantize(t.data, t.tensor_type).astype(np.float64) for t in reader.tensors}
-    n_head, eps = (reader.fields[f"gpt2.attention.{key}"].contents() for key in ("head_count", "layer_norm_epsilon"))
-    return GPT2(weights, n_head, eps)
+    values = {key.partition(".")[2]: reader.fields[key].contents() for key in reader.fields if "gpt2." in key}
+    return GPT2(
+        weights,
+        values["attention.head_count"],
+        values["attention.layer_norm_epsilon"],
+        values.get("activation", "gelu_tanh"),
+    )
 
 
 def load_checkpoint(folder: Path) -> GPT2:
@@ -121,4 +140,15 @@ def load_checkpoint(folder: Path) -> GPT2:
             layer, part = stem.removeprefix("h.").split(".", 1)
             transposed = part.split(".")[0] in ("attn", "mlp") and kind == "weight"
             weights[f"blk.{layer}.{BLOCK_TENSORS[part]}.{kind}"] = array.T if transposed else array
-    return GPT2({n: w.astype(np.float64) for n, w in weights.items()}, config["n_head"], config["layer_norm_epsilon"])
+    weights = {name: array.astype(np.float64) for name, array in weights.items()}
+    for layer in range(config["n_layer"]):
+        for kind in ("weight", "bias"):
+            weights[f"blk.{layer}.attn_qkv.{kind}"][: config["n_embd"]] *= query_scale(config, layer)
+    activation = SOURCE_ACTIVATIONS[config["activation_function"]]
+    return GPT2(weights, config["n_head"], config["layer_norm_epsilon"], activation)
+
+
+def query_scale(config: dict[str, Any], layer: int) -> float:
+    """What makes scores divided by sqrt(head width) those of a model that scales them in another way."""
+    scale = 1.0 if config.get("scale_attn_weights", True) else math.sqrt(config["n_embd"] // config["n_head"])
+    return scale / (layer + 1) if config.get("scale_attn_by_inverse_layer_idx") else scale

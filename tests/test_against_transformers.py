@@ -1,10 +1,11 @@
-"""Random checkpoints of random sizes, saved by transformers, give transformers' logits and tokens.
+"""Random checkpoints of random sizes and variants, saved by transformers, give transformers' logits and tokens.
 
-FASTGPT_TEST_CHECKPOINTS says how many (default 3).
+FASTGPT_TEST_CHECKPOINTS says how many (default 12).
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,23 @@ from fastgpt_c.convert import convert
 REASON = "torch and transformers are not installed; tests/vectors has their answers for five fixed models"
 torch = pytest.importorskip("torch", reason=REASON)
 transformers = pytest.importorskip("transformers", reason=REASON)
+torch.set_num_threads(1)
 
 N_GREEDY = 50
 TOLERANCE = 1e-4
 
 
 def random_checkpoint(seed: int, folder: Path) -> Any:
-    """Saves a GPT-2 of random size in the folder; returns it in evaluation mode."""
+    """Saves a GPT-2 of random size in the folder, in one of many ways; returns it in F32 and evaluation mode."""
     rng = np.random.default_rng(seed)
     n_head, head_dim = int(rng.integers(1, 6)), int(rng.integers(0, 8)) * 2 + 1
+    upcast = bool(rng.random() < 0.3)
     config = transformers.GPT2Config(
+        activation_function=str(rng.choice(ACTIVATIONS)),
+        scale_attn_weights=bool(rng.random() < 0.7),
+        scale_attn_by_inverse_layer_idx=bool(rng.random() < 0.4),
+        reorder_and_upcast_attn=upcast,
+        attn_implementation="eager" if upcast else "sdpa",
         n_layer=int(rng.integers(1, 5)),
         n_head=n_head,
         n_embd=n_head * head_dim,
@@ -46,11 +54,60 @@ def random_checkpoint(seed: int, folder: Path) -> Any:
         for parameter in model.parameters():
             if parameter.ndim == 1:  # biases start at 0 and norms at 1, which would hide mistakes with them
                 parameter.add_(torch.randn_like(parameter) * config.initializer_range)
+    model = model.to(getattr(torch, rng.choice(["float32", "float16", "bfloat16"])))
+    LAYOUTS[rng.integers(len(LAYOUTS))](model, folder)
+    age(folder / "config.json", rng)
+    return model.float()
+
+
+def whole(model: Any, folder: Path) -> None:
     model.save_pretrained(folder)
-    return model
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("FASTGPT_TEST_CHECKPOINTS", "3"))))
+def sharded(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder, max_shard_size="30KB")
+
+
+def without_prefix(model: Any, folder: Path) -> None:
+    """As GPT2Model saves it, which has no head: only where the head is the token embedding."""
+    (model.transformer if model.config.tie_word_embeddings else model).save_pretrained(folder)
+
+
+def pickled(model: Any, folder: Path) -> None:
+    """As before safetensors, with the buffers of old versions and the tied head stored once more."""
+    model.config.save_pretrained(folder)
+    mask = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 4, 4) for i in range(model.config.n_layer)}
+    torch.save({**model.state_dict(), **mask, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)},
+               folder / "pytorch_model.bin")  # fmt: skip
+
+
+def pickled_shards(model: Any, folder: Path) -> None:
+    model.config.save_pretrained(folder)
+    state = model.state_dict()
+    weight_map = {name: f"pytorch_model-{1 + i % 2:05}-of-00002.bin" for i, name in enumerate(state)}
+    for file in set(weight_map.values()):
+        torch.save({name: state[name] for name in state if weight_map[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+LAYOUTS = (whole, sharded, without_prefix, pickled, pickled_shards)
+ACTIVATIONS = ("gelu_new", "gelu", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish")
+
+
+def age(path: Path, rng: np.random.Generator) -> None:
+    """Some configs are older, and say less, or in other words."""
+    config = json.loads(path.read_text())
+    if rng.random() < 0.3:
+        config["torch_dtype"] = config.pop("dtype", "float32")
+    if rng.random() < 0.3:
+        config["num_attention_heads"] = config.pop("n_head")
+        config["hidden_size"] = config.pop("n_embd")
+    if rng.random() < 0.3:
+        config["n_ctx"] = config["n_positions"]
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("FASTGPT_TEST_CHECKPOINTS", "12"))))
 def test_random_checkpoint(tmp_path: Path, seed: int) -> None:
     """Logits within 1e-4 at every position, and the same 50 greedy tokens, as far as n_ctx goes.
 

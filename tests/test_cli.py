@@ -15,6 +15,7 @@ from command import MODULE, SCRIPT, TIMEOUT, output_here, output_of, run
 from scripted import ALPHABET
 
 import fastgpt_c
+from fastgpt_c.convert import convert
 
 # ---- The prompt and standard output ------------------------------------------------------------------------
 
@@ -206,6 +207,25 @@ def test_info(alphabet: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert facts["blas"] and facts["kernels"] and facts["usable_cores"] >= 1
     rows = [line.split()[0] for line in output_here(capfd, "info", alphabet).splitlines()]
     assert rows == list(facts)
+
+
+def test_info_checks_the_fingerprint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A bit flipped in a tensor or a size is found; a file without a fingerprint is told apart from both."""
+    folder, file = write_checkpoint(tmp_path / "checkpoint", CONFIG), tmp_path / "model.gguf"
+    (folder / "README.md").write_text('---\nlicense: "a\x1b[2J b"\n---\n')
+    convert(folder, file)
+    facts = json.loads(output_here(capfd, "info", file, "--json", "--check"))
+    assert (facts["fingerprint_checked"], facts["license"]) == (True, "a\x1b[2J b")
+    assert "\x1b" not in output_here(capfd, "info", file)
+    sound = file.read_bytes()
+    at_epsilon = sound.index(b"layer_norm_epsilon") + len("layer_norm_epsilon") + 4
+    for at in (len(sound) - 40, at_epsilon):  # the last bytes are padding
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        result = run("info", file, "--check")
+        assert (result.returncode, result.stdout) == (1, b"")
+        assert f"says {facts['fingerprint']}" in result.stderr.decode()
+    file.write_bytes(sound.replace(b"fastgpt.fingerprint", b"somebody.elses.one."))
+    assert b"has no fingerprint" in run("info", file, "--check").stderr
 
 
 def test_convert_then_generate(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,13 @@ def refused(source: Path, target: Path, **options: Any) -> str:
     [
         ("model_type", "gpt_neo"),
         ("architectures", ["GPT2ForSequenceClassification"]),
-        ("activation_function", "relu"),
-        ("scale_attn_weights", False),
-        ("scale_attn_by_inverse_layer_idx", True),
+        ("activation_function", "quick_gelu"),
+        ("activation_function", ["relu"]),
+        ("scale_attn_weights", "no"),
+        ("scale_attn_by_inverse_layer_idx", "yes"),
+        ("quantization_config", {"bits": 4}),
+        ("pruned_heads", {"0": [1]}),
+        ("hidden_size", 48),
         ("add_cross_attention", True),
         ("eos_token_id", [1, 2]),
         ("bos_token_id", "x"),
@@ -56,19 +61,9 @@ def test_config_values_are_refused_by_name(tmp_path: Path, key: str, value: Any)
 @pytest.mark.parametrize(
     ("file", "key", "value"),
     [
-        ("tokenizer.json", "normalizer", {"type": "Lowercase"}),
-        ("tokenizer.json", "pre_tokenizer.type", "Whitespace"),
-        ("tokenizer.json", "pre_tokenizer.add_prefix_space", True),
-        ("tokenizer.json", "pre_tokenizer.use_regex", False),
-        ("tokenizer.json", "post_processor.type", "TemplateProcessing"),
-        ("tokenizer.json", "decoder.type", "WordPiece"),
-        ("tokenizer.json", "model.type", "Unigram"),
         ("tokenizer.json", "model.dropout", 0.1),
-        ("tokenizer.json", "model.end_of_word_suffix", "</w>"),
-        ("tokenizer.json", "model.continuing_subword_prefix", "##"),
-        ("tokenizer.json", "model.byte_fallback", True),
-        ("tokenizer.json", "model.ignore_merges", True),
-        ("tokenizer_config.json", "add_prefix_space", True),
+        ("tokenizer_config.json", "add_prefix_space", "yes"),
+        ("tokenizer_config.json", "do_lower_case", "yes"),
         ("tokenizer_config.json", "add_bos_token", True),
         ("tokenizer_config.json", "tokenizer_class", "CLIPTokenizer"),
     ],
@@ -115,6 +110,18 @@ def lone_index(weight_map: object) -> Callable[[Path], object]:
     return edit
 
 
+class Runs:
+    """Unpickling it makes the file ran-code in the current folder."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran-code"),)
+
+
+def pickle_that_runs(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"wte.weight": Runs()}))
+
+
 W = "transformer.h.1.mlp.c_fc.weight"
 DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no config": (lambda d: (d / "config.json").unlink(), ["has no config.json"]),
@@ -122,10 +129,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "config deep": (lambda d: (d / "config.json").write_text("[" * 10**6), ["config.json: is not JSON"]),
     "config a list": (lambda d: (d / "config.json").write_text("[]"), ["config.json: is not a JSON object"]),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), ["has no model.safetensors"]),
-    "pickle only": (
-        lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"),
-        ["pytorch_model.bin", "safe_serialization=True"],
-    ),
     "safetensors cut": (cut, ["model.safetensors: not a sound safetensors file"]),
     "safetensors noise": (lambda d: (d / "model.safetensors").write_bytes(b"\xff" * 99), ["not a sound safetensors"]),
     "index empty": (lone_index({}), ["index.json: has no weight_map"]),
@@ -144,7 +147,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["lm_head.weight differs", "tie_word_embeddings"],
     ),
     "vocab alone": (lambda d: (d / "merges.txt").unlink(), ["has vocab.json but not"]),
-    "sentencepiece": (only_spiece, ['tokenizer = "spiece.model" is not implemented']),
+    "sentencepiece": (only_spiece, ["spiece.model: the SentencePiece model is damaged"]),
     "id too large": (edit_tokenizer(lambda t: t["model"]["vocab"].update(x1=265)), ['"x1" has id 265', "265"]),
     "id no integer": (edit_tokenizer(lambda t: t["model"]["vocab"].update(x1=None)), ['"x1": null']),
     "id shared": (edit_tokenizer(lambda t: t["model"]["vocab"].update(x1=7)), ['"x1" have one id, 7']),
@@ -153,7 +156,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no vocab": (edit_tokenizer(lambda t: t["model"].pop("vocab")), ["has no vocab and merges"]),
     "merge of three": (edit_tokenizer(lambda t: t["model"].update(merges=["a b c"])), ['"a b c" is not a merge rule']),
     "merge unknown": (edit_tokenizer(lambda t: t["model"].update(merges=["a b"])), ['"a b" needs "ab"']),
-    "added flag": (edit_tokenizer(lambda t: t["added_tokens"][0].update(lstrip=True)), ["lstrip = true"]),
+    "added flag": (edit_tokenizer(lambda t: t["added_tokens"][0].update(lstrip=3)), ["the tokenizer is damaged"]),
+    "pipeline": (edit_tokenizer(lambda t: t["decoder"].update(type="X")), ["tokenizer.json: the tokenizer is damaged"]),
     "added noise": (edit_tokenizer(lambda t: t.update(added_tokens=[1])), ["1 is not an added token"]),
 }
 
@@ -167,6 +171,17 @@ def test_damaged_checkpoints_are_refused_with_the_reason(tmp_path: Path, damage:
     assert str(source) in text or damage == "nan"
     for part in expected:
         assert part in text.replace("\ud800", "\\ud800")
+
+
+def test_a_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With PyTorch or without it."""
+    monkeypatch.chdir(tmp_path)
+    source = write_checkpoint(tmp_path / "hf")
+    pickle_that_runs(source)
+    (tmp_path / "out").mkdir()
+    text = refused(source, tmp_path / "out" / "x.gguf")
+    assert "pytorch_model.bin: " in text and "PyTorch" in text
+    assert not (tmp_path / "ran-code").exists()
 
 
 def test_numbers_too_large_for_half_precision_are_refused(tmp_path: Path):

@@ -150,8 +150,8 @@ def test_several_at_once_share_one_file(tmp_path: Path, cache: Path):
 
 
 def test_a_refused_checkpoint_leaves_nothing_in_the_cache(tmp_path: Path, cache: Path):
-    with pytest.raises(ModelFileError, match="relu"):
-        hub.resolve(write_checkpoint(tmp_path / "hf", {**CONFIG, "activation_function": "relu"}))
+    with pytest.raises(ModelFileError, match="mish"):
+        hub.resolve(write_checkpoint(tmp_path / "hf", {**CONFIG, "activation_function": "mish"}))
     with pytest.raises(ModelFileError, match=r"has no config\.json"):
         hub.resolve(cache.parent)
     assert cached_files(cache) == []
@@ -174,7 +174,8 @@ BIG = {**CONFIG, "n_positions": 84_000}
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_checkpoint(tmp_path_factory.mktemp("repository"), BIG)
     (folder / "pytorch_model.bin").write_bytes(b"not wanted")
-    (folder / "README.md").write_text("not wanted")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    (folder / "training_args.json").write_text("not wanted")
     return folder
 
 
@@ -191,10 +192,11 @@ class User:
         self.environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         self.environment |= {"HOME": str(home), "HF_HOME": str(home / "hf"), "HF_ENDPOINT": endpoint}
         self.home = home
+        self.prelude = ""
 
     def runs(self, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
         program = (
-            "from fastgpt_c import hub\n"
+            f"{self.prelude}from fastgpt_c import hub\n"
             "from fastgpt_c.errors import FastGPTError\n"
             f"try: print(hub.{call})\n"
             "except FastGPTError as error: print(type(error).__name__, error)\n"
@@ -222,7 +224,7 @@ def user(tmp_path: Path, server: hub_server.Hub) -> User:
     return User(tmp_path, server.url)
 
 
-WANTED = {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+WANTED = {"config.json", "README.md", "model.safetensors", "vocab.json", "merges.txt"}
 
 
 def test_a_dropped_connection_is_resumed_and_nothing_is_fetched_twice(
@@ -305,9 +307,14 @@ def test_a_repository_without_safetensors_is_refused(tmp_path: Path):
     folder = write_checkpoint(tmp_path / "repository")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with hub_server.serve("someone/tiny", folder) as server:
-        text = User(tmp_path, server.url).is_told("download('someone/tiny')")
-        assert "has no model.safetensors" in text
+        user = User(tmp_path, server.url)
+        user.prelude = "import sys; sys.modules['torch'] = None\n"  # as if it were not installed
+        assert "PyTorch itself reads it safely:  pip install torch" in user.is_told("download('someone/tiny')")
         assert "pytorch_model.bin" not in server.fetched()
+        (folder / "pytorch_model.bin").unlink()
+        user.prelude = "import sys, importlib.util; sys.modules['torch'] = importlib.util\n"  # as if it were
+        text = user.is_told("download('someone/tiny')", HF_HOME=str(tmp_path / "b"))
+        assert "has neither model.safetensors nor pytorch_model.bin" in text
 
 
 def test_progress_goes_to_stderr_when_asked_for(user: User):

@@ -22,7 +22,9 @@ from command import FAILURE, WRONG_USAGE, assert_complains, output_of, run
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, ReaderTensor
 from test_convert import disk_full, interrupted, keys_of
 
+import fastgpt_c
 from fastgpt_c.convert import convert, gguf_file, huggingface, quantize
+from fastgpt_c.convert.fingerprint import KEY, fingerprint_of
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.number_types import dequantize_rows, quantize_rows, row_bytes
 
@@ -270,7 +272,7 @@ def test_keys_are_copied(source: Path, target: Path) -> None:
     quantize(source, target, type="q4_0")
     before, after = keys_and_bytes(source), keys_and_bytes(target)
     assert set(before) == set(after) >= set(ODD_KEYS)
-    assert {name for name in before if before[name] != after[name]} == {"general.file_type"}
+    assert {name for name in before if before[name] != after[name]} == {"general.file_type", KEY}
     fields = GGUFReader(target).fields
     assert (fields["general.file_type"].contents(), fields["general.quantization_version"].contents()) == (2, 2)
 
@@ -282,7 +284,9 @@ def test_blocks_are_never_rounded_twice(source: Path, target: Path) -> None:
         quantize(source, target, type=type)
         GGUFReader(target, "r+").tensors[0].data[:, 2:34] = 7  # a block that rounding again would change
         quantize(target, again, type=type)
-        assert again.read_bytes() == target.read_bytes()
+        stated, found = (GGUFReader(path).fields[KEY].contents().encode() for path in (target, again))
+        assert found == fingerprint_of(target).encode() != stated
+        assert again.read_bytes() == target.read_bytes().replace(stated, found)
         quantize(target, again, type="f32")
         for wide, narrow in zip(GGUFReader(again).tensors, GGUFReader(target).tensors, strict=True):
             np.testing.assert_array_equal(wide.data, numbers_of(narrow))
@@ -291,6 +295,19 @@ def test_blocks_are_never_rounded_twice(source: Path, target: Path) -> None:
             with pytest.raises(ModelFileError, match=r"q[48]_0 already.* start from the file with f32, f16 or bf16"):
                 quantize(target, again, type=other)
             assert not again.exists()
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "silu"])
+def test_the_fingerprint_is_that_of_the_new_file(tmp_path: Path, target: Path, activation: str) -> None:
+    """For either architecture, which stays."""
+    source = tmp_path / "f32.gguf"
+    convert(write_checkpoint(tmp_path / "hf", {**CONFIG, "activation_function": activation}), source)
+    quantize(source, target, type="q8_0")
+    fields = GGUFReader(target).fields
+    assert fields[KEY].contents() == fingerprint_of(target) != fingerprint_of(source)
+    assert fields["general.architecture"].contents() == ("gpt2" if activation == "gelu_new" else "fastgpt-gpt2")
+    with fastgpt_c.load(target) as model:
+        assert model.activation == {"gelu_new": "gelu_tanh"}.get(activation, activation)
 
 
 def test_a_file_may_replace_itself(source: Path, target: Path) -> None:

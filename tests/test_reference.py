@@ -24,12 +24,13 @@ def test_reference_equals_transformers(checkpoint: Path) -> None:
 
 
 def test_file_has_the_weights_of_the_checkpoint(tiny: Tiny, checkpoint: Path) -> None:
-    """Converting to F32 changes no weight, and leaves none out."""
+    """Converting to F32 changes no weight, but for the rounding of queries that it scales, and leaves none out."""
     expected, file = reference.load_checkpoint(checkpoint), reference.load_gguf(tiny.path)
-    assert (file.n_head, file.weights.keys()) == (expected.n_head, expected.weights.keys())
+    assert (file.n_head, file.activation) == (expected.n_head, expected.activation)
+    assert file.weights.keys() == expected.weights.keys()
     assert file.eps == pytest.approx(expected.eps, rel=1e-6)
     for name, weight in expected.weights.items():
-        np.testing.assert_array_equal(file.weights[name], weight, err_msg=name)
+        np.testing.assert_allclose(file.weights[name], weight, rtol=2**-23 * (".attn_qkv." in name), err_msg=name)
 
 
 @pytest.mark.parametrize("n_last", [1, 3, 8])

@@ -37,6 +37,11 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
     "n_inner": {"n_layer": 2, "n_head": 2, "n_embd": 22, "n_inner": 50, "n_ctx": 64, "vocab_size": 257},
     "untied": {"n_layer": 2, "n_head": 4, "n_embd": 28, "n_ctx": 20, "vocab_size": 400,
                "tie_word_embeddings": False, "layer_norm_epsilon": 1e-2},
+    "by_layer": {"n_layer": 3, "n_head": 4, "n_embd": 44, "n_ctx": 12, "vocab_size": 200,
+                 "activation_function": "gelu", "scale_attn_by_inverse_layer_idx": True},
+    "unscaled": {"n_layer": 2, "n_head": 3, "n_embd": 24, "n_ctx": 16, "vocab_size": 90,
+                 "activation_function": "relu", "scale_attn_weights": False},
+    "silu": {"n_layer": 2, "n_head": 2, "n_embd": 12, "n_ctx": 12, "vocab_size": 70, "activation_function": "silu"},
 }  # fmt: skip
 
 N_GREEDY = 50
@@ -63,6 +68,8 @@ def random_model(seed: int, **config: Any) -> GPT2LMHeadModel:
         # What the blocks add outweighs the embeddings: else the likeliest token is always the one just read.
         std = 0.3 if p.ndim == 1 or "wte" in name or "wpe" in name else 2.0 / p.shape[0] ** 0.5
         p.normal_(mean=1.0 if p.ndim == 1 and "ln_" in name and "weight" in name else 0.0, std=std)
+        if "c_attn" in name and not model.config.scale_attn_weights:  # training would make queries as much smaller
+            p[..., : model.config.n_embd] /= (model.config.n_embd // model.config.n_head) ** 0.5
     return model
 
 

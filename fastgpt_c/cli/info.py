@@ -7,10 +7,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
-from fastgpt_c.errors import UsageError
+from fastgpt_c.errors import ModelFileError, UsageError, missing_extra
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
+
+# A file's texts are a stranger's: none of them may steer the terminal.
+CONTROL_TO_SPACE = dict.fromkeys([*range(32), *range(127, 160)], " ")
+FINGERPRINT = "fastgpt.fingerprint.sha256"
 
 
 def add_parser(subparsers: common.Subparsers) -> None:
@@ -26,6 +30,12 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "--measure", action="store_true", help="with --system: also measure read bandwidth and arithmetic"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compute the fingerprint of sizes and tensors again, and fail if it is not the file's; needs "
+        "fastgpt-c[convert]",
+    )
     parser.set_defaults(run=run, threads=None, no_mmap=False)
 
 
@@ -37,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         with common.load_model(args) as model:
             facts = _facts(model)
+            if args.check:
+                _check(model)
+                facts["fingerprint_checked"] = True
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -61,13 +74,16 @@ def _facts(model: Model) -> dict[str, Any]:
     sizes = ("n_params", "n_layer", "n_head", "n_embd", "n_ff", "n_ctx", "n_vocab")
     return {
         "name": model.name,
+        **_card(model),
         "file": str(model.path),
         "file_bytes": model.path.stat().st_size,
         "type": model.type,
+        "activation": model.activation,
         **{name: getattr(model, name) for name in sizes},
         "kv_cache_bytes": 2 * model.n_layer * model.n_ctx * model.n_embd * ffi.sizeof("float"),
-        "tokenizer": "byte-level BPE" if model.has_tokenizer else None,
+        "tokenizer": _text(model, "fastgpt.tokenizer") or ("byte-level BPE" if model.has_tokenizer else None),
         "eos_token": model.eos_token,
+        "fingerprint": _text(model, FINGERPRINT),
         "version": fastgpt_c.__version__,
         "blas": ffi.string(lib.fastgpt_blas_name()).decode(),
         "kernels": ffi.string(lib.fastgpt_kernels_name()).decode(),
@@ -75,11 +91,45 @@ def _facts(model: Model) -> dict[str, Any]:
     }
 
 
+def _card(model: Model) -> dict[str, str]:
+    """What the file says of its origin; only what it says."""
+    keys = {
+        "license": "general.license",
+        "license_name": "general.license.name",
+        "license_link": "general.license.link",
+        "source": "general.source.url",
+    }
+    return {name: text for name, key in keys.items() if (text := _text(model, key))}
+
+
+def _text(model: Model, key: str) -> str | None:
+    value = model.metadata(key)
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _check(model: Model) -> None:
+    stated = _text(model, FINGERPRINT)
+    if stated is None:
+        raise ModelFileError(f"{model.path}: has no fingerprint; only files that fastgpt-c converted have one")
+    try:
+        from fastgpt_c.convert.fingerprint import fingerprint_of
+    except ImportError as error:
+        raise missing_extra("convert", "Checking a file") from error
+    found = fingerprint_of(model.path)
+    if found != stated:
+        raise ModelFileError(
+            f"{model.path}: has the fingerprint {found}, but says {stated}: its weights or sizes were changed after it "
+            "was converted"
+        )
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(value) or "none"
     if isinstance(value, float):
         return f"{value / 1e9:,.1f} x 10^9"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value).translate(CONTROL_TO_SPACE)

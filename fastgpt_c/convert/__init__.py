@@ -5,30 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgpt_c.errors import ModelFileError, UsageError, missing_extra
+from fastgpt_c.errors import MissingExtraError, ModelFileError, UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from fastgpt_c.convert.quantizer import TensorReport
 
 # Counts changes of what convert() writes: caches of converted files are keyed by it.
-CONVERTER_VERSION = 2
+CONVERTER_VERSION = 3
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
-# Every file of a Hugging Face checkpoint that the converter looks at, as patterns.  The last row only tells
-# which tokenizers are not implemented.
+# Every file of a Hugging Face checkpoint that the converter looks at, as patterns.
 CHECKPOINT_FILES = (
-    *("config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+    *("config.json", "README.md", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt"),
-    *("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+    *("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model"),
 )
+# What OpenAI published for each size.
+TENSORFLOW_FILES = (
+    *("checkpoint", "encoder.json", "hparams.json", "vocab.bpe"),
+    *("model.ckpt.data-00000-of-00001", "model.ckpt.index", "model.ckpt.meta"),
+)
+# Weights in PyTorch's own format, read where there is nothing else.
+TORCH_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 
 
 def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = False) -> None:
-    """Write the Hugging Face GPT-2 checkpoint in the folder source to the GGUF file target.
+    """Write the GPT-2 checkpoint in the folder source, Hugging Face's or OpenAI's, to the GGUF file target.
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
     rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
@@ -37,9 +41,13 @@ def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = F
     Raises ModelFileError, UsageError (type) or MissingExtraError.
     """
     _check_type(type)
-    huggingface, gguf_file = _readers_and_writers()
     _check_folder(source)
-    gguf_file.write(target, huggingface.read(source), type=type, progress=progress)
+    try:
+        from fastgpt_c.convert import gguf_file, huggingface, tensorflow
+    except ImportError as error:
+        raise _missing(error) from error
+    read = tensorflow.read if tensorflow.is_checkpoint(source) else huggingface.read
+    gguf_file.write(target, read(source), type=type, progress=progress)
 
 
 def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -> list[TensorReport]:
@@ -60,17 +68,16 @@ def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -
 
 def stored_type(source: Path) -> str:
     """The narrowest of f32, f16 and bf16 that keeps every weight of the checkpoint in the folder source exactly."""
-    huggingface, _ = _readers_and_writers()
     _check_folder(source)
-    return str(huggingface.stored_type(source))
-
-
-def _readers_and_writers() -> tuple[ModuleType, ModuleType]:
     try:
-        from fastgpt_c.convert import gguf_file, huggingface
+        from fastgpt_c.convert import huggingface, tensorflow
     except ImportError as error:
-        raise missing_extra("convert", "Converting a checkpoint") from error
-    return huggingface, gguf_file
+        raise _missing(error) from error
+    return "f32" if tensorflow.is_checkpoint(source) else huggingface.stored_type(source)
+
+
+def _missing(error: ImportError) -> ImportError:
+    return error if isinstance(error, MissingExtraError) else missing_extra("convert", "Converting a checkpoint")
 
 
 def _check_type(type: str) -> None:
@@ -82,4 +89,4 @@ def _check_folder(source: Path) -> None:
     if not source.exists():
         raise ModelFileError(f"{source}: no such folder")
     if not source.is_dir():
-        raise ModelFileError(f"{source}: is a file; give the folder of the checkpoint, the one with config.json")
+        raise ModelFileError(f"{source}: is a file; give the folder of the checkpoint")

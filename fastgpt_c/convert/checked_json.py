@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,18 @@ def read_json_if_present(path: Path) -> JSON:
 
 def check_values(path: Path, config: JSON, implemented: Implemented) -> None:
     """Raises ModelFileError for the first key whose value is not among the implemented ones."""
+    for key, value in other_values(config, implemented):
+        raise not_implemented(path, key, value, implemented[key])
+
+
+def other_values(config: JSON, implemented: Implemented) -> Iterator[tuple[str, object]]:
+    """Each key whose value is not among the implemented ones, and its value."""
     for key, accepted in implemented.items():
         value: Any = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value not in accepted:
-            raise not_implemented(path, key, value, accepted)
+            yield key, value
 
 
 def not_implemented(path: Path, key: str, value: object, accepted: Iterable[object]) -> ModelFileError:

@@ -1,12 +1,14 @@
-"""Write a GGUF file of architecture gpt2: its keys, its tensors, and how it reaches the disk.
+"""Write a GGUF file of a GPT-2: its keys, its tensors, and how it reaches the disk.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.  Keys and tensor names are those of
-llama.cpp, so that one file runs in both.
+llama.cpp, so that one file runs in both.  A model with another activation than gpt2's gets the architecture
+fastgpt-gpt2 and a key of ours, so that llama.cpp refuses it instead of running it wrong.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFileType
 from tqdm import tqdm
 
+from fastgpt_c.convert.fingerprint import KEY, Fingerprint
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.number_types import quantize_rows, row_bytes
 
@@ -47,6 +50,7 @@ class Hyperparameters:
     n_layer: int
     n_ff: int
     layer_norm_epsilon: float
+    activation: str  # gelu_tanh, gelu_erf, relu or silu
     bos_token: int | None
     eos_token: int | None
 
@@ -64,13 +68,21 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class StoredTokenizer:
+    """A tokenizer that a library runs: what to store under which keys."""
+
+    values: dict[str, str | bytes]
+
+
+@dataclass(frozen=True)
 class Contents:
-    """What goes into one file: its keys but for those that name the type, and its tensors.
+    """What goes into one file: its keys but for the fingerprint and those that name the type, and its tensors.
 
     data yields (name, array) once, in the order of shapes, one tensor at a time.
     """
 
     name: str
+    architecture: str
     add_keys: Callable[[GGUFWriter], None]
     shapes: dict[str, Shape]
     data: Iterator[tuple[str, Array]]
@@ -113,21 +125,44 @@ def write(
     store = store or narrow
     _check_target(target)
     try:
-        with _atomically(target) as part, closing(GGUFWriter(part, "gpt2")) as writer:
-            contents.add_keys(writer)
-            writer.add_file_type(FILE_TYPES[type])
-            writer.add_quantization_version(GGML_QUANT_VERSION)
-            n_bytes = _add_tensor_list(writer, contents.shapes, type)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
-            with tqdm(total=n_bytes, desc=contents.name, unit="B", unit_scale=True, disable=not progress) as bar:
-                for name, array in contents.data:
-                    stored = store(name, array, type_of(name, contents.shapes[name], type))
-                    writer.write_tensor_data(stored)
-                    bar.update(stored.nbytes)
+        with _atomically(target) as part:
+            place = secrets.token_hex(32)  # where the fingerprint goes, once the tensors are known
+            fingerprint = _write_all(part, contents, type, progress, store, place)
+            _replace_in_keys(part, place.encode(), fingerprint.encode())
     except OSError as error:
         raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_all(
+    part: Path, contents: Contents, type: str, progress: bool, store: Callable[[str, Array, str], Array], place: str
+) -> str:
+    """Everything but the fingerprint, which is returned; instead of it the text place."""
+    with closing(GGUFWriter(part, contents.architecture)) as writer:
+        contents.add_keys(writer)
+        writer.add_file_type(FILE_TYPES[type])
+        writer.add_quantization_version(GGML_QUANT_VERSION)
+        writer.add_string(KEY, place)
+        n_bytes = _add_tensor_list(writer, contents.shapes, type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        keys = {key: value.value for key, value in writer.kv_data[0].items()}
+        fingerprint = Fingerprint(contents.architecture, keys)
+        with tqdm(total=n_bytes, desc=contents.name, unit="B", unit_scale=True, disable=not progress) as bar:
+            for name, array in contents.data:
+                tensor_type = type_of(name, contents.shapes[name], type)
+                stored = store(name, array, tensor_type)
+                fingerprint.add(name, tensor_type.upper(), contents.shapes[name], stored.view(np.uint8))
+                writer.write_tensor_data(stored)
+                bar.update(stored.nbytes)
+    return fingerprint.text()
+
+
+def _replace_in_keys(part: Path, old: bytes, new: bytes) -> None:
+    """old stands once among the keys, which the file begins with."""
+    with part.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = content.find(old)
+        content[at : at + len(old)] = new
 
 
 def _check_target(target: Path) -> None:
@@ -169,8 +204,18 @@ def _flush_to_disk(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def add_keys(writer: GGUFWriter, name: str, hparams: Hyperparameters, vocabulary: Vocabulary | None) -> None:
-    """The keys of a model that comes from no GGUF file."""
+def architecture_of(h: Hyperparameters) -> str:
+    return "gpt2" if h.activation == "gelu_tanh" else "fastgpt-gpt2"
+
+
+def add_keys(
+    writer: GGUFWriter,
+    name: str,
+    card: dict[str, str],
+    hparams: Hyperparameters,
+    vocabulary: Vocabulary | StoredTokenizer | None,
+) -> None:
+    """The keys of a model that comes from no GGUF file.  card: texts under keys that follow "general."."""
     h = hparams
     writer.add_name(name)
     writer.add_block_count(h.n_layer)
@@ -178,7 +223,11 @@ def add_keys(writer: GGUFWriter, name: str, hparams: Hyperparameters, vocabulary
     writer.add_embedding_length(h.n_embd)
     writer.add_feed_forward_length(h.n_ff)
     writer.add_head_count(h.n_head)
-    writer.add_layer_norm_eps(h.layer_norm_epsilon)
+    writer.add_layer_norm_eps(float(np.float32(h.layer_norm_epsilon)))
+    if h.activation != "gelu_tanh":
+        writer.add_string(f"{writer.arch}.activation", h.activation)
+    for key, text in card.items():
+        writer.add_string(f"general.{key}", text)
     _add_vocabulary(writer, vocabulary, h)
     if h.bos_token is not None:
         writer.add_bos_token_id(h.bos_token)
@@ -186,8 +235,14 @@ def add_keys(writer: GGUFWriter, name: str, hparams: Hyperparameters, vocabulary
         writer.add_eos_token_id(h.eos_token)
 
 
-def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary | None, h: Hyperparameters) -> None:
-    if vocabulary is None:
+def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary | StoredTokenizer | None, h: Hyperparameters) -> None:
+    if isinstance(vocabulary, StoredTokenizer):
+        for key, value in vocabulary.values.items():
+            if isinstance(value, str):
+                writer.add_string(key, value)
+            else:
+                writer.add_array(key, value)
+    if not isinstance(vocabulary, Vocabulary):
         writer.add_tokenizer_model("none")
         writer.add_vocab_size(h.n_vocab)  # llama.cpp takes it from the tokens where there are some
         return

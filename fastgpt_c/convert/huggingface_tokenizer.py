@@ -1,6 +1,8 @@
-"""Read the tokenizer of a Hugging Face GPT-2 checkpoint: byte-level BPE with GPT-2's pattern, or nothing.
+"""Read the tokenizer of a Hugging Face GPT-2 checkpoint.
 
-The source is tokenizer.json (the `tokenizers` library), else vocab.json + merges.txt (OpenAI's files).
+The source is tokenizer.json (the `tokenizers` library), else vocab.json + merges.txt (OpenAI's files), else a
+SentencePiece model or vocab.txt.  Byte-level BPE with GPT-2's own pattern becomes a vocabulary that the engine runs
+itself; library_tokenizer.py has the rest.
 """
 
 from __future__ import annotations
@@ -14,12 +16,20 @@ from fastgpt_c.convert.checked_json import (
     JSON,
     Implemented,
     check_values,
-    not_implemented,
+    other_values,
     read_json,
     read_json_if_present,
     show,
 )
-from fastgpt_c.convert.gguf_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, Vocabulary
+from fastgpt_c.convert.gguf_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, StoredTokenizer, Vocabulary
+from fastgpt_c.convert.library_tokenizer import (
+    SENTENCEPIECE_FILES,
+    WORDPIECE_CLASSES,
+    from_bpe_files,
+    from_sentencepiece,
+    from_tokenizer_json,
+    from_wordpiece,
+)
 from fastgpt_c.errors import ModelFileError
 
 # Files of early versions have fewer fields, hence the None.
@@ -37,15 +47,18 @@ PIPELINE: Implemented = {
     "model.byte_fallback": (False, None),
     "model.ignore_merges": (False, None),
 }
+# What the tokenizer of another pipeline must not have: a random result.
+ANY_PIPELINE: Implemented = {"model.dropout": (0, None)}
 SETTINGS: Implemented = {
-    "add_prefix_space": (False, None),
+    "add_prefix_space": (True, False, None),
+    "do_lower_case": (True, False, None),
+    "strip_accents": (True, False, None),
+    "tokenize_chinese_chars": (True, False, None),
     "add_bos_token": (False, None),
     "add_eos_token": (False, None),
 }
 CLASSES: Implemented = {"tokenizer_class": ("GPT2Tokenizer", "GPT2TokenizerFast", None)}
 ADDED_TOKEN: Implemented = {"single_word": (False, None), "lstrip": (False, None), "rstrip": (False, None)}
-
-OTHER_KINDS = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 
 SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
@@ -74,24 +87,58 @@ class _Tokens:
         return token
 
 
-def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary | None:
-    """The tokenizer in folder, with ids that no token has filled up by "[PAD<id>]"; None if there is no tokenizer.
+def read_tokenizer(folder: Path, n_vocab: int) -> Vocabulary | StoredTokenizer | None:
+    """The tokenizer in folder; None if there is none.
 
-    Raises ModelFileError for damaged files and for any other kind of tokenizer.
+    Raises ModelFileError for damaged files and for what no library runs, MissingExtraError where one is needed.
     """
     settings_path = folder / "tokenizer_config.json"
     settings = read_json_if_present(settings_path)
     check_values(settings_path, settings, SETTINGS)
-    tokens = _Tokens()
-    if (folder / "tokenizer.json").exists():
-        merges = _read_tokenizer_json(folder / "tokenizer.json", tokens, n_vocab)
-    else:
+    special = _special_texts(settings, read_json_if_present(folder / "special_tokens_map.json"))
+    path = folder / "tokenizer.json"
+    if path.exists():
+        config = read_json(path)
+        if not _is_plain(config, settings):
+            check_values(path, config, ANY_PIPELINE)
+            added = _decoder_entries(settings_path, settings)
+            return from_tokenizer_json(path, config, settings, added, special, n_vocab)
+        tokens, merges = _read_tokenizer_json(path, config, n_vocab)
+    elif _has_vocab_json(folder):
         check_values(settings_path, settings, CLASSES)
-        if not _has_vocab_json(folder):
-            return None
-        merges = _read_vocab_json(folder, tokens, n_vocab)
+        tokens, merges = _read_vocab_json(folder, n_vocab)
+    else:
+        return _other_kind(folder, settings_path, settings, special, n_vocab)
     _read_added(settings_path, _decoder_entries(settings_path, settings), tokens, n_vocab)
-    _mark_special(tokens, settings, read_json_if_present(folder / "special_tokens_map.json"))
+    tokens.special.update(tokens.ids[text] for text in special if text in tokens.ids)
+    if settings.get("add_prefix_space"):
+        return from_bpe_files(folder, tokens.ids, merges, special, n_vocab)
+    return _vocabulary(tokens, merges, n_vocab)
+
+
+def _is_plain(config: JSON, settings: JSON) -> bool:
+    """Whether a tokenizer.json is GPT-2's byte-level BPE, with added tokens that stand for their text and no more."""
+    added = config.get("added_tokens") or []
+    added = added if isinstance(added, list) else []
+    odd = (entry for entry in added if isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)))
+    return not settings.get("add_prefix_space") and not any(other_values(config, PIPELINE)) and not any(odd)
+
+
+def _other_kind(
+    folder: Path, settings_path: Path, settings: JSON, special: list[str], n_vocab: int
+) -> StoredTokenizer | None:
+    for name in SENTENCEPIECE_FILES:
+        if (folder / name).exists():
+            return from_sentencepiece(folder / name, settings, special, n_vocab)
+    if (folder / "vocab.txt").exists():
+        check_values(settings_path, settings, {"tokenizer_class": (*WORDPIECE_CLASSES, None)})
+        return from_wordpiece(folder / "vocab.txt", settings, special, n_vocab)
+    check_values(settings_path, settings, CLASSES)
+    return None
+
+
+def _vocabulary(tokens: _Tokens, merges: list[str], n_vocab: int) -> Vocabulary:
+    """Ids that no token has are filled up by "[PAD<id>]"."""
     return Vocabulary(
         tokens=[tokens.by_id.get(token, f"[PAD{token}]") for token in range(n_vocab)],
         types=[_type_of(tokens, token) for token in range(n_vocab)],
@@ -99,38 +146,45 @@ def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary | None:
     )
 
 
-def _read_tokenizer_json(path: Path, tokens: _Tokens, n_vocab: int) -> list[str]:
-    config = read_json(path)
-    check_values(path, config, PIPELINE)
-    model = config.get("model")
+def _read_tokenizer_json(path: Path, config: JSON, n_vocab: int) -> tuple[_Tokens, list[str]]:
+    tokens, model = _Tokens(), config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
         raise ModelFileError(f"{path}: its model has no vocab and merges")
     for text, token in model["vocab"].items():
         tokens.put(path, text, token, n_vocab)
     merges = _checked_merges(path, model["merges"], tokens)
-    _read_added(path, config.get("added_tokens") or [], tokens, n_vocab)
-    return merges
+    added = config.get("added_tokens") or []
+    _read_added(path, added if isinstance(added, list) else [added], tokens, n_vocab)
+    return tokens, merges
 
 
 def _has_vocab_json(folder: Path) -> bool:
     vocab, merges = (folder / "vocab.json").exists(), (folder / "merges.txt").exists()
     if vocab != merges:
         raise ModelFileError(f"{folder}: has {'vocab.json' if vocab else 'merges.txt'} but not its other half")
-    for name in OTHER_KINDS:
-        if not vocab and (folder / name).exists():
-            raise not_implemented(folder, "tokenizer", name, ("tokenizer.json", "vocab.json + merges.txt"))
     return vocab
 
 
-def _read_vocab_json(folder: Path, tokens: _Tokens, n_vocab: int) -> list[str]:
-    vocab = folder / "vocab.json"
+def read_openai_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
+    """encoder.json and vocab.bpe, which hold what Hugging Face calls vocab.json and merges.txt."""
+    tokens, merges = _read_bpe(folder / "encoder.json", folder / "vocab.bpe", n_vocab)
+    tokens.special.update(tokens.ids[text] for text in (DEFAULT_SPECIAL,) if text in tokens.ids)
+    return _vocabulary(tokens, merges, n_vocab)
+
+
+def _read_bpe(vocab: Path, merges: Path, n_vocab: int) -> tuple[_Tokens, list[str]]:
+    tokens = _Tokens()
     for text, token in read_json(vocab).items():
         tokens.put(vocab, text, token, n_vocab)
-    merges = _read_merges(folder / "merges.txt", tokens)
+    return tokens, _read_merges(merges, tokens)
+
+
+def _read_vocab_json(folder: Path, n_vocab: int) -> tuple[_Tokens, list[str]]:
+    tokens, merges = _read_bpe(folder / "vocab.json", folder / "merges.txt", n_vocab)
     added = folder / "added_tokens.json"
     entries = [{"content": text, "id": token} for text, token in read_json_if_present(added).items()]
     _read_added(added, entries, tokens, n_vocab)
-    return merges
+    return tokens, merges
 
 
 def _read_merges(path: Path, tokens: _Tokens) -> list[str]:
@@ -175,16 +229,16 @@ def _read_added(path: Path, entries: Any, tokens: _Tokens, n_vocab: int) -> None
             tokens.special.add(token)
 
 
-def _mark_special(tokens: _Tokens, *configs: JSON) -> None:
-    """Tokens that a role such as eos_token names are special; they are written "x" or {"content": "x"}."""
+def _special_texts(*configs: JSON) -> list[str]:
+    """What a role such as eos_token names is special; it is written "x" or {"content": "x"}."""
     named: list[Any] = [DEFAULT_SPECIAL]
     for config in configs:
         named += [config.get(role) for role in SPECIAL_ROLES]
         for key in SPECIAL_LISTS:
             value = config.get(key) or []
-            named += value.values() if isinstance(value, dict) else value
+            named += value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
     texts = [entry.get("content") if isinstance(entry, dict) else entry for entry in named]
-    tokens.special.update(tokens.ids[text] for text in texts if isinstance(text, str) and text in tokens.ids)
+    return list(dict.fromkeys(text for text in texts if _is_text(text)))
 
 
 def _is_text(value: object) -> TypeGuard[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField, ReaderTensor
 
+from fastgpt_c.convert.fingerprint import KEY
 from fastgpt_c.convert.gguf_file import Array, Contents, Shape, narrow, type_of, write
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.model import Model
@@ -20,6 +21,7 @@ OWN_KEYS = {
     "general.file_type",
     "general.quantization_version",
     "general.alignment",
+    KEY,
 }
 PLAIN = ("f32", "f16", "bf16")
 
@@ -42,7 +44,13 @@ def quantize(source: Path, target: Path, *, type: str, progress: bool) -> list[T
     Model(source).close()  # our own reader trusts nothing; the package gguf trusts the file
     reader = _open(source)
     quantizer = _Quantizer(source, {tensor.name: tensor for tensor in reader.tensors}, type)
-    contents = Contents(source.name, lambda writer: _copy_keys(reader, writer), quantizer.shapes, quantizer.data())
+    contents = Contents(
+        name=source.name,
+        architecture=reader.fields["general.architecture"].contents(),
+        add_keys=lambda writer: _copy_keys(reader, writer),
+        shapes=quantizer.shapes,
+        data=quantizer.data(),
+    )
     write(target, contents, type=type, progress=progress, store=quantizer.store)
     return quantizer.reports
 
