@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fastgpt_c.cli import common
+from fastgpt_c.cli import common, verify
 from fastgpt_c.convert import TYPES
 
 
@@ -14,15 +14,20 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="make a GGUF file of a checkpoint",
-        description="Converts a Hugging Face GPT-2 checkpoint (config.json, model.safetensors, and vocab.json with "
-        "merges.txt or tokenizer.json) to a GGUF file, which llama.cpp loads too.  Needs fastgpt-c[convert].",
+        description="Converts a Hugging Face GPT-2 checkpoint (config.json, model.safetensors or pytorch_model.bin, a "
+        "tokenizer) or one of OpenAI's (TensorFlow's files) to a GGUF file, which llama.cpp loads too.  Needs "
+        "fastgpt-c[convert], or fastgpt-c[tf].",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the checkpoint")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
     parser.add_argument(
         "--type", choices=TYPES, default="f32", help="how to store the matrices (f32); vectors stay f32"
     )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--verify", action="store_true", help="then compare the file with the checkpoint, as fastgpt-c verify does"
+    )
+    verify.add_tolerance(parser)
+    parser.set_defaults(run=run, threads=None, no_mmap=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,4 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     convert(args.folder, args.output, type=args.type, progress=sys.stderr.isatty())
     print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
-    return 0
+    if not args.verify:
+        return 0
+    args.model, args.against = args.output, args.folder
+    return verify.run(args)

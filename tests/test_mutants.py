@@ -1,0 +1,156 @@
+"""Every mutant of an input file ends in a named error or a correct load: no traceback, no crash, no hang.
+
+FASTGPT_TEST_MUTANTS says how many mutants of each file (default 150).  Mutants of GGUF files: tests/c/fuzz_model.c.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import CONFIG, tokenizer_json, write_checkpoint, write_json
+
+import fastgpt_c
+from fastgpt_c.convert import convert, huggingface
+from fastgpt_c.errors import FastGPTError, ModelFileError
+
+N_MUTANTS = int(os.environ.get("FASTGPT_TEST_MUTANTS", "150"))
+MAX_SECONDS = 2.0
+MAX_GROWTH = 256 << 20  # bytes of memory over all mutants of a file
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 1e308, float("nan"), "", "x", "\ud800", "\0", "a" * 5000),
+    *([], {}, [None], [[]], {"": None}, {"content": "x"}, {"type": "x"}, [1, 2], "BPE", "ByteLevel", "gelu"),
+]
+
+
+def mutate_json(value: Any, random_: random.Random) -> Any:
+    """Another value at some place, or a key that vanishes, appears or changes its name."""
+    if not isinstance(value, dict | list) or not value or random_.random() < 0.15:
+        return random_.choice(VALUES)
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    key = random_.choice(keys)
+    if random_.random() < 0.1:
+        return {k: v for k, v in value.items() if k != key} if isinstance(value, dict) else value[:key]
+    if isinstance(value, dict) and random_.random() < 0.1:
+        return {**value, random_.choice(["x", "", str(key) + "x", "n_head"]): random_.choice(VALUES)}
+    changed = value.copy()
+    changed[key] = mutate_json(value[key], random_)
+    return changed
+
+
+def mutate_bytes(data: bytes, random_: random.Random) -> bytes:
+    """Some bytes flipped, cut, doubled or written over others."""
+    changed = bytearray(data)
+    for _ in range(random_.randint(1, 3)):
+        at, n = random_.randrange(len(changed) + 1), random_.randint(1, 40)
+        part = changed[at : at + n]
+        kind = random_.randrange(5)
+        if kind == 0 and at < len(changed):
+            changed[at] ^= 1 << random_.randrange(8)
+        elif kind == 1:
+            changed[at : at + n] = b""
+        elif kind == 2:
+            changed[at:at] = part
+        elif kind == 3:
+            to = random_.randrange(len(changed) + 1)
+            changed[to : to + len(part)] = part
+        else:
+            changed = changed[:at]
+    return bytes(changed)
+
+
+def mutate_header(data: bytes, random_: random.Random) -> bytes:
+    """The header of a safetensors file as JSON, or its length, or any bytes of both; the numbers stay."""
+    n = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + n], data[8 + n :]
+    if random_.random() < 0.5:
+        header = json.dumps(mutate_json(json.loads(header), random_)).encode("utf-8", "replace")
+    else:
+        header = mutate_bytes(header, random_)
+    length = len(header) if random_.random() < 0.9 else random_.choice([0, 1, 2**63, len(header) + 1, 2**31])
+    return length.to_bytes(8, "little") + header + rest
+
+
+def mutate_text(data: bytes, random_: random.Random) -> bytes:
+    if random_.random() < 0.5:
+        return mutate_bytes(data, random_)
+    return json.dumps(mutate_json(json.loads(data), random_), ensure_ascii=random_.random() < 0.9).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+FILES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "config.json": mutate_text,
+    "model.safetensors": mutate_header,
+    "tokenizer.json": mutate_text,
+    "tokenizer_config.json": mutate_text,
+    "vocab.json": mutate_text,
+    "merges.txt": mutate_bytes,
+    "README.md": mutate_bytes,
+}
+
+
+def whole_checkpoint(folder: Path, file: str) -> Path:
+    write_checkpoint(folder, {**CONFIG, "n_layer": 1, "n_embd": 6, "activation_function": "relu"})
+    if file in ("tokenizer.json", "tokenizer_config.json"):
+        write_json(folder / "tokenizer.json", tokenizer_json())
+    added = {"259": {"content": "<|endoftext|>", "special": True}}
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "eos_token": {"content": "<|endoftext|>"},
+    }
+    write_json(folder / "tokenizer_config.json", {**settings, "added_tokens_decoder": added})
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: x\ntags: [a, {b: c}]\n---\n# A model\n")
+    return folder
+
+
+def load_or_refuse(folder: Path, target: Path, whole: bool) -> bool:
+    """Whether the checkpoint is read; with whole it is converted, and must run."""
+    try:
+        if not whole:
+            contents = huggingface.read(folder)
+            assert [name for name, _ in contents.data] == list(contents.shapes)
+            return True
+        convert(folder, target)
+        with fastgpt_c.load(target) as model:
+            ids = model.encode(" the a") if model.has_tokenizer else [1, 2]
+            with model.session() as session:
+                assert np.isfinite(
+                    session.prefill([token % model.n_vocab for token in ids][: model.n_ctx] or [0])
+                ).all()
+    except FastGPTError as error:
+        assert str(error), "an error without words"
+        assert isinstance(error, ModelFileError) or "fastgpt-c[" in str(error), repr(error)
+        return False
+    return True
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_mutants(tmp_path: Path, file: str) -> None:
+    folder = whole_checkpoint(tmp_path / "hf", file)
+    sound, mutate, random_ = (folder / file).read_bytes(), FILES[file], random.Random(f"{file}{N_MUTANTS}")
+    assert load_or_refuse(folder, tmp_path / "x.gguf", whole=True)
+    before, n_read, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, 0.0
+    for i in range(N_MUTANTS):
+        mutant = mutate(sound, random_)
+        (folder / file).write_bytes(mutant)
+        begin = time.perf_counter()
+        try:
+            n_read += load_or_refuse(folder, tmp_path / "x.gguf", whole=i % 10 == 0)
+        except BaseException:
+            print(f"mutant {i}: {mutant[:3000]!r}")
+            raise
+        slowest = max(slowest, time.perf_counter() - begin)
+    growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print(f"{file}: {n_read} of {N_MUTANTS} mutants read, slowest {slowest:.2f} s, memory grew by {growth >> 20} MB")
+    assert slowest < MAX_SECONDS
+    assert growth < MAX_GROWTH
