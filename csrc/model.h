@@ -57,4 +57,6 @@ struct fastgpt_model {
     uint64_t id; /* one a load: ties caches to their model without touching it */
 };
 
+extern const char *const activation_names[N_ACTIVATIONS];
+
 #endif
