@@ -22,8 +22,9 @@ const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->voc
 
 size_t fastgpt_model_sizeof(const fastgpt_model *m) {
     size_t copied = m->file.mapped ? 0 : m->file.n_bytes;
-    return sizeof *m + copied + m->n_widened * sizeof(float) + (size_t)m->n_layer * sizeof *m->layers +
-           vocab_sizeof(&m->vocab) + gguf_sizeof(&m->gguf) + strlen(m->name) + 1;
+    return sizeof *m + copied + m->n_widened * sizeof(float) + m->n_recoded * sizeof *m->recoded +
+           (size_t)m->n_layer * sizeof *m->layers + vocab_sizeof(&m->vocab) + gguf_sizeof(&m->gguf) + strlen(m->name) +
+           1;
 }
 
 const char *fastgpt_model_token_bytes(const fastgpt_model *m, int32_t token, size_t *n_bytes) {

@@ -120,10 +120,9 @@ static const char *name_of_type(uint32_t type) {
     return type < sizeof names / sizeof *names ? names[type] : "of a type that is not known";
 }
 
-/* Sizes of a tensor from its shape; false when they overflow, a dimension is zero, or a row is not whole blocks. */
+/* Sizes of a tensor from its shape, rows of whole blocks; false when they overflow, or a dimension is zero. */
 static bool measure(gguf_tensor *tensor) {
     const number_format *format = &number_formats[tensor->type];
-    if (tensor->shape[0] % (uint64_t)format->block_numbers != 0) return false;
     tensor->n_elements = 1;
     for (uint32_t i = 0; i < tensor->rank; i++) {
         uint64_t n = tensor->shape[i];
@@ -151,8 +150,13 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offs
     if (!take_u32(r, &type) || !take_u64(r, offset)) return ends_early(r, "the tensor table");
     if (!number_type_of(type, &tensor->type))
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
-                    "tensor %.*s is %s; F32, F16, BF16, Q8_0, Q4_0 and Q6_K are implemented", gguf_shown(name),
-                    name.text, name_of_type(type));
+                    "tensor %.*s is %s; F32, F16, BF16, Q4_0 to Q5_1, Q8_0 and Q4_K to Q6_K are implemented",
+                    gguf_shown(name), name.text, name_of_type(type));
+    const number_format *format = &number_formats[tensor->type];
+    if (tensor->shape[0] % (uint64_t)format->block_numbers != 0)
+        return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has rows of %llu numbers, not whole blocks of %d (%s)",
+                    gguf_shown(name), name.text, (unsigned long long)tensor->shape[0], format->block_numbers,
+                    format->name);
     if (!measure(tensor))
         return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has an impossible shape", gguf_shown(name), name.text);
     return FASTGPT_OK;

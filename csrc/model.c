@@ -11,6 +11,7 @@
 #include "gguf.h"
 #include "kernels/kernels.h"
 #include "options.h"
+#include "recode.h"
 #include "status.h"
 
 /* Far above any GPT-2, and low enough that no product of two of them overflows. */
@@ -21,9 +22,10 @@ typedef struct loader {
     fastgpt_model *model;
     gguf_file gguf;           /* in the end the model's */
     const char *architecture; /* what its keys begin with */
-    float *next_widened; /* free part of model->widened */
-    bool *found;         /* [gguf.n_tensors] asked for by name */
-    uint64_t bytes_of_type[N_NUMBER_TYPES];
+    float *next_widened;      /* free part of model->widened */
+    block_q8_0 *next_recoded; /* and of model->recoded */
+    bool *found;              /* [gguf.n_tensors] asked for by name */
+    uint64_t bytes_of_type[N_FILE_TYPES];
     fastgpt_error *error;
 } loader;
 
@@ -176,6 +178,21 @@ static fastgpt_status allocate_widened(loader *l) {
     return FASTGPT_OK;
 }
 
+/* Room for all matrices that become Q8_0: at most 1.9 times their bytes in the file. */
+static fastgpt_status allocate_recoded(loader *l) {
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
+        if (l->gguf.tensors[i].rank == 2 && is_recoded(l->gguf.tensors[i].type))
+            n += l->gguf.tensors[i].n_elements / 32;
+    if (n == 0) return FASTGPT_OK;
+    l->model->recoded = os_alloc(n * sizeof *l->model->recoded);
+    if (!l->model->recoded)
+        return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for %llu blocks of Q8_0", (unsigned long long)n);
+    l->model->n_recoded = n;
+    l->next_recoded = l->model->recoded;
+    return FASTGPT_OK;
+}
+
 /* The tensor of that name, which must be [n_rows][n_columns]; n_rows 0 = a vector of n_columns. */
 static fastgpt_status find_tensor(loader *l, const char *name, int32_t n_rows, int32_t n_columns,
                                   const gguf_tensor **out) {
@@ -203,19 +220,30 @@ static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const 
         *out = (const float *)(const void *)t->data;
         return FASTGPT_OK;
     }
-    kernels_chosen()->widen[t->type](l->next_widened, t->data, n);
+    widen_row(t->type, l->next_widened, t->data, n);
     *out = l->next_widened;
     l->next_widened += n;
     return FASTGPT_OK;
 }
 
-/* A matrix stays in the file, in its own type. */
+/* Its blocks, rounded to Q8_0. */
+static fastgpt_status recode(loader *l, const gguf_tensor *t, weight *out) {
+    if (!recode_to_q8_0(l->next_recoded, t->type, t->data, (int64_t)t->n_elements))
+        return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %.*s has numbers that are not finite, or too large for Q8_0",
+                    gguf_shown(t->name), t->name.text);
+    out->w = (const uint8_t *)l->next_recoded;
+    out->type = TYPE_Q8_0;
+    l->next_recoded += t->n_elements / 32;
+    return FASTGPT_OK;
+}
+
+/* A matrix stays in the file, in its own type, if kernels compute with that. */
 static fastgpt_status read_matrix(loader *l, const char *name, int32_t n_rows, int32_t n_columns, weight *out) {
     const gguf_tensor *t = NULL;
     fastgpt_status status = find_tensor(l, name, n_rows, n_columns, &t);
     if (status) return status;
     *out = (weight){.w = t->data, .type = t->type, .n_out = n_rows, .n_in = n_columns};
-    return FASTGPT_OK;
+    return is_recoded(t->type) ? recode(l, t, out) : FASTGPT_OK;
 }
 
 static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
@@ -278,6 +306,7 @@ static fastgpt_status read_tensors(loader *l) {
     l->found = calloc(l->gguf.n_tensors, sizeof *l->found);
     if (!m->layers || !l->found) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
     fastgpt_status status = allocate_widened(l);
+    if (!status) status = allocate_recoded(l);
     if (!status) status = read_matrix(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
     if (!status) status = read_matrix(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
     for (int32_t i = 0; i < m->n_layer && !status; i++) status = read_layer(l, i);
@@ -288,7 +317,7 @@ static fastgpt_status read_tensors(loader *l) {
 
 static const char *main_type(const loader *l) {
     number_type best = TYPE_F32;
-    for (number_type type = 0; type < N_NUMBER_TYPES; type++)
+    for (number_type type = 0; type < N_FILE_TYPES; type++)
         if (l->bytes_of_type[type] > l->bytes_of_type[best]) best = type;
     return number_formats[best].name;
 }
@@ -351,6 +380,7 @@ void fastgpt_model_free(fastgpt_model *m) {
     gguf_free(&m->gguf);
     os_file_close(&m->file);
     os_free(m->widened);
+    os_free(m->recoded);
     vocab_free(&m->vocab);
     free(m->layers);
     free(m->name);

@@ -50,6 +50,8 @@ struct fastgpt_model {
     os_file file;   /* matrices and F32 vectors lie in here */
     float *widened; /* one block with every vector of another type as F32 */
     size_t n_widened;
+    block_q8_0 *recoded; /* one block with every matrix of a type that no kernel computes with */
+    size_t n_recoded;
     vocab vocab;
     char *name;
     const char *type;

@@ -7,6 +7,7 @@
 #include "fastgpt.h"
 #include "half.h"
 #include "kernels/kernels.h"
+#include "recode.h"
 
 /* ---- F32 -> blocks ---- */
 
@@ -90,7 +91,7 @@ static bool type_holds(number_type type, const float *x, int64_t n) {
 
 fastgpt_status fastgpt_quantize_rows(fastgpt_type type, const float *x, int64_t n_rows, int32_t n, void *out) {
     number_type known;
-    if (!rows_exist(type, n_rows, n, &known) || known == TYPE_Q6_K) return FASTGPT_ERR_ARGUMENT;
+    if (!rows_exist(type, n_rows, n, &known) || known >= TYPE_Q6_K) return FASTGPT_ERR_ARGUMENT;
     if (n_rows == 0 || n == 0) return FASTGPT_OK;
     if (!x || !out) return FASTGPT_ERR_ARGUMENT;
     if (!type_holds(known, x, n_rows * n)) return FASTGPT_ERR_NUMBERS;
@@ -104,6 +105,6 @@ fastgpt_status fastgpt_dequantize_rows(fastgpt_type type, const void *numbers, i
     if (n_rows == 0 || n == 0) return FASTGPT_OK;
     if (!numbers || !out) return FASTGPT_ERR_ARGUMENT;
     for (int64_t r = 0; r < n_rows; r++)
-        kernels_portable.widen[known](out + r * n, (const char *)numbers + r * row_bytes(known, n), n);
+        widen_row(known, out + r * n, (const char *)numbers + r * row_bytes(known, n), n);
     return FASTGPT_OK;
 }

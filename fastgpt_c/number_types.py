@@ -1,6 +1,7 @@
 """The number types of weights: F32 rows -> what model files store, and back.
 
-Types go by their names in lower case: "f32", "f16", "bf16", "q8_0", "q4_0", and "q6_k", which is only read.
+Types go by their names in lower case: "f32", "f16", "bf16", "q8_0", "q4_0", and "q4_1", "q5_0", "q5_1", "q4_k",
+"q5_k" and "q6_k", which are only read.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def row_bytes(type: str, n: int) -> int:
 def quantize_rows(x: npt.ArrayLike, type: str) -> npt.NDArray[np.uint8]:
     """x [..., n] rounded to type, as bytes [..., row_bytes(type, n)]: those that the package gguf gives.
 
-    x is read as float32.  Raises UsageError when rows are not whole blocks of type, for q6_k, and for numbers that are
-    NaN, infinite or too large for type.
+    x is read as float32.  Raises UsageError when rows are not whole blocks of type, for a type that is only read, and
+    for numbers that are NaN, infinite or too large for type.
     """
     rows = np.ascontiguousarray(x, np.float32)
     *outer, n = rows.shape

@@ -124,7 +124,7 @@ def test_bytes_are_those_of_the_gguf_package(type: str, kind: Callable[[np.rando
     np.testing.assert_array_equal(bits(dequantize_rows(data, type, N)), bits(back_by_gguf(data, type)))
 
 
-@pytest.mark.parametrize("type", ["f16", "bf16", "q8_0", "q4_0", "q6_k"])
+@pytest.mark.parametrize("type", ["f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"])
 def test_any_bytes_are_read_as_the_gguf_package_reads_them(type: str) -> None:
     data = np.random.default_rng(4).integers(0, 256, (500, row_bytes(type, N)), np.uint8)
     ours, theirs = dequantize_rows(data, type, N), back_by_gguf(data, type)
@@ -156,14 +156,15 @@ def test_numbers_that_a_type_cannot_hold_are_refused(type: str, bad: str) -> Non
 
 
 def test_rows_and_types_are_checked() -> None:
-    with pytest.raises(UsageError, match="'q5_1' is not one of f32, f16, q4_0, q8_0, q6_k, bf16"):
-        quantize_rows(np.zeros(32), "q5_1")
+    with pytest.raises(UsageError, match="'q2_k' is not one of f32, f16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, "):
+        quantize_rows(np.zeros(32), "q2_k")
     with pytest.raises(UsageError, match="rows of 33 numbers are not whole blocks of q4_0"):
         quantize_rows(np.zeros(33), "q4_0")
     with pytest.raises(UsageError, match="rows of 33 bytes are not 32 numbers of type q8_0, 34 bytes"):
         dequantize_rows(np.zeros(33, np.uint8), "q8_0", 32)
-    with pytest.raises(UsageError):
-        quantize_rows(np.zeros(256), "q6_k")
+    for type in ("q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"):
+        with pytest.raises(UsageError):
+            quantize_rows(np.zeros(256), type)
 
 
 # ---- Files -------------------------------------------------------------------------------------------------

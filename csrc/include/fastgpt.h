@@ -115,7 +115,12 @@ typedef enum fastgpt_type {
     FASTGPT_TYPE_F32 = 0,
     FASTGPT_TYPE_F16 = 1,  /* IEEE 754 binary16 */
     FASTGPT_TYPE_Q4_0 = 2, /* blocks of 32 numbers of 4 bits, 18 bytes */
+    FASTGPT_TYPE_Q4_1 = 3, /* the same above a minimum, 20 bytes */
+    FASTGPT_TYPE_Q5_0 = 6, /* blocks of 32 numbers of 5 bits, 22 bytes */
+    FASTGPT_TYPE_Q5_1 = 7, /* the same above a minimum, 24 bytes */
     FASTGPT_TYPE_Q8_0 = 8, /* blocks of 32 numbers of 8 bits, 34 bytes */
+    FASTGPT_TYPE_Q4_K = 12, /* blocks of 256 numbers of 4 bits, 144 bytes */
+    FASTGPT_TYPE_Q5_K = 13, /* blocks of 256 numbers of 5 bits, 176 bytes */
     FASTGPT_TYPE_Q6_K = 14, /* blocks of 256 numbers of 6 bits, 210 bytes */
     FASTGPT_TYPE_BF16 = 30 /* the upper half of F32 */
 } fastgpt_type;
@@ -129,7 +134,7 @@ int64_t fastgpt_type_row_bytes(fastgpt_type type, int32_t n);
 
 /* Rounds F32 rows to a type; bit for bit the bytes of the PyPI package gguf (gguf.quants.quantize) and, on x86-64,
  * of ggml's reference.  F16 and BF16 take the nearest number, ties to even.
- *   type  any but Q6_K
+ *   type  F32, F16, BF16, Q8_0 or Q4_0
  *   x     [n_rows][n], n a multiple of the type's block
  *   out   [n_rows][fastgpt_type_row_bytes(type, n)] bytes; aligned to 4 bytes for F32, else to 2; must not overlap x
  * Returns OK, ARGUMENT, or NUMBERS: one of x is NaN or infinite, or so large that it, or the scale of its block (an
@@ -153,8 +158,8 @@ typedef struct fastgpt_load_options {
 } fastgpt_load_options;
 
 /* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2",
- * tensor types F32, F16, BF16, Q8_0, Q4_0 and Q6_K.  Matrices are used where they lie, in their own type; vectors of
- * another type than F32 are copied as F32.
+ * tensor types as in fastgpt_type.  Matrices of F32, F16, BF16, Q8_0, Q4_0 and Q6_K are used where they lie, in their
+ * own type.  Those of the other types are copied as Q8_0, and vectors of another type than F32 as F32.
  *   path     UTF-8
  *   options  NULL = defaults
  *   error    NULL, or receives the details of any failure

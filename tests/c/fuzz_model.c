@@ -9,7 +9,7 @@
 
 #include <inttypes.h>
 
-enum { N_BASES = 4 };
+enum { N_BASES = 9 };
 
 /* A valid file, to be damaged. */
 typedef struct base {
@@ -215,9 +215,11 @@ static bool try_file(const buffer *file) {
 }
 
 static void make_bases(base *bases) {
-    static const uint32_t types[N_BASES] = {FILE_F32, FILE_F16, FILE_BF16, FILE_F32};
+    static const uint32_t types[N_BASES] = {FILE_F32,  FILE_F16,  FILE_BF16, FILE_F32, FILE_Q4_1,
+                                            FILE_Q5_0, FILE_Q5_1, FILE_Q4_K, FILE_Q5_K};
     for (int i = 0; i < N_BASES; i++) {
-        model_shape shape = tiny_shape;
+        bool wide = types[i] == FILE_Q4_K || types[i] == FILE_Q5_K;
+        model_shape shape = wide ? wide_shape : i < 4 ? tiny_shape : block_shape;
         shape.type = types[i];
         shape.untied = i % 2;
         draft d = draft_of(shape);

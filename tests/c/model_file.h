@@ -57,7 +57,19 @@ static inline void put_zeros(buffer *b, uint64_t n) {
 /* ---- A draft ---- */
 
 /* Types of tensors, numbered as in the file. */
-enum { FILE_F32 = 0, FILE_F16 = 1, FILE_BF16 = 30, FILE_Q8_0 = 8, FILE_Q4_0 = 2, FILE_Q6_K = 14 };
+enum {
+    FILE_F32 = 0,
+    FILE_F16 = 1,
+    FILE_BF16 = 30,
+    FILE_Q8_0 = 8,
+    FILE_Q4_0 = 2,
+    FILE_Q4_1 = 3,
+    FILE_Q5_0 = 6,
+    FILE_Q5_1 = 7,
+    FILE_Q4_K = 12,
+    FILE_Q5_K = 13,
+    FILE_Q6_K = 14
+};
 
 enum { DRAFT_MAX_KEYS = 32, DRAFT_MAX_TENSORS = 64, DRAFT_MAX_RANK = 5 };
 
@@ -259,6 +271,11 @@ static inline draft draft_of(model_shape s) {
 /* Small enough to be spoiled in every way; no size equals another one. */
 static const model_shape tiny_shape = {.n_vocab = 11, .n_ctx = 8, .n_embd = 6, .n_head = 3, .n_layer = 2, .n_ff = 10};
 
+/* The smallest whose rows are whole blocks of 32 numbers, and of 256. */
+static const model_shape block_shape = {.n_vocab = 11, .n_ctx = 8, .n_embd = 32, .n_head = 4, .n_layer = 1, .n_ff = 64};
+static const model_shape wide_shape = {
+    .n_vocab = 11, .n_ctx = 8, .n_embd = 256, .n_head = 4, .n_layer = 1, .n_ff = 256};
+
 /* ---- Draft -> bytes ---- */
 
 static inline uint64_t draft_n_elements(const draft_tensor *t) {
@@ -299,6 +316,7 @@ static inline void put_blocks(buffer *b, number_type type, uint64_t n) {
     for (uint64_t i = 0; i < n; i += (uint64_t)format->block_numbers) {
         random_row(&state, type, block, format->block_numbers);
         memcpy(block + scale_offset(type), &scale, sizeof scale);
+        if (has_minimum(type)) memcpy(block + sizeof scale, &scale, sizeof scale);
         put(b, block, (size_t)format->block_bytes);
     }
 }

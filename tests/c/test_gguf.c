@@ -297,7 +297,7 @@ static void test_tensor_types(void) {
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{3, "is Q4_1"}, {6, "is Q5_0"},    {12, "is Q4_K"},
+    } types[] = {{9, "is Q8_1"}, {10, "is Q2_K"},   {20, "is IQ4_NL"},
                  {28, "is F64"}, {31, "not known"}, {UINT32_MAX, "not known"}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         draft d = tiny();
@@ -311,11 +311,12 @@ static void test_tensor_types(void) {
 
 /* n_embd of the draft is no multiple of a block. */
 static void test_rows_are_whole_blocks(void) {
-    static const uint32_t types[] = {FILE_Q8_0, FILE_Q4_0, FILE_Q6_K};
+    static const uint32_t types[] = {FILE_Q8_0, FILE_Q4_0, FILE_Q4_1, FILE_Q5_0,
+                                     FILE_Q5_1, FILE_Q4_K, FILE_Q5_K, FILE_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         draft d = tiny();
         draft_find_tensor(&d, "blk.1.ffn_down.weight")->type = types[i];
-        refused(&d, FASTGPT_ERR_FORMAT, "tensor blk.1.ffn_down.weight has an impossible shape");
+        refused(&d, FASTGPT_ERR_FORMAT, "tensor blk.1.ffn_down.weight has rows of 10 numbers, not whole blocks");
     }
 }
 

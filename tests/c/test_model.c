@@ -96,11 +96,15 @@ static void test_valid(void) {
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{FILE_F32, "F32"}, {FILE_F16, "F16"}, {FILE_BF16, "BF16"}};
-    for (int t = 0; t < 3; t++)
+        const model_shape *shape;
+    } types[] = {
+        {FILE_F32, "F32", &tiny_shape},    {FILE_F16, "F16", &tiny_shape},    {FILE_BF16, "BF16", &tiny_shape},
+        {FILE_Q4_1, "Q4_1", &block_shape}, {FILE_Q5_0, "Q5_0", &block_shape}, {FILE_Q5_1, "Q5_1", &block_shape},
+        {FILE_Q4_K, "Q4_K", &wide_shape},  {FILE_Q5_K, "Q5_K", &wide_shape},  {FILE_Q6_K, "Q6_K", &wide_shape}};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
         for (int untied = 0; untied <= 1; untied++)
             for (int copy = 0; copy <= 1; copy++) {
-                model_shape shape = tiny_shape;
+                model_shape shape = *types[t].shape;
                 shape.type = types[t].type;
                 shape.untied = untied;
                 check_model(shape, types[t].name, copy);
@@ -124,6 +128,22 @@ static void test_sizeof(void) {
     fastgpt_model_free(of_halves);
 }
 
+/* Matrices of a type that no kernel computes with become Q8_0: 34 bytes for 32 numbers, and so a step reads them. */
+static void test_recoded(void) {
+    model_shape five_bits = block_shape, eight_bits = block_shape;
+    five_bits.type = FILE_Q5_0;
+    eight_bits.type = FILE_Q8_0;
+    fastgpt_model *recoded = load_shape(five_bits, false), *plain = load_shape(eight_bits, false);
+    size_t n_matrix = 0;
+    draft d = draft_of(five_bits);
+    for (int i = 0; i < d.n_tensors; i++) n_matrix += d.tensors[i].rank == 2 ? draft_n_elements(&d.tensors[i]) : 0;
+    CHECK(fastgpt_model_sizeof(recoded) == fastgpt_model_sizeof(plain) + n_matrix / 32 * 34);
+    CHECK(fastgpt_model_step_bytes(recoded) == fastgpt_model_step_bytes(plain));
+    draft_free(&d);
+    fastgpt_model_free(recoded);
+    fastgpt_model_free(plain);
+}
+
 /* A step reads every matrix, but only a row of each embedding; a tied output reads the whole one. */
 static void test_step_bytes(void) {
     model_shape untied = small_shape;
@@ -134,15 +154,6 @@ static void test_step_bytes(void) {
     CHECK(fastgpt_model_step_bytes(with_output) == fastgpt_model_step_bytes(tied));
     fastgpt_model_free(tied);
     fastgpt_model_free(with_output);
-}
-
-/* Ends the test where the draft cannot be loaded. */
-static fastgpt_model *loaded(const draft *d, bool copy) {
-    fastgpt_model *model;
-    fastgpt_error error;
-    if (load_draft(d, copy, &model, &error) == FASTGPT_OK) return model;
-    fprintf(stderr, "%s\n", error.text);
-    abort();
 }
 
 /* tiny(), under the name of our own architecture. */
@@ -224,10 +235,9 @@ static void test_activation(void) {
     for (int i = 0; i < 4; i++) {
         draft d = our_architecture();
         draft_set_string(&d, "fastgpt-gpt2.activation", names[i]);
-        fastgpt_model *m = loaded(&d, i % 2);
+        fastgpt_model *m = load_valid(&d, i % 2);
         CHECK_FOR(strcmp(fastgpt_model_activation(m), names[i]) == 0, "%s", names[i]);
         fastgpt_model_free(m);
-        draft_free(&d);
     }
     draft d = our_architecture();
     draft_set_string(&d, "fastgpt-gpt2.activation", "gelu");
@@ -252,7 +262,7 @@ static void test_metadata(void) {
     draft_set_string(&d, "general.license", "mit");
     put(draft_set_array(&d, "fastgpt.bytes", GGUF_U8, 3), "a\0b", 3);
     put_string(draft_set_array(&d, "fastgpt.list", GGUF_STRING, 1), "a");
-    fastgpt_model *m = loaded(&d, false);
+    fastgpt_model *m = load_valid(&d, false);
     size_t n;
     const char *text = fastgpt_model_metadata(m, "general.license", &n);
     CHECK(n == 3 && memcmp(text, "mit", 3) == 0);
@@ -261,7 +271,6 @@ static void test_metadata(void) {
     static const char *const none[] = {"general.licens", "gpt2.block_count", "fastgpt.list", ""};
     for (int i = 0; i < 4; i++) CHECK_FOR(!fastgpt_model_metadata(m, none[i], &n) && n == 0, "%s", none[i]);
     fastgpt_model_free(m);
-    draft_free(&d);
 }
 
 static void test_unsupported(void) {
@@ -329,6 +338,7 @@ int main(void) {
     test_every_truncation();
     test_valid();
     test_sizeof();
+    test_recoded();
     test_step_bytes();
     test_keys();
     test_sizes();
