@@ -13,7 +13,8 @@ enum {
     MAX_NAME = 65535,
     MAX_ALIGNMENT = 65536,
     MIN_VALUE_BYTES = 8 + 4 + 1,      /* name length, type, the smallest value */
-    MIN_TENSOR_BYTES = 8 + 4 + 4 + 8  /* name length, rank, type, offset */
+    MIN_TENSOR_BYTES = 8 + 4 + 4 + 8, /* name length, rank, type, offset */
+    TENSOR_I32 = 26
 };
 
 /* What is left to read. */
@@ -133,6 +134,12 @@ static bool measure(gguf_tensor *tensor) {
     return true;
 }
 
+/* Its layout is not llama.cpp's. */
+static fastgpt_status of_fastgpt(const reader *r) {
+    return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
+                "a model file of fastGPT; this makes one that runs:  fastgpt-c convert THIS_FILE -o OTHER.gguf");
+}
+
 /* Reads one entry of the table; its data still holds the offset only, in *offset. */
 static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offset) {
     if (!take_string(r, &tensor->name) || !take_u32(r, &tensor->rank)) return ends_early(r, "the tensor table");
@@ -148,6 +155,7 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offs
     }
     uint32_t type;
     if (!take_u32(r, &type) || !take_u64(r, offset)) return ends_early(r, "the tensor table");
+    if (type == TENSOR_I32 && gguf_string_is(name, "header")) return of_fastgpt(r);
     if (!number_type_of(type, &tensor->type))
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
                     "tensor %.*s is %s; F32, F16, BF16, Q4_0 to Q5_1, Q8_0 and Q4_K to Q6_K are implemented",
@@ -239,6 +247,7 @@ static fastgpt_status read_header(reader *r, gguf_file *gguf) {
     if (magic && memcmp(magic, "lmgg", 4) == 0)
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
                     "a model file of ggml from before GGUF; convert the checkpoint that it was made of");
+    if (magic && memcmp(magic, "\x97\x16\xA5\x0F", 4) == 0) return of_fastgpt(r);
     if (!magic || memcmp(magic, "GGUF", 4) != 0) return fail(r->error, FASTGPT_ERR_FORMAT, "not a GGUF file");
     uint32_t version;
     if (!take_u32(r, &version)) return ends_early(r, "the header");

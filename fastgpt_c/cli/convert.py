@@ -15,10 +15,10 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "convert",
         help="make a GGUF file of a checkpoint",
         description="Converts a Hugging Face GPT-2 checkpoint (config.json, model.safetensors or pytorch_model.bin, a "
-        "tokenizer) or one of OpenAI's (TensorFlow's files) to a GGUF file, which llama.cpp loads too.  Needs "
-        "fastgpt-c[convert], or fastgpt-c[tf].",
+        "tokenizer), one of OpenAI's (TensorFlow's files) or a model.gguf or model.dat of fastGPT to a GGUF file that "
+        "llama.cpp loads, too.  Needs fastgpt-c[convert], or fastgpt-c[tf].",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the checkpoint")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the checkpoint, or file of fastGPT")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
     parser.add_argument(
         "--type", choices=TYPES, default="f32", help="how to store the matrices (f32); vectors stay f32"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgpt_c.errors import MissingExtraError, ModelFileError, UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from fastgpt_c.convert.gguf_file import Contents
     from fastgpt_c.convert.quantizer import TensorReport
 
 # Counts changes of what convert() writes: caches of converted files are keyed by it.
@@ -32,7 +34,9 @@ TORCH_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_mod
 
 
 def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = False) -> None:
-    """Write the GPT-2 checkpoint in the folder source, Hugging Face's or OpenAI's, to the GGUF file target.
+    """Write a GPT-2 checkpoint to the GGUF file target.
+
+    source is a folder, Hugging Face's or OpenAI's, or a file that fastGPT wrote (model.gguf, model.dat).
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
     rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
@@ -41,13 +45,22 @@ def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = F
     Raises ModelFileError, UsageError (type) or MissingExtraError.
     """
     _check_type(type)
-    _check_folder(source)
     try:
-        from fastgpt_c.convert import gguf_file, huggingface, tensorflow
+        from fastgpt_c.convert import gguf_file
+
+        contents = _reader_of(source)(source)
     except ImportError as error:
         raise _missing(error) from error
-    read = tensorflow.read if tensorflow.is_checkpoint(source) else huggingface.read
-    gguf_file.write(target, read(source), type=type, progress=progress)
+    gguf_file.write(target, contents, type=type, progress=progress)
+
+
+def _reader_of(source: Path) -> Callable[[Path], Contents]:
+    from fastgpt_c.convert import fastgpt, huggingface, tensorflow
+
+    if fastgpt.is_model(source):
+        return fastgpt.read
+    _check_folder(source)
+    return tensorflow.read if tensorflow.is_checkpoint(source) else huggingface.read
 
 
 def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -> list[TensorReport]:
@@ -89,4 +102,4 @@ def _check_folder(source: Path) -> None:
     if not source.exists():
         raise ModelFileError(f"{source}: no such folder")
     if not source.is_dir():
-        raise ModelFileError(f"{source}: is a file; give the folder of the checkpoint")
+        raise ModelFileError(f"{source}: is a file, and none of fastGPT; give the folder of the checkpoint")

@@ -82,8 +82,12 @@ def read_config(path: Path) -> Config:
 
 
 def read_hparams(path: Path, end_of_text: int | None) -> Config:
-    """hparams.json of OpenAI's checkpoints.  Every one of its five keys is needed."""
-    values = read_json(path)
+    """hparams.json of OpenAI's checkpoints."""
+    return openai_config(read_json(path), path, end_of_text)
+
+
+def openai_config(values: JSON, path: Path, end_of_text: int | None) -> Config:
+    """The config of OpenAI's models, of which only five sizes differ; path is where values stand."""
     sizes = {name: _positive(values, name, 0, path) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
     config: JSON = {"vocab_size": sizes.pop("n_vocab"), "n_positions": sizes.pop("n_ctx"), **sizes}
     config |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text}

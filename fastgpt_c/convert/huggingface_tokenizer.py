@@ -168,7 +168,20 @@ def _has_vocab_json(folder: Path) -> bool:
 def read_openai_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
     """encoder.json and vocab.bpe, which hold what Hugging Face calls vocab.json and merges.txt."""
     tokens, merges = _read_bpe(folder / "encoder.json", folder / "vocab.bpe", n_vocab)
-    tokens.special.update(tokens.ids[text] for text in (DEFAULT_SPECIAL,) if text in tokens.ids)
+    return _openai(tokens, merges, n_vocab)
+
+
+def openai_vocabulary(path: Path, texts: list[str], merges: list[str], n_vocab: int) -> Vocabulary:
+    """The same from lists that stand in path: texts by id, and the lines of vocab.bpe after its first."""
+    tokens = _Tokens()
+    for token, text in enumerate(texts):
+        tokens.put(path, text, token, n_vocab)
+    return _openai(tokens, _checked_merges(path, [line for line in merges if line], tokens), n_vocab)
+
+
+def _openai(tokens: _Tokens, merges: list[str], n_vocab: int) -> Vocabulary:
+    if DEFAULT_SPECIAL in tokens.ids:
+        tokens.special.add(tokens.ids[DEFAULT_SPECIAL])
     return _vocabulary(tokens, merges, n_vocab)
 
 

@@ -132,6 +132,13 @@ static void test_header(void) {
     d = tiny();
     memcpy(d.magic, "lmgg", 4);
     refused(&d, FASTGPT_ERR_UNSUPPORTED, "ggml from before GGUF");
+    d = tiny();
+    memcpy(d.magic, "\x97\x16\xA5\x0F", 4);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "fastgpt-c convert");
+    d = tiny();
+    d.tensors[0].type = 26;
+    snprintf(d.tensors[0].name, sizeof d.tensors[0].name, "header");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "fastgpt-c convert");
     for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
         char culprit[32];
         snprintf(culprit, sizeof culprit, "version %u;", (unsigned)versions[i]);
