@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import resource
 import subprocess
 import sys
@@ -319,7 +321,10 @@ print(n_calls)
 
 
 def test_kill_9_leaves_the_old_file_or_the_new_one(tmp_path: Path, target: Path):
-    """Killed before the first tensor, a middle one, the fingerprint, the sync, the renaming, the folder's sync."""
+    """Killed before the first tensor, a middle one, the fingerprint, the sync, the renaming, the folder's sync.
+
+    What is left then goes with the next conversion, but not what another process still writes.
+    """
     source = write_checkpoint(tmp_path / "hf")
     convert(source, target, type="f16")
     old = target.read_bytes()
@@ -334,6 +339,22 @@ def test_kill_9_leaves_the_old_file_or_the_new_one(tmp_path: Path, target: Path)
         target.write_bytes(old)
         assert killed_at(call).returncode == -9
         assert target.read_bytes() == (new if call == n_calls else old)
+
+    left = set(target.parent.iterdir()) - {target}
+    assert left
+    in_use = left.pop()
+    for part in (*left, in_use):
+        os.utime(part, (0, 0))
+    with in_use.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        convert(source, target)
+        assert set(target.parent.iterdir()) == {target, in_use}
+    in_use.touch()  # as if it had just been made, and were not locked yet
+    convert(source, target)
+    assert set(target.parent.iterdir()) == {target, in_use}
+    os.utime(in_use, (0, 0))
+    convert(source, target)
+    assert set(target.parent.iterdir()) == {target}
 
 
 def test_progress_is_shown_on_stderr_when_asked_for(tmp_path: Path, target: Path, capfd: pytest.CaptureFixture[str]):

@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from fastgpt_c.errors import FastGPTError, ModelFileError
 
 N_MUTANTS = int(os.environ.get("FASTGPT_TEST_MUTANTS", "150"))
 MAX_SECONDS = 2.0
-MAX_GROWTH = 256 << 20  # bytes of memory over all mutants of a file
+MAX_MEMORY = 10, 1 << 20  # of Python's and NumPy's, for one mutant: so many times the checkpoint, and bytes more
+MAX_GROWTH = 256 << 20  # of the whole process, over all mutants of a file
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 1e308, float("nan"), "", "x", "\ud800", "\0", "a" * 5000),
     *([], {}, [None], [[]], {"": None}, {"content": "x"}, {"type": "x"}, [1, 2], "BPE", "ByteLevel", "gelu"),
@@ -140,16 +142,21 @@ def test_mutants(tmp_path: Path, file: str) -> None:
     sound, mutate, random_ = (folder / file).read_bytes(), FILES[file], random.Random(f"{file}{N_MUTANTS}")
     assert load_or_refuse(folder, tmp_path / "x.gguf", whole=True)
     before, n_read, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, 0.0
+    tracemalloc.start()
     for i in range(N_MUTANTS):
         mutant = mutate(sound, random_)
         (folder / file).write_bytes(mutant)
-        begin = time.perf_counter()
+        n_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        tracemalloc.reset_peak()
+        held, begin = tracemalloc.get_traced_memory()[0], time.perf_counter()
         try:
             n_read += load_or_refuse(folder, tmp_path / "x.gguf", whole=i % 10 == 0)
         except BaseException:
             print(f"mutant {i}: {mutant[:3000]!r}")
             raise
         slowest = max(slowest, time.perf_counter() - begin)
+        assert tracemalloc.get_traced_memory()[1] - held < MAX_MEMORY[0] * n_bytes + MAX_MEMORY[1], mutant[:3000]
+    tracemalloc.stop()
     growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     print(f"{file}: {n_read} of {N_MUTANTS} mutants read, slowest {slowest:.2f} s, memory grew by {growth >> 20} MB")
     assert slowest < MAX_SECONDS

@@ -110,7 +110,10 @@ def _text(model: Model, key: str) -> str | None:
 def _check(model: Model) -> None:
     stated = _text(model, FINGERPRINT)
     if stated is None:
-        raise ModelFileError(f"{model.path}: has no fingerprint; only files that fastgpt-c converted have one")
+        raise ModelFileError(
+            f"{model.path}: has no fingerprint to check: fastgpt-c did not make it, or before it wrote fingerprints, "
+            "as the demo model; convert and quantize write one"
+        )
     try:
         from fastgpt_c.convert.fingerprint import fingerprint_of
     except ImportError as error:

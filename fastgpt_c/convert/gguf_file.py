@@ -7,12 +7,14 @@ fastgpt-gpt2 and a key of ours, so that llama.cpp refuses it instead of running 
 
 from __future__ import annotations
 
+import fcntl
 import math
 import mmap
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from fastgpt_c.number_types import quantize_rows, row_bytes
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
+
+# A temporary file of that age is locked, or its process was killed.
+NEW_SECONDS = 60
 
 # Values of tokenizer.ggml.token_type.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -184,16 +189,32 @@ def _is_gguf(path: Path) -> bool:
 
 @contextmanager
 def _atomically(target: Path) -> Iterator[Path]:
-    """A temporary sibling of target, which takes its place after the block and vanishes if that fails."""
+    """A temporary sibling of target, which takes its place after the block and vanishes if that fails.
+
+    If the process is killed, the sibling stays until the next call in that folder.  It is locked as long as it lives.
+    """
+    _remove_what_was_left(target.parent)
     part = target.parent / f".fastgpt-c-{secrets.token_hex(8)}.part"
     try:
-        yield part
-        _flush_to_disk(part, os.O_RDWR)
-        part.replace(target)
+        with part.open("xb") as lock:
+            with suppress(OSError):  # a file system without locks, where nothing is taken away, either
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield part
+            _flush_to_disk(part, os.O_RDWR)
+            part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     _flush_to_disk(target.parent, os.O_RDONLY)
+
+
+def _remove_what_was_left(folder: Path) -> None:
+    """Temporary files of processes that were killed: nobody holds the lock.  A new one may not be locked yet."""
+    for part in folder.glob(".fastgpt-c-*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - part.stat().st_mtime > NEW_SECONDS:
+                part.unlink()
 
 
 def _flush_to_disk(path: Path, flags: int) -> None:
