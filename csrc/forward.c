@@ -102,12 +102,15 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
 
 /* ---- One slice ---- */
 
+/* Those of span i that are in this slice. */
+static const int32_t *new_tokens(const slice *s, int32_t i) { return s->spans[i].tokens + (i == 0 ? s->first : 0); }
+
 static void embed(fastgpt_context *ctx, const slice *s) {
     float *x = ctx->x;
     for (int32_t i = 0; i < s->n_spans; i++) {
         const fastgpt_span *span = &s->spans[i];
         int32_t n = s->counts[i];
-        op_embed(&ctx->engine, x, ctx->model, span->tokens + (i == 0 ? s->first : 0), n, span->kv->n_past);
+        op_embed(&ctx->engine, x, ctx->model, new_tokens(s, i), n, span->kv->n_past);
         x += (int64_t)n * ctx->model->n_embd;
     }
 }
@@ -146,7 +149,8 @@ static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, 
     }
     int32_t n_rows = logits ? gather_wanted(ctx, s, all_logits) : 0;
     predict(ctx, n_rows, logits);
-    for (int32_t i = 0; i < s->n_spans; i++) s->spans[i].kv->n_past += s->counts[i];
+    for (int32_t i = 0; i < s->n_spans; i++)
+        kv_cache_append(s->spans[i].kv, new_tokens(s, i), s->counts[i], ctx->engine.deterministic);
     return n_rows;
 }
 

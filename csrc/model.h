@@ -2,6 +2,8 @@
 #ifndef FASTGPT_MODEL_H
 #define FASTGPT_MODEL_H
 
+#include <stdatomic.h>
+
 #include "blocks.h"
 #include "fastgpt.h"
 #include "gguf.h"
@@ -57,6 +59,7 @@ struct fastgpt_model {
     const char *type;
     int64_t n_params;
     uint64_t id; /* one a load: ties caches to their model without touching it */
+    atomic_uint_fast64_t fingerprint; /* of the file, for state.c; 0 = not computed yet */
 };
 
 extern const char *const activation_names[N_ACTIVATIONS];

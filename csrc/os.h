@@ -21,6 +21,10 @@ typedef struct os_file {
 fastgpt_status os_file_open(os_file *file, const char *path, bool map, fastgpt_error *error);
 void os_file_close(os_file *file);
 
+/* Makes or replaces a file, for its owner's eyes only: under a name of its own beside it until all is on disk.  OK, IO
+ * or MEMORY; on error whatever was there is as it was. */
+fastgpt_status os_file_write(const char *path, const void *data, size_t n_bytes, fastgpt_error *error);
+
 /* 64-byte aligned, at least one byte; NULL when there is none.  Large blocks cost pages only once touched. */
 void *os_alloc(size_t n_bytes);
 void os_free(void *block);

@@ -86,6 +86,58 @@ void os_file_close(os_file *file) {
     memset(file, 0, sizeof *file);
 }
 
+/* The folder of a file, with its slash, and `name` after it; "" is the folder of a bare name. */
+static char *beside(const char *path, const char *name) {
+    const char *slash = strrchr(path, '/');
+    size_t n_folder = slash ? (size_t)(slash - path) + 1 : 0;
+    char *text = malloc(n_folder + strlen(name) + 1);
+    if (!text) return NULL;
+    memcpy(text, path, n_folder);
+    memcpy(text + n_folder, name, strlen(name) + 1);
+    return text;
+}
+
+static bool write_and_sync(int fd, const uint8_t *data, size_t n_bytes) {
+    for (size_t done = 0; done < n_bytes;) {
+        ssize_t n = write(fd, data + done, n_bytes - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        done += (size_t)n;
+    }
+    return fsync(fd) == 0;
+}
+
+/* A rename lasts once its folder is on disk; where a folder cannot be synced, the system does it in its own time. */
+static void sync_folder(char *part) {
+    *strrchr(part, '/') = 0;
+    int fd = open(*part ? part : "/", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+static bool replace_file(char *part, const char *path, const void *data, size_t n_bytes) {
+    int fd = mkstemp(part);
+    if (fd < 0) return false;
+    bool done = write_and_sync(fd, data, n_bytes) && rename(part, path) == 0;
+    int why = errno;
+    close(fd);
+    if (!done) unlink(part);
+    errno = why;
+    return done;
+}
+
+fastgpt_status os_file_write(const char *path, const void *data, size_t n_bytes, fastgpt_error *error) {
+    const char *name = strchr(path, '/') ? ".fastgpt-XXXXXX" : "./.fastgpt-XXXXXX";
+    char *part = beside(path, name);
+    if (!part) return fail(error, FASTGPT_ERR_MEMORY, "%s: no memory for a file name", path);
+    bool written = replace_file(part, path, data, n_bytes);
+    if (written) sync_folder(part);
+    else fail(error, FASTGPT_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    free(part);
+    return written ? FASTGPT_OK : FASTGPT_ERR_IO;
+}
+
 /* ---- Threads ---- */
 
 int64_t os_process_id(void) { return getpid(); }

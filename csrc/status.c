@@ -12,7 +12,7 @@ const char *fastgpt_status_text(fastgpt_status status) {
     case FASTGPT_OK:                 return "no error";
     case FASTGPT_ERR_ARGUMENT:       return "an argument is missing or outside its range";
     case FASTGPT_ERR_MEMORY:         return "not enough memory";
-    case FASTGPT_ERR_IO:             return "the file cannot be read";
+    case FASTGPT_ERR_IO:             return "the file cannot be read or written";
     case FASTGPT_ERR_FORMAT:         return "the file is damaged or not a GGUF file";
     case FASTGPT_ERR_UNSUPPORTED:    return "the file asks for something that is not implemented";
     case FASTGPT_ERR_N_TOKENS:       return "a span needs at least one token";

@@ -56,7 +56,7 @@ typedef enum fastgpt_status {
     FASTGPT_OK = 0,
     FASTGPT_ERR_ARGUMENT = 1,  /* a NULL pointer, a negative size, or a value outside its range */
     FASTGPT_ERR_MEMORY = 2,  /* an allocation failed */
-    FASTGPT_ERR_IO = 3,  /* a file could not be opened, read or mapped */
+    FASTGPT_ERR_IO = 3,  /* a file could not be opened, read, mapped or written */
     FASTGPT_ERR_FORMAT = 4,  /* the file is damaged or not GGUF */
     FASTGPT_ERR_UNSUPPORTED = 5,  /* the file is sound but asks for something not implemented */
     FASTGPT_ERR_N_TOKENS = 6,  /* a span of no tokens, or of a negative number of them */
@@ -248,7 +248,7 @@ int32_t fastgpt_pool_n_threads(const fastgpt_pool *pool);
 typedef struct fastgpt_kv_cache fastgpt_kv_cache;
 
 /* n_ctx positions, 0 = the model's own n_ctx, which is also the largest allowed.
- * Memory: 2 * n_layer * n_ctx * n_embd floats; pages are touched as positions are used. */
+ * Memory: 2 * n_layer * n_ctx * n_embd floats, and n_ctx tokens; pages are touched as positions are used. */
 fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out);
 
 /* The same with numbers of type F32, F16 or BF16: half the memory, and half of what a step reads of a long past, for
@@ -258,6 +258,10 @@ fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t
 void fastgpt_kv_cache_free(fastgpt_kv_cache *kv); /* does not touch the model */
 int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv);
 int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv);
+
+/* Of the n_past positions, how many from the first on are the work of deterministic steps alone: what a deterministic
+ * step may build upon. */
+int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv);
 fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv);
 size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv);
 
@@ -268,6 +272,29 @@ fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past);
  * ...). Valid until the cache is freed; the next step appends rows.  NULL when layer is outside [0, n_layer). */
 const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer);
 const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
+
+/* [n_past] the tokens at these positions.  Valid as the keys are. */
+const int32_t *fastgpt_kv_cache_tokens(const fastgpt_kv_cache *kv);
+
+/* A second cache with the same numbers, tokens and room, which from now on goes its own way. */
+fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cache **out);
+
+/* Writes keys, values and tokens to a file (its format: csrc/state.c) with a checksum and the fingerprint of the
+ * model's file.  The file is complete or not there: it is written under another name first.  Its owner alone may read
+ * it.  The first call for a model reads all of its weights once, and a call needs as much memory as the file has bytes.
+ *   model  that kv was made for
+ *   path   UTF-8; a file of that name is replaced
+ *   error  NULL, or receives the details of any failure
+ * Returns OK, ARGUMENT, MEMORY, IO or CACHE_MISMATCH (kv is another model's). */
+fastgpt_status fastgpt_kv_cache_save(const fastgpt_kv_cache *kv, const fastgpt_model *model, const char *path,
+                                     fastgpt_error *error);
+
+/* A cache with what was saved, and room for n_ctx positions, 0 = the model's own n_ctx.  Steps go on from it to the bit
+ * as they would have from the cache that was saved.
+ * Returns OK, ARGUMENT, MEMORY, IO, FORMAT (damaged, or no such file), UNSUPPORTED (the format of a later version),
+ * CACHE_MISMATCH (saved with another model's file) or CONTEXT_FULL (n_ctx is less than what was saved). */
+fastgpt_status fastgpt_kv_cache_load(const fastgpt_model *model, const char *path, int32_t n_ctx,
+                                     fastgpt_kv_cache **out, fastgpt_error *error);
 
 /* ---- Context: scratch memory for steps ---------------------------------------------------------- */
 

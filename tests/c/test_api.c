@@ -97,7 +97,7 @@ static void test_cache_arguments(void) {
     size_t floats = 2 * (size_t)fastgpt_model_n_layer(model) * (size_t)fastgpt_model_n_embd(model);
     CHECK(fastgpt_kv_cache_n_ctx(whole) == n_ctx && fastgpt_kv_cache_n_ctx(one) == 1);
     CHECK(fastgpt_kv_cache_n_past(whole) == 0);
-    CHECK(fastgpt_kv_cache_sizeof(whole) - fastgpt_kv_cache_sizeof(one) == 4 * floats * (size_t)(n_ctx - 1));
+    CHECK(fastgpt_kv_cache_sizeof(whole) - fastgpt_kv_cache_sizeof(one) == 4 * (floats + 1) * (size_t)(n_ctx - 1));
     fastgpt_kv_cache_free(whole);
     fastgpt_kv_cache_free(one);
 }
@@ -112,7 +112,7 @@ static void test_cache_types(void) {
         CHECK(fastgpt_kv_cache_create_typed(model, 1, good[i], &one) == FASTGPT_OK);
         CHECK(fastgpt_kv_cache_create_typed(model, 3, good[i], &three) == FASTGPT_OK);
         CHECK(fastgpt_kv_cache_type(one) == good[i]);
-        CHECK(fastgpt_kv_cache_sizeof(three) - fastgpt_kv_cache_sizeof(one) == (i == 0 ? 8 : 4) * numbers);
+        CHECK(fastgpt_kv_cache_sizeof(three) - fastgpt_kv_cache_sizeof(one) == 2 * 4 + (i == 0 ? 8 : 4) * numbers);
         fastgpt_kv_cache_free(one);
         fastgpt_kv_cache_free(three);
     }

@@ -123,6 +123,29 @@ static fastgpt_status create_cache(void) {
     return status;
 }
 
+/* A cache with something in it, and a file where it is saved. */
+static fastgpt_kv_cache *memory;
+static temporary_file saved;
+
+static fastgpt_status copy_cache(void) {
+    fastgpt_kv_cache *kv = memory;
+    fastgpt_status status = fastgpt_kv_cache_copy(memory, &kv);
+    CHECK((status == FASTGPT_OK) == (kv != NULL));
+    fastgpt_kv_cache_free(kv);
+    return status;
+}
+
+static fastgpt_status save_cache(void) { return fastgpt_kv_cache_save(memory, model, saved.path, NULL); }
+
+static fastgpt_status load_cache(void) {
+    fastgpt_kv_cache *kv = memory;
+    fastgpt_error error;
+    fastgpt_status status = fastgpt_kv_cache_load(model, saved.path, 0, &kv, &error);
+    CHECK((status == FASTGPT_OK) == (kv != NULL) && (kv || strstr(error.text, "no memory")));
+    fastgpt_kv_cache_free(kv);
+    return status;
+}
+
 static fastgpt_status create_sampler(void) {
     fastgpt_sampler_params params = {.struct_size = sizeof params};
     fastgpt_sampler *s = (fastgpt_sampler *)&file;
@@ -199,6 +222,20 @@ static void check_memory(const char *what, creation *create, int n_least) {
     } while (status != FASTGPT_OK && k < 1000);
     CHECK_FOR(k > n_least, "%s makes %d allocations only", what, k - 1);
     printf("%s: %d allocations\n", what, k - 1);
+}
+
+static void test_caches(void) {
+    static const int32_t tokens[] = {1, 2, 3};
+    fastgpt_context *ctx = new_context(model, NULL, 0);
+    saved = write_temporary("", 0);
+    memory = new_cache(model, 0);
+    CHECK(fastgpt_prefill(ctx, memory, tokens, 3, NULL) == FASTGPT_OK);
+    check_memory("copied cache", copy_cache, 3);
+    check_memory("saved cache", save_cache, 2);
+    check_memory("loaded cache", load_cache, 4);
+    unlink(saved.path);
+    fastgpt_kv_cache_free(memory);
+    fastgpt_context_free(ctx);
 }
 
 static void test_text(void) {
@@ -299,6 +336,7 @@ int main(void) {
     check_memory("cache", create_cache, 2);
     check_memory("sampler", create_sampler, 4);
     check_memory("roofline", measure_roofline, 1);
+    test_caches();
     test_text();
     test_steps_allocate_nothing();
     test_threads();
