@@ -26,6 +26,11 @@ def check(status: int, detail: str = "") -> None:
         raise _EXCEPTIONS.get(status, UsageError)(text)
 
 
+def error_text(error: Any) -> str:
+    """The words of a fastgpt_error *."""
+    return str(ffi.string(error.text).decode("utf-8", "replace"))
+
+
 def create(function: Any, *arguments: Any, free: Any, sizeof: Any = None) -> Any:
     """Calls a _create function of the library; the handle is freed when nobody holds it any more.
 
@@ -41,4 +46,4 @@ def float_pointer(array: Any) -> Any:
     return ffi.from_buffer("float[]", array)
 
 
-__all__ = ["check", "create", "ffi", "float_pointer", "lib"]
+__all__ = ["check", "create", "error_text", "ffi", "float_pointer", "lib"]

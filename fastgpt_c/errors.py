@@ -8,7 +8,8 @@ class FastGPTError(Exception):
 
 
 class ModelFileError(FastGPTError):
-    """A model file or checkpoint cannot be read, is damaged, or asks for something not implemented."""
+    """A model file, checkpoint or saved session cannot be read or written, is damaged, or asks for something not
+    implemented."""
 
 
 class ContextFullError(FastGPTError):

@@ -32,6 +32,7 @@ class Options:
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
     kv_cache        False computes everything anew for each token, to teach and to measure
     kv_type         what the KV cache holds: "f32", "f16" or "bf16"
+    deterministic   the same text to the bit with or without KV cache, alone or in a batch; see session.Session
     n_threads       None = the model's
     """
 
@@ -47,6 +48,7 @@ class Options:
     on_overflow: str = "error"
     kv_cache: bool = True
     kv_type: str = "f32"
+    deterministic: bool = False
     n_threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +87,7 @@ class Completion:
     n_prompt        tokens of the prompt that were read
     seed            what reproduces it
     prefill_seconds until the logits after the prompt; decode_seconds from there to the end
+    n_reused        tokens of the prompt that the reader's session held already
     """
 
     text: str
@@ -94,19 +97,25 @@ class Completion:
     seed: int
     prefill_seconds: float
     decode_seconds: float
+    n_reused: int = 0
 
 
 class Reader:
-    """Keeps a session in step with a row of tokens: what the session holds already is not read again."""
+    """Keeps a session in step with a row of tokens: what the session holds already is not read again.
 
-    def __init__(self, session: Session) -> None:
+    held    the tokens that are in the session at first
+    n_kept  tokens that the last call found there
+    """
+
+    def __init__(self, session: Session, held: Sequence[int] = ()) -> None:
         self.session = session
-        self._held: list[int] = []
+        self.n_kept = 0
+        self._held = list(held)
 
     def logits_after(self, tokens: Sequence[int]) -> Floats:
         """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
         tokens = list(tokens)
-        n_kept = min(_n_common(self._held, tokens), len(tokens) - 1)
+        n_kept = self.n_kept = min(_n_common(self._held, tokens), len(tokens) - 1)
         # An interrupt may come at any point below, even between a decode and the note that it happened.  So _held never
         # says more than what the session holds, and the session is asked how much that is.
         del self._held[n_kept:]
@@ -236,13 +245,15 @@ class _Loop:
         self._tokens: list[int] = []
         self._reason = "length"
         self._seconds = [0.0, 0.0]  # prefill, decode
+        self._n_reused = 0
 
     def pieces(self, reader: Reader | None) -> Iterator[str]:
         """The text as it comes; sets .completion at the end."""
         if reader is not None:
             yield from self._pieces_from(reader)
             return
-        with self._model.session(n_threads=self._options.n_threads, kv_type=self._options.kv_type) as session:
+        o = self._options
+        with self._model.session(n_threads=o.n_threads, kv_type=o.kv_type, deterministic=o.deterministic) as session:
             yield from self._pieces_from(Reader(session))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
@@ -262,7 +273,9 @@ class _Loop:
             "stop" if stopper.found else self._reason,
             len(self._prompt_tokens),
             self._sampler.seed,
-            *self._seconds,
+            prefill_seconds=self._seconds[0],
+            decode_seconds=self._seconds[1],
+            n_reused=self._n_reused,
         )
         if rest:
             yield rest
@@ -279,6 +292,8 @@ class _Loop:
             self._sampler.accept([token])
             tokens.append(token)
             self._seconds[i > 0] += time.perf_counter() - begin
+            if i == 0:
+                self._n_reused = reader.n_kept
             if token == self._model.eos_token:
                 self._reason = "eos"
                 return

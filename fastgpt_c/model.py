@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fastgpt_c import tokenizers
-from fastgpt_c._lib import check, create, ffi, lib
+from fastgpt_c._lib import check, create, error_text, ffi, lib
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.generation import Completion, Options, Prompt, TextGeneration
+from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
 from fastgpt_c.session import Session, checked_n_threads
 from fastgpt_c.tokenizer import Tokenizer
 
@@ -103,18 +103,42 @@ class Model:
 
     # ---- Work ----
 
-    def session(self, n_ctx: int | None = None, n_threads: int | None = None, kv_type: str = "f32") -> Session:
+    def session(
+        self,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        kv_type: str = "f32",
+        deterministic: bool = False,
+    ) -> Session:
         """An empty session with room for n_ctx tokens (None = the model's own n_ctx, the most there is), whose cache
-        holds numbers of kv_type: "f32", "f16" or "bf16"."""
-        return Session(self, n_ctx, n_threads, kv_type)
+        holds numbers of kv_type: "f32", "f16" or "bf16".  deterministic: see Session."""
+        return Session(self, n_ctx, n_threads, kv_type, deterministic)
 
-    def stream(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> TextGeneration:
+    def load_session(
+        self,
+        path: str | Path,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        deterministic: bool = False,
+    ) -> Session:
+        """What Session.save has written, with room for n_ctx tokens: it goes on to the bit as the saved one.
+
+        deterministic: positions from the first on that were not computed so are forgotten.
+        Raises ModelFileError (unreadable, damaged, or of a later version), UsageError (saved with another model file),
+        ContextFullError (more tokens than n_ctx), MemoryError.
+        """
+        return Session.load(self, path, n_ctx, n_threads, deterministic)
+
+    def stream(
+        self, prompt: Prompt, options: Options | None = None, reader: Reader | None = None, **changes: Any
+    ) -> TextGeneration:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
         Keywords are the fields of Options: max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
-        logit_bias, seed, stop, on_overflow, kv_cache, kv_type, n_threads.
+        logit_bias, seed, stop, on_overflow, kv_cache, kv_type, deterministic, n_threads.
+        reader: a session to go on with instead of a new one; then the last three are its own.
         """
-        return TextGeneration(self, prompt, replace(options or Options(), **changes))
+        return TextGeneration(self, prompt, replace(options or Options(), **changes), reader)
 
     def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
         """stream, at once: Completion(text, tokens, finish_reason ...)."""
@@ -155,5 +179,5 @@ def _load_handle(path: Path, use_mmap: bool) -> Any:
     options.no_mmap = not use_mmap
     out, error = ffi.new("fastgpt_model **"), ffi.new("fastgpt_error *")
     status = lib.fastgpt_model_load(os.fsencode(path), options, out, error)
-    check(status, ffi.string(error.text).decode("utf-8", "replace"))
+    check(status, error_text(error))
     return ffi.gc(out[0], lib.fastgpt_model_free, size=lib.fastgpt_model_sizeof(out[0]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from fastgpt_c._lib import check, ffi, lib
+from fastgpt_c._lib import check, error_text, ffi, lib
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.pattern_bpe import no_token, out_of_range
 
@@ -64,7 +64,7 @@ class NativeBPE:
 def _create(function: Any, *arguments: Any) -> Any:
     out, error = ffi.new("fastgpt_tokenizer **"), ffi.new("fastgpt_error *")
     status = function(*arguments, out, error)
-    check(status, ffi.string(error.text).decode("utf-8", "replace"))
+    check(status, error_text(error))
     return out[0]
 
 

@@ -69,6 +69,11 @@ def type_number(type: str) -> int:
     return int(_TYPES[type])
 
 
+def type_name(number: int) -> str:
+    """The name of a fastgpt_type."""
+    return str(ffi.string(lib.fastgpt_type_name(number)).decode().lower())
+
+
 def _check_row(type: str, n: int) -> None:
     if n > 0 and row_bytes(type, n) == 0:
         raise UsageError(f"rows of {n} numbers are not whole blocks of {type}")

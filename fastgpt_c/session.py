@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c._lib import check, create, ffi, float_pointer, lib
+from fastgpt_c._lib import check, create, error_text, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
-from fastgpt_c.number_types import dequantize_rows, row_bytes, type_number
+from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -36,23 +38,56 @@ class Session:
     n_threads  threads that its steps use; the result does not depend on them
     kv_type    "f32", "f16" or "bf16": what the cache holds.  The 16-bit types take half the memory and time of a long
                past, and round keys and values
+    deterministic  whether its logits are the same bits however its tokens are cut into steps and whatever shares them,
+               on one kind of CPU; slower where many tokens are read at once
     """
 
     def __init__(
-        self, model: Model, n_ctx: int | None = None, n_threads: int | None = None, kv_type: str = "f32"
+        self,
+        model: Model,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        kv_type: str = "f32",
+        deterministic: bool = False,
     ) -> None:
-        self.n_vocab, self.n_embd, self.n_layer = model.n_vocab, model.n_embd, model.n_layer
         check_kv_type(kv_type)
-        # C borrows the weights and the threads: keep them alive.
-        self._model = model.handle
-        self._pool = model.pool(n_threads)
-        self.kv_type = kv_type
-        self._kv = create(
-            lib.fastgpt_kv_cache_create_typed, self._model, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
+        kv = create(
+            lib.fastgpt_kv_cache_create_typed, model.handle, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
             free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
         )  # fmt: skip
-        self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(self._kv)
-        self.n_threads: int = lib.fastgpt_pool_n_threads(self._pool)
+        self._begin(model.handle, model.pool(n_threads), kv, deterministic)
+
+    @classmethod
+    def load(
+        cls,
+        model: Model,
+        path: str | Path,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        deterministic: bool = False,
+    ) -> Session:
+        """What Model.load_session does."""
+        out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
+        room = checked_int("n_ctx", n_ctx or 0)
+        status = lib.fastgpt_kv_cache_load(model.handle, os.fsencode(path), room, out, error)
+        check(status, error_text(error))
+        kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
+        session = cls.__new__(cls)
+        session._begin(model.handle, model.pool(n_threads), kv, deterministic)
+        if deterministic:
+            session.truncate(lib.fastgpt_kv_cache_n_deterministic(kv))
+        return session
+
+    def _begin(self, model: Any, pool: Any, kv: Any, deterministic: bool) -> None:
+        # C borrows the weights and the threads: keep them alive.
+        self._model, self._pool, self._kv = model, pool, kv
+        self.deterministic = deterministic
+        self.n_vocab: int = lib.fastgpt_model_n_vocab(model)
+        self.n_embd: int = lib.fastgpt_model_n_embd(model)
+        self.n_layer: int = lib.fastgpt_model_n_layer(model)
+        self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(kv)
+        self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
+        self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
         self._context = self._new_context()
         # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
         self._lock = threading.RLock()
@@ -77,6 +112,8 @@ class Session:
 
     def decode(self, token: int) -> Floats:
         """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
+        if self.deterministic:
+            return self.prefill([token])
         logits = np.empty(self.n_vocab, np.float32)
         with self._in_use(), self._undone_on_error():
             check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
@@ -97,6 +134,36 @@ class Session:
         if self._kv is None:
             raise UsageError("the session is closed")
         return int(lib.fastgpt_kv_cache_n_past(self._kv))
+
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]:
+        """int32 [n_past], a copy: what stands at the positions that are filled."""
+        with self._in_use():
+            tokens = np.empty(self.n_past, np.int32)
+            ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
+            return tokens
+
+    def copy(self) -> Session:
+        """Another session with the same tokens, room and threads, which from now on goes its own way."""
+        with self._in_use():
+            kv = create(
+                lib.fastgpt_kv_cache_copy, self._kv,
+                free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
+            )  # fmt: skip
+            session = Session.__new__(Session)
+            session._begin(self._model, self._pool, kv, self.deterministic)
+            return session
+
+    def save(self, path: str | Path) -> None:
+        """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
+
+        A file of that name is replaced; its owner alone may read it.  The first save of a model reads all its weights
+        once, for the fingerprint that ties file and model together.  Raises ModelFileError, MemoryError.
+        """
+        error = ffi.new("fastgpt_error *")
+        with self._in_use():
+            status = lib.fastgpt_kv_cache_save(self._kv, self._model, os.fsencode(path), error)
+            check(status, error_text(error))
 
     def truncate(self, n_past: int) -> None:
         """Forgets positions from n_past on; 0 empties the session.  Raises UsageError outside [0, n_past]."""
@@ -174,7 +241,8 @@ def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> F
 
     -> float32 [n_sessions][n_vocab], a row after the last token of each; with all_logits
        [sum of n_tokens][n_vocab], in the order of the tokens.
-    The first session's threads do the work.  Raises as Session.prefill does; then no session has changed.
+    The first session's threads do the work; the step is deterministic if one of the sessions is.  Raises as
+    Session.prefill does; then no session has changed.
     """
     if not batch:
         raise UsageError("a step needs at least one session")
@@ -183,6 +251,7 @@ def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> F
     logits = np.empty((n_tokens if all_logits else len(batch), batch[0][0].n_vocab), np.float32)
     options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
     options.all_logits = all_logits
+    options.deterministic = any(session.deterministic for session, _ in batch)
     with ExitStack() as stack:
         for session in {id(session): session for session, _ in batch}.values():
             stack.enter_context(session._in_use())

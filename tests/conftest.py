@@ -14,6 +14,7 @@ from scripted import ALPHABET, write_random_model, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.convert import convert
+from fastgpt_c.number_types import quantize_rows, row_bytes
 
 CHECKPOINTS = sorted(config.parent for config in (Path(__file__).parent / "vectors").glob("*/config.json"))
 
@@ -27,9 +28,10 @@ class Tiny(NamedTuple):
 
 
 def write_random_gguf(
-    path: Path, *, n_layer: int, n_head: int, n_embd: int, n_ctx: int, n_vocab: int, seed: int = 0
+    path: Path, *, n_layer: int, n_head: int, n_embd: int, n_ctx: int, n_vocab: int, seed: int = 0, type: str = "f32"
 ) -> Path:
-    """An F32 model with random weights and no tokenizer, of a size that nobody would want to commit."""
+    """A model with random weights and no tokenizer, of a size that nobody would want to commit; type is that of its
+    matrices."""
     rng, n_ff = np.random.default_rng(seed), 4 * n_embd
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_block_count(n_layer)
@@ -42,7 +44,12 @@ def write_random_gguf(
 
     def add(name: str, *shape: int, mean: float = 0.0) -> None:
         std = 0.3 if len(shape) == 1 else 1.5 / shape[1] ** 0.5
-        writer.add_tensor(name, (mean + std * rng.standard_normal(shape, np.float32)).astype(np.float32))
+        numbers = (mean + std * rng.standard_normal(shape, np.float32)).astype(np.float32)
+        if len(shape) == 1 or type == "f32":
+            writer.add_tensor(name, numbers)
+            return
+        raw = random_q6_k(rng, numbers) if type == "q6_k" else quantize_rows(numbers, type)
+        writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType[type.upper()])
 
     def add_layer(name: str, n_out: int, n_in: int) -> None:
         add(f"{name}.weight", n_out, n_in)
@@ -67,6 +74,13 @@ def write_random_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def random_q6_k(rng: np.random.Generator, numbers: np.ndarray) -> np.ndarray:
+    """Rows of random blocks whose numbers are about as large as these."""
+    blocks = rng.integers(0, 256, (numbers.size // 256, row_bytes("q6_k", 256)), np.uint8)
+    blocks[:, -2:] = np.full(len(blocks), numbers.std() / 1500, np.float16).view(np.uint8).reshape(-1, 2)
+    return blocks.reshape(len(numbers), -1)
 
 
 @pytest.fixture(scope="session", params=CHECKPOINTS, ids=lambda folder: folder.name)

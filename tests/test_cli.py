@@ -85,11 +85,12 @@ def test_every_option_has_its_field(
     monkeypatch.setattr(fastgpt_c.Model, "stream", recorded(fastgpt_c.Model.stream))
     options = (
         "-n 7 --stop x --stop y --on-overflow truncate --no-kv-cache --kv-type bf16 --threads 3 --no-mmap "
-        "--temperature 0.5 --top-k 9 --top-p 0.25 --min-p 0.125 "
+        "--deterministic --temperature 0.5 --top-k 9 --top-p 0.25 --min-p 0.125 "
         "--repetition-penalty 1.5 --seed 11 --logit-bias 1=2.5 --logit-bias 3=-inf"
     )
     output_here(capfd, "generate", "-m", alphabet, "a", *options.split())
     assert given.pop("progress") is False  # stderr is no terminal
+    assert given.pop("reader").session.kv_type == "bf16"
     assert given == {
         "use_mmap": False,
         "n_threads": 3,
@@ -98,6 +99,7 @@ def test_every_option_has_its_field(
         "on_overflow": "truncate",
         "kv_cache": False,
         "kv_type": "bf16",
+        "deterministic": True,
         "temperature": 0.5,
         "top_k": 9,
         "top_p": 0.25,
@@ -125,6 +127,7 @@ def test_json(alphabet: Path) -> None:
         "tokens": tokens,
         "finish_reason": "length",
         "n_prompt": n_prompt,
+        "n_reused": 0,
     }
 
 

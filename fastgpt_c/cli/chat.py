@@ -47,6 +47,8 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument("--assistant", default="Assistant", metavar="NAME", help="what answers begin with (Assistant)")
     parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens an answer (100)")
     common.add_kv_type_option(parser)
+    common.add_deterministic_option(parser)
+    common.add_prompt_cache_option(parser)
     common.add_model_options(parser)
     common.add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -54,7 +56,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
-        from fastgpt_c.generation import Options, Reader
+        from fastgpt_c.generation import Options
 
         conversation = Conversation(model, args.system, args.user, args.assistant)
         options = Options(
@@ -62,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
             stop=conversation.stop,
             **common.sampling_of(args),
         )
-        with model.session(kv_type=args.kv_type) as session:
-            reader = Reader(session)
+        with common.reader_of(args, model) as reader:
             for said in _user_turns(args.user):
                 try:
                     conversation.ask(said, options.max_new_tokens)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
+    from fastgpt_c.generation import Reader
     from fastgpt_c.model import Model
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
@@ -33,6 +36,29 @@ def add_kv_type_option(parser: argparse.ArgumentParser) -> None:
         "--kv-type", choices=("f32", "f16", "bf16"), default="f32",
         help="numbers of the KV cache: the 16-bit types halve its memory and the time that a long past takes (f32)",
     )  # fmt: skip
+
+
+def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--deterministic", action="store_true",
+        help="the same text to the bit with or without caches, alone or in a batch, by any number of threads",
+    )  # fmt: skip
+
+
+def add_prompt_cache_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prompt-cache", type=Path, metavar="FILE",
+        help="keep what was read and written in FILE, and do not read the same beginning again the next time",
+    )  # fmt: skip
+
+
+@contextmanager
+def reader_of(args: argparse.Namespace, model: Model) -> Iterator[Reader]:
+    """The session that --prompt-cache, --kv-type and --deterministic ask for."""
+    from fastgpt_c.prompt_cache import prompt_cache
+
+    with prompt_cache(model, args.prompt_cache, kv_type=args.kv_type, deterministic=args.deterministic) as reader:
+        yield reader
 
 
 def load_model(args: argparse.Namespace) -> Model:

@@ -47,6 +47,8 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "--no-kv-cache", action="store_true", help="compute everything anew for each token, to see what the cache saves"
     )
     common.add_kv_type_option(parser)
+    common.add_deterministic_option(parser)
+    common.add_prompt_cache_option(parser)
     parser.add_argument("--no-prompt", action="store_true", help="print the continuation alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
     parser.add_argument("-v", "--verbose", action="store_true", help="show sizes, times and the seed on standard error")
@@ -60,16 +62,20 @@ def run(args: argparse.Namespace) -> int:
     begin = time.perf_counter()
     with common.load_model(args) as model:
         load_seconds = time.perf_counter() - begin
-        generation = model.stream(
-            prompt,
-            max_new_tokens=args.max_new_tokens,
-            stop=args.stop,
-            on_overflow=args.on_overflow,
-            kv_cache=not args.no_kv_cache,
-            kv_type=args.kv_type,
-            **common.sampling_of(args),
-        )
-        completion = generation.finish() if args.json else _print_stream(generation, "" if args.no_prompt else prompt)
+        with common.reader_of(args, model) as reader:
+            generation = model.stream(
+                prompt,
+                max_new_tokens=args.max_new_tokens,
+                stop=args.stop,
+                on_overflow=args.on_overflow,
+                kv_cache=not args.no_kv_cache,
+                kv_type=args.kv_type,
+                deterministic=args.deterministic,
+                reader=reader,
+                **common.sampling_of(args),
+            )
+            shown = "" if args.no_prompt else prompt
+            completion = generation.finish() if args.json else _print_stream(generation, shown)
         if args.json:
             print(json.dumps(_report(prompt, model, completion, load_seconds), ensure_ascii=False))
         if args.verbose:
@@ -95,6 +101,7 @@ def _report(prompt: str, model: Model, completion: Completion, load_seconds: flo
         "tokens": completion.tokens,
         "finish_reason": completion.finish_reason,
         "n_prompt": completion.n_prompt,
+        "n_reused": completion.n_reused,
         "seed": completion.seed,
         "load_seconds": load_seconds,
         "prefill_seconds": completion.prefill_seconds,
@@ -104,13 +111,14 @@ def _report(prompt: str, model: Model, completion: Completion, load_seconds: flo
 
 def _summary(model: Model, completion: Completion, load_seconds: float) -> str:
     n_new = len(completion.tokens) + (completion.finish_reason == "eos")
+    reused = f", {completion.n_reused} of them from the prompt cache" if completion.n_reused else ""
     rows = [
         ("model", f"{model.name or model.path.name}, {model.n_params:,} parameters, {model.type}"),
         ("", f"n_layer {model.n_layer}, n_head {model.n_head}, n_embd {model.n_embd}, n_ctx {model.n_ctx}"),
-        ("input", f"{completion.n_prompt} tokens"),
+        ("input", f"{completion.n_prompt} tokens{reused}"),
         ("output", f"{len(completion.tokens)} tokens, ended by {completion.finish_reason}, seed {completion.seed}"),
         ("load", _time(load_seconds)),
-        ("prefill", _time(completion.prefill_seconds, completion.n_prompt)),
+        ("prefill", _time(completion.prefill_seconds, completion.n_prompt - completion.n_reused)),
         ("decode", _time(completion.decode_seconds, max(n_new - 1, 0))),
     ]
     return "\n".join(f"{name:8}{text}" for name, text in rows)
