@@ -25,11 +25,19 @@ enum {
     ROWS_PER_BLOCK = 64        /* of keys or values that stay in cache for a block of queries */
 };
 
+/* Spans with few queries each that read one prefix together. */
+typedef struct group {
+    const attention_span *first, *last;
+    int query, n_queries; /* the first of its queries in the round, and how many they are */
+} group;
+
 typedef struct attention_job {
     const engine *e;
     const attention_span *spans;
     int n_head, n_embd, n_ctx;
     float *scores;
+    group groups[QUERIES_PER_ROUND];
+    int n_groups;
 } attention_job;
 
 int64_t attention_panel_bytes(int64_t n_ctx, int64_t head_width) {
@@ -42,10 +50,20 @@ int64_t attention_n_scores(int64_t n_threads, int64_t n_head, int64_t n_ctx) {
 
 static int head_width(const attention_job *job) { return job->n_embd / job->n_head; }
 
-/* A head's columns of a row of keys or values. */
-static const uint8_t *head_at(const attention_job *job, const attention_span *s, const uint8_t *rows, int64_t row,
-                              int head) {
+enum { KEYS, VALUES };
+
+/* A head's columns of the row of a key or value. */
+static const uint8_t *head_at(const attention_job *job, const attention_span *s, int which, int64_t key, int head) {
+    bool shared = key < s->n_prefix;
+    const uint8_t *prefix = which == KEYS ? s->prefix_keys : s->prefix_values;
+    const uint8_t *rows = shared ? prefix : which == KEYS ? s->keys : s->values;
+    int64_t row = shared ? key : key - s->n_prefix;
     return rows + row * row_bytes(s->type, job->n_embd) + row_bytes(s->type, (int64_t)head * head_width(job));
+}
+
+/* Of the n rows from key `first` on, how many lie behind each other. */
+static int n_together(const attention_span *s, int first, int n) {
+    return first < s->n_prefix ? min_int(n, s->n_prefix - first) : n;
 }
 
 static void softmax_of_scores(const attention_job *job, float *scores, int n_keys) {
@@ -57,24 +75,31 @@ static void softmax_of_scores(const attention_job *job, float *scores, int n_key
 /* scores[t][key] += q[t] . k[key] for keys [first, first + n) */
 static void add_scores(const attention_job *job, const attention_span *s, int head, float *scores, int64_t ld_scores,
                        const float *q, int n_queries, int first, int n) {
-    job->e->kernels->dot_rows[s->type](scores + first, ld_scores, q, job->n_embd * (int64_t)sizeof(float),
-                                       head_at(job, s, s->keys, first, head), row_bytes(s->type, job->n_embd),
-                                       n_queries, n, head_width(job));
+    for (int m, end = first + n; first < end; first += m) {
+        m = n_together(s, first, end - first);
+        job->e->kernels->dot_rows[s->type](scores + first, ld_scores, q, job->n_embd * (int64_t)sizeof(float),
+                                           head_at(job, s, KEYS, first, head), row_bytes(s->type, job->n_embd),
+                                           n_queries, m, head_width(job));
+    }
 }
 
 /* out += scores[key] * v[key] for keys [first, first + n) */
 static void add_values(const attention_job *job, const attention_span *s, int head, float *out, const float *scores,
                        int first, int n) {
-    job->e->kernels->weighted_sum[s->type](out, scores + first, head_at(job, s, s->values, first, head),
-                                           row_bytes(s->type, job->n_embd), n, head_width(job));
+    for (int m, end = first + n; first < end; first += m) {
+        m = n_together(s, first, end - first);
+        job->e->kernels->weighted_sum[s->type](out, scores + first, head_at(job, s, VALUES, first, head),
+                                               row_bytes(s->type, job->n_embd), m, head_width(job));
+    }
 }
 
 /* ---- Stream ---- */
 
 static int n_streamed(const attention_span *s) { return s->n_tokens < FEW_QUERIES ? s->n_tokens : 0; }
 
+/* Of the keys behind the prefix. */
 static int n_chunks(const attention_span *s) {
-    return n_streamed(s) ? n_tiles(s->n_past + s->n_tokens, KEYS_PER_UNIT) : 0;
+    return n_streamed(s) ? n_tiles(s->n_past + s->n_tokens - s->n_prefix, KEYS_PER_UNIT) : 0;
 }
 
 static int heads_per_sum(const attention_job *job) { return (int)larger(NUMBERS_PER_SUM / head_width(job), 1); }
@@ -86,39 +111,128 @@ static float *scores_of(const attention_job *job, int64_t query) {
     return job->scores + query * job->n_head * job->n_ctx;
 }
 
-/* Scores of all queries of a span and a chunk of its keys. */
-static void score_unit(void *arg, int unit, int thread) {
-    const attention_job *job = arg;
-    const attention_span *s = job->spans;
-    int query = 0, d = head_width(job);
-    (void)thread;
-    for (; unit >= n_chunks(s); s++) unit -= n_chunks(s), query += n_streamed(s);
-    int first = unit * KEYS_PER_UNIT, end = min_int(first + KEYS_PER_UNIT, s->n_past + s->n_tokens);
+/* Scores of the query-th query of a round and those behind it, which begin with those of s, for a chunk of keys. */
+static void score_chunk(const attention_job *job, const attention_span *s, int query, int n_queries, int first,
+                        int n_keys) {
+    int d = head_width(job), end = min_int(first + KEYS_PER_UNIT, n_keys);
     float *scores = scores_of(job, query);
-    for (int64_t row = 0; row < (int64_t)s->n_tokens * job->n_head; row++)
+    for (int64_t row = 0; row < (int64_t)n_queries * job->n_head; row++)
         memset(scores + row * job->n_ctx + first, 0, (size_t)(end - first) * sizeof(float));
     for (int key = first; key < end; key += ROWS_AT_ONCE)
         for (int64_t h = 0; h < job->n_head; h++)
             add_scores(job, s, (int)h, scores + h * job->n_ctx, (int64_t)job->n_head * job->n_ctx, s->q + h * d,
-                       s->n_tokens, key, min_int(ROWS_AT_ONCE, end - key));
+                       n_queries, key, min_int(ROWS_AT_ONCE, end - key));
 }
 
-/* Some heads of the output of one query, from its scores on. */
+/* All queries of a span and a chunk of its own keys. */
+static void score_unit(void *arg, int unit, int thread) {
+    const attention_job *job = arg;
+    const attention_span *s = job->spans;
+    int query = 0;
+    (void)thread;
+    for (; unit >= n_chunks(s); s++) unit -= n_chunks(s), query += n_streamed(s);
+    score_chunk(job, s, query, s->n_tokens, s->n_prefix + unit * KEYS_PER_UNIT, s->n_past + s->n_tokens);
+}
+
+/* A query of a round, and some of its heads. */
+typedef struct part {
+    const attention_span *span;
+    int token; /* of the span */
+    float *scores;
+    int first, end; /* heads */
+} part;
+
+static part part_of(const attention_job *job, const attention_span *s, int query, int token, int sum) {
+    int first = sum * heads_per_sum(job);
+    return (part){.span = s,
+                  .token = token,
+                  .scores = scores_of(job, query),
+                  .first = first,
+                  .end = min_int(first + heads_per_sum(job), job->n_head)};
+}
+
+static float *out_of(const attention_job *job, const part *p) { return p->span->out + (int64_t)p->token * job->n_embd; }
+
+static void begin_sum(const attention_job *job, const part *p) {
+    int d = head_width(job);
+    for (int64_t h = p->first; h < p->end; h++)
+        softmax_of_scores(job, p->scores + h * job->n_ctx, p->span->n_past + p->token + 1);
+    memset(out_of(job, p) + p->first * d, 0, (size_t)((p->end - p->first) * d) * sizeof(float));
+}
+
+/* Adds the values of keys [first, end), at most ROWS_AT_ONCE. */
+static void add_rows(const attention_job *job, const part *p, int first, int end) {
+    for (int64_t h = p->first; h < p->end; h++)
+        add_values(job, p->span, (int)h, out_of(job, p) + h * head_width(job), p->scores + h * job->n_ctx, first,
+                   end - first);
+}
+
+/* Some heads of the output of one query, from its scores on; where it has a prefix, that is in the sum already. */
 static void sum_unit(void *arg, int unit, int thread) {
     const attention_job *job = arg;
     const attention_span *s = job->spans;
-    int query = unit / n_sums(job), d = head_width(job);
-    float *scores = scores_of(job, query);
-    int first = unit % n_sums(job) * heads_per_sum(job), end = min_int(first + heads_per_sum(job), job->n_head);
+    int query = unit / n_sums(job), token = query;
     (void)thread;
-    for (; query >= n_streamed(s); s++) query -= n_streamed(s);
-    int n_keys = s->n_past + query + 1;
-    float *out = s->out + (int64_t)query * job->n_embd;
-    for (int64_t h = first; h < end; h++) softmax_of_scores(job, scores + h * job->n_ctx, n_keys);
-    memset(out + first * d, 0, (size_t)((end - first) * d) * sizeof(float));
-    for (int key = 0; key < n_keys; key += ROWS_AT_ONCE)
-        for (int64_t h = first; h < end; h++)
-            add_values(job, s, (int)h, out + h * d, scores + h * job->n_ctx, key, min_int(ROWS_AT_ONCE, n_keys - key));
+    for (; token >= n_streamed(s); s++) token -= n_streamed(s);
+    part p = part_of(job, s, query, token, unit % n_sums(job));
+    int n_keys = s->n_past + token + 1;
+    if (!s->n_prefix) begin_sum(job, &p);
+    for (int key = s->n_prefix; key < n_keys; key += ROWS_AT_ONCE)
+        add_rows(job, &p, key, min_int(key + ROWS_AT_ONCE, n_keys));
+}
+
+/* ---- Stream: prefixes, each read once for all queries of its group ---- */
+
+static int n_prefix_chunks(const group *g) { return n_tiles(g->first->n_prefix, KEYS_PER_UNIT); }
+
+static void prefix_score_unit(void *arg, int unit, int thread) {
+    const attention_job *job = arg;
+    const group *g = job->groups;
+    (void)thread;
+    for (; unit >= n_prefix_chunks(g); g++) unit -= n_prefix_chunks(g);
+    score_chunk(job, g->first, g->query, g->n_queries, unit * KEYS_PER_UNIT, g->first->n_prefix);
+}
+
+/* The prefix's share of some heads of the output of all queries of a group. */
+static void prefix_sum_unit(void *arg, int unit, int thread) {
+    const attention_job *job = arg;
+    const group *g = &job->groups[unit / n_sums(job)];
+    part parts[QUERIES_PER_ROUND];
+    int n = 0, n_prefix = g->first->n_prefix;
+    (void)thread;
+    for (const attention_span *s = g->first; n < g->n_queries; s++)
+        for (int token = 0; token < s->n_tokens; token++, n++)
+            parts[n] = part_of(job, s, g->query + n, token, unit % n_sums(job));
+    for (int i = 0; i < n; i++) begin_sum(job, &parts[i]);
+    for (int key = 0; key < n_prefix; key += ROWS_AT_ONCE)
+        for (int i = 0; i < n; i++) add_rows(job, &parts[i], key, min_int(key + ROWS_AT_ONCE, n_prefix));
+}
+
+/* Whether the queries of s stand behind those of the group's last span, and want the same rows. */
+static bool joins(const attention_job *job, const group *g, const attention_span *s) {
+    const attention_span *last = g->last;
+    return last + 1 == s && last->prefix_keys == s->prefix_keys && last->n_prefix == s->n_prefix &&
+           last->q + (int64_t)last->n_tokens * job->n_embd == s->q;
+}
+
+static void find_groups(attention_job *job, int n_spans) {
+    int query = 0;
+    job->n_groups = 0;
+    for (const attention_span *s = job->spans; s < job->spans + n_spans; query += n_streamed(s), s++) {
+        if (!s->n_prefix || !n_streamed(s)) continue;
+        group *g = &job->groups[job->n_groups];
+        if (job->n_groups && joins(job, g - 1, s)) g--;
+        else *g = (group){.first = s, .query = query}, job->n_groups++;
+        g->last = s;
+        g->n_queries += s->n_tokens;
+    }
+}
+
+static void stream_prefixes(attention_job *job, int n_spans) {
+    int n_score_units = 0;
+    find_groups(job, n_spans);
+    for (int i = 0; i < job->n_groups; i++) n_score_units += n_prefix_chunks(&job->groups[i]);
+    pool_run(job->e->pool, prefix_score_unit, job, n_score_units);
 }
 
 /* Streams as many of the spans as a round takes; returns how many spans that are. */
@@ -129,7 +243,9 @@ static int stream_round(attention_job job, const attention_span *spans, int n_sp
         n_score_units += n_chunks(&spans[i]);
     }
     job.spans = spans;
+    stream_prefixes(&job, i);
     pool_run(job.e->pool, score_unit, &job, n_score_units);
+    pool_run(job.e->pool, prefix_sum_unit, &job, job.n_groups * n_sums(&job));
     pool_run(job.e->pool, sum_unit, &job, n_queries * n_sums(&job));
     return i;
 }
@@ -146,21 +262,23 @@ typedef struct attention_block {
     float *panel;  /* [n_keys][d] */
 } attention_block;
 
-/* A head's columns of all keys or values as F32: in the cache itself, or widened into the panel.  *ld counts floats. */
-static const float *head_of(const attention_job *job, const attention_block *b, const uint8_t *rows, int64_t *ld) {
+/* A head's columns of all keys or values as F32: in the cache itself, or side by side in the panel.  *ld counts floats.
+ */
+static const float *head_of(const attention_job *job, const attention_block *b, int which, int64_t *ld) {
     const attention_span *s = b->span;
     int d = head_width(job);
-    *ld = s->type == TYPE_F32 ? job->n_embd : d;
-    if (s->type == TYPE_F32) return (const float *)(const void *)head_at(job, s, rows, 0, b->head);
+    bool in_place = s->type == TYPE_F32 && !s->n_prefix;
+    *ld = in_place ? job->n_embd : d;
+    if (in_place) return (const float *)(const void *)head_at(job, s, which, 0, b->head);
     for (int64_t i = 0; i < b->n_keys; i++)
-        job->e->kernels->widen[s->type](b->panel + i * d, head_at(job, s, rows, i, b->head), d);
+        job->e->kernels->widen[s->type](b->panel + i * d, head_at(job, s, which, i, b->head), d);
     return b->panel;
 }
 
 static void multiply_keys(const attention_job *job, const attention_block *b) {
     int64_t ld;
     if (!job->e->deterministic) {
-        const float *keys = head_of(job, b, b->span->keys, &ld);
+        const float *keys = head_of(job, b, KEYS, &ld);
         blas_gemm_nt(b->n_queries, b->n_keys, head_width(job), 1, b->q, job->n_embd, keys, ld, 0, b->scores,
                      job->n_ctx);
         return;
@@ -175,7 +293,7 @@ static void multiply_values(const attention_job *job, const attention_block *b) 
     int64_t ld;
     int d = head_width(job);
     if (!job->e->deterministic) {
-        const float *values = head_of(job, b, b->span->values, &ld);
+        const float *values = head_of(job, b, VALUES, &ld);
         blas_gemm_nn(b->n_queries, d, b->n_keys, 1, b->scores, job->n_ctx, values, ld, 0, b->out, job->n_embd);
         return;
     }

@@ -5,12 +5,17 @@
 
 #include "ops.h"
 
-/* The new tokens of one sequence: causal attention over its cache, whose last n_tokens rows are theirs. */
+/* The new tokens of one sequence: causal attention over its cache, whose last n_tokens rows are theirs.  The first
+ * n_prefix rows lie apart from the others, and may be those of several spans: where such spans stand side by side, and
+ * their queries too, few queries read them together. */
 typedef struct attention_span {
     float *out;          /* [n_tokens][n_embd], heads side by side */
     const float *q;      /* [n_tokens][n_embd] */
-    const uint8_t *keys;   /* [n_past + n_tokens][n_embd] of the type */
-    const uint8_t *values; /* [n_past + n_tokens][n_embd] */
+    const uint8_t *keys;   /* [n_past + n_tokens - n_prefix][n_embd] of the type */
+    const uint8_t *values; /* [n_past + n_tokens - n_prefix][n_embd] */
+    const uint8_t *prefix_keys;   /* [n_prefix][n_embd] */
+    const uint8_t *prefix_values; /* [n_prefix][n_embd] */
+    int32_t n_prefix;
     number_type type;
     int32_t n_past;
     int32_t n_tokens;

@@ -67,8 +67,11 @@ static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
         const fastgpt_kv_cache *kv = s->spans[i].kv;
         ctx->spans[i] = (attention_span){.out = ctx->heads + row * m->n_embd,
                                          .q = ctx->q + row * m->n_embd,
-                                         .keys = kv_cache_rows(kv, l, 0, 0),
-                                         .values = kv_cache_rows(kv, l, 1, 0),
+                                         .keys = kv_cache_rows(kv, l, 0, kv->n_prefix),
+                                         .values = kv_cache_rows(kv, l, 1, kv->n_prefix),
+                                         .prefix_keys = kv->prefix ? kv_cache_prefix_rows(kv, l, 0) : NULL,
+                                         .prefix_values = kv->prefix ? kv_cache_prefix_rows(kv, l, 1) : NULL,
+                                         .n_prefix = kv->n_prefix,
                                          .type = kv->type,
                                          .n_past = kv->n_past,
                                          .n_tokens = s->counts[i]};

@@ -4,27 +4,67 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int64_t position_bytes(const fastgpt_kv_cache *kv) { return 2 * kv->n_layer * kv_cache_row_bytes(kv, 1); }
+
 static size_t block_bytes(const fastgpt_kv_cache *kv) {
-    return (size_t)kv->n_layer * 2 * (size_t)kv->n_ctx * (size_t)row_bytes(kv->type, kv->n_embd);
+    return (size_t)(kv->n_ctx - kv->n_prefix) * (size_t)position_bytes(kv);
 }
 
 static size_t token_bytes(const fastgpt_kv_cache *kv) { return (size_t)kv->n_ctx * sizeof *kv->tokens; }
 
-fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out) {
-    return fastgpt_kv_cache_create_typed(model, n_ctx, FASTGPT_TYPE_F32, out);
+/* ---- The parts ---- */
+
+/* A prefix for the first n positions of a cache, with no rows in it yet and one owner; NULL when there is no memory. */
+static kv_prefix *prefix_create(const fastgpt_kv_cache *kv, int32_t n) {
+    kv_prefix *prefix = malloc(sizeof *prefix);
+    if (!prefix) return NULL;
+    prefix->n_rows = n;
+    prefix->n_bytes = (size_t)n * (size_t)position_bytes(kv);
+    prefix->block = os_alloc(prefix->n_bytes);
+    atomic_init(&prefix->n_owners, 1);
+    if (prefix->block) return prefix;
+    free(prefix);
+    return NULL;
 }
 
-/* An empty cache with the sizes of `shape` and memory of its own; NULL when there is none. */
+static kv_prefix *prefix_share(kv_prefix *prefix) {
+    if (prefix) atomic_fetch_add_explicit(&prefix->n_owners, 1, memory_order_relaxed);
+    return prefix;
+}
+
+static void prefix_release(kv_prefix *prefix) {
+    if (!prefix || atomic_fetch_sub_explicit(&prefix->n_owners, 1, memory_order_acq_rel) > 1) return;
+    os_free(prefix->block);
+    free(prefix);
+}
+
+void kv_cache_read(const fastgpt_kv_cache *kv, int32_t first, int32_t end, uint8_t *out, int64_t stride) {
+    int32_t cut = kv->n_prefix < first ? first : kv->n_prefix > end ? end : kv->n_prefix;
+    size_t n_shared = (size_t)kv_cache_row_bytes(kv, cut - first), n_own = (size_t)kv_cache_row_bytes(kv, end - cut);
+    for (int32_t i = 0; i < 2 * kv->n_layer; i++, out += stride) {
+        if (n_shared) memcpy(out, kv_cache_prefix_rows(kv, i / 2, i % 2) + kv_cache_row_bytes(kv, first), n_shared);
+        if (n_own) memcpy(out + n_shared, kv_cache_rows(kv, i / 2, i % 2, cut), n_own);
+    }
+}
+
+/* ---- Create and free ---- */
+
+/* An empty cache with the sizes of `shape` and of its prefix, which it owns from now on, and a tail of its own; NULL
+ * when there is no memory. */
 static fastgpt_kv_cache *make(fastgpt_kv_cache shape) {
     fastgpt_kv_cache *kv = malloc(sizeof *kv);
     if (!kv) return NULL;
     *kv = shape;
-    kv->n_past = 0;
+    kv->prefix = prefix_share(shape.prefix);
     kv->block = os_alloc(block_bytes(kv));
     kv->tokens = os_alloc(token_bytes(kv));
     if (kv->block && kv->tokens) return kv;
     fastgpt_kv_cache_free(kv);
     return NULL;
+}
+
+fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out) {
+    return fastgpt_kv_cache_create_typed(model, n_ctx, FASTGPT_TYPE_F32, out);
 }
 
 fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
@@ -38,31 +78,77 @@ fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t
                                    .n_layer = model->n_layer,
                                    .n_ctx = n_ctx ? n_ctx : model->n_ctx,
                                    .n_embd = model->n_embd,
+                                   .most_ctx = model->n_ctx,
                                    .model_id = model->id});
     return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+void fastgpt_kv_cache_free(fastgpt_kv_cache *kv) {
+    if (!kv) return;
+    prefix_release(kv->prefix);
+    os_free(kv->block);
+    os_free(kv->tokens);
+    free(kv);
+}
+
+/* ---- Copy and fork ---- */
+
+/* A cache like kv with that prefix and room, which holds its first n_past positions; those behind the prefix must be in
+ * kv's tail.  NULL when there is no memory. */
+static fastgpt_kv_cache *make_like(const fastgpt_kv_cache *kv, kv_prefix *prefix, int32_t n_prefix, int32_t n_ctx,
+                                   int32_t n_past) {
+    fastgpt_kv_cache shape = *kv;
+    shape.prefix = n_prefix ? prefix : NULL;
+    shape.n_prefix = n_prefix;
+    shape.n_ctx = n_ctx;
+    shape.n_past = n_past;
+    fastgpt_kv_cache *like = make(shape);
+    if (!like) return NULL;
+    kv_cache_read(kv, n_prefix, n_past, like->block, kv_cache_row_bytes(like, n_ctx - n_prefix));
+    memcpy(like->tokens, kv->tokens, (size_t)n_past * sizeof *kv->tokens);
+    return like;
 }
 
 fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cache **out) {
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
     if (!kv) return FASTGPT_ERR_ARGUMENT;
-    fastgpt_kv_cache *copy = make(*kv);
-    if (!copy) return FASTGPT_ERR_MEMORY;
-    size_t n_rows = (size_t)kv_cache_row_bytes(kv, kv->n_past);
-    for (int32_t i = 0; i < 2 * kv->n_layer; i++)
-        memcpy(kv_cache_rows(copy, i / 2, i % 2, 0), kv_cache_rows(kv, i / 2, i % 2, 0), n_rows);
-    memcpy(copy->tokens, kv->tokens, (size_t)kv->n_past * sizeof *kv->tokens);
-    copy->n_past = kv->n_past;
-    *out = copy;
-    return FASTGPT_OK;
+    *out = make_like(kv, kv->prefix, kv->n_prefix, kv->n_ctx, kv->n_past);
+    return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
-void fastgpt_kv_cache_free(fastgpt_kv_cache *kv) {
-    if (!kv) return;
-    os_free(kv->block);
-    os_free(kv->tokens);
-    free(kv);
+/* `other` becomes what kv is, and takes what kv was with it. */
+static void replace(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
+    fastgpt_kv_cache old = *kv;
+    *kv = *other;
+    *other = old;
+    fastgpt_kv_cache_free(other);
 }
+
+/* Moves the first n positions of kv into a prefix.  False when there is no memory; then kv is as it was. */
+static bool move_to_prefix(fastgpt_kv_cache *kv, int32_t n) {
+    kv_prefix *prefix = prefix_create(kv, n);
+    if (!prefix) return false;
+    kv_cache_read(kv, 0, n, prefix->block, kv_cache_row_bytes(kv, n));
+    fastgpt_kv_cache *moved = make_like(kv, prefix, n, kv->n_ctx, kv->n_past);
+    prefix_release(prefix); /* `moved` is its owner now */
+    if (!moved) return false;
+    replace(kv, moved);
+    return true;
+}
+
+fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int32_t n_ctx, fastgpt_kv_cache **out) {
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    if (!kv || n_prefix < 0 || n_prefix > kv->n_past) return FASTGPT_ERR_ARGUMENT;
+    if (n_ctx == 0) n_ctx = kv->n_ctx;
+    if (n_ctx < n_prefix || n_ctx < 1 || n_ctx > kv->most_ctx) return FASTGPT_ERR_ARGUMENT;
+    if (n_prefix > kv->n_prefix && !move_to_prefix(kv, n_prefix)) return FASTGPT_ERR_MEMORY;
+    *out = make_like(kv, kv->prefix, n_prefix, n_ctx, n_prefix);
+    return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+/* ---- What it tells ---- */
 
 int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv) { return kv->n_ctx; }
 const int32_t *fastgpt_kv_cache_tokens(const fastgpt_kv_cache *kv) { return kv->tokens; }
@@ -76,6 +162,11 @@ int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv) {
 
 fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
     if (!kv || n_past < 0 || n_past > kv->n_past) return FASTGPT_ERR_ARGUMENT;
+    if (n_past < kv->n_prefix) {
+        fastgpt_kv_cache *shorter = make_like(kv, kv->prefix, n_past, kv->n_ctx, n_past);
+        if (!shorter) return FASTGPT_ERR_MEMORY;
+        replace(kv, shorter);
+    }
     kv->n_past = n_past;
     return FASTGPT_OK;
 }
@@ -92,8 +183,26 @@ fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) {
 }
 
 static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
-    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, which, 0) : NULL;
+    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, which, kv->n_prefix) : NULL;
 }
 
 const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 0); }
 const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 1); }
+
+static const void *prefix_rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
+    return kv->prefix && layer >= 0 && layer < kv->n_layer ? kv_cache_prefix_rows(kv, layer, which) : NULL;
+}
+
+const void *fastgpt_kv_cache_prefix_keys(const fastgpt_kv_cache *kv, int32_t layer) {
+    return prefix_rows_or_null(kv, layer, 0);
+}
+
+const void *fastgpt_kv_cache_prefix_values(const fastgpt_kv_cache *kv, int32_t layer) {
+    return prefix_rows_or_null(kv, layer, 1);
+}
+
+int32_t fastgpt_kv_cache_n_prefix(const fastgpt_kv_cache *kv) { return kv->n_prefix; }
+
+size_t fastgpt_kv_cache_prefix_sizeof(const fastgpt_kv_cache *kv) {
+    return kv->prefix ? sizeof *kv->prefix + kv->prefix->n_bytes : 0;
+}

@@ -59,12 +59,13 @@ static void write_state(uint8_t *out, const fastgpt_kv_cache *kv, const fastgpt_
                            .n_embd = (uint32_t)kv->n_embd,
                            .n_past = (uint32_t)kv->n_past,
                            .n_deterministic = (uint32_t)fastgpt_kv_cache_n_deterministic(kv)};
-    size_t n_rows = (size_t)kv_cache_row_bytes(kv, kv->n_past);
+    int64_t stride = kv_cache_row_bytes(kv, kv->n_past);
     uint8_t *at = out;
     memcpy(header.magic, MAGIC, sizeof MAGIC);
     put(&at, &header, sizeof header);
     put(&at, kv->tokens, (size_t)kv->n_past * sizeof *kv->tokens);
-    for (int32_t i = 0; i < 2 * kv->n_layer; i++) put(&at, kv_cache_rows(kv, i / 2, i % 2, 0), n_rows);
+    kv_cache_read(kv, 0, kv->n_past, at, stride);
+    at += 2 * kv->n_layer * stride;
     uint64_t checksum = hash_bytes(out, (size_t)(at - out));
     put(&at, &checksum, sizeof checksum);
 }

@@ -146,13 +146,46 @@ class Session:
     def copy(self) -> Session:
         """Another session with the same tokens, room and threads, which from now on goes its own way."""
         with self._in_use():
-            kv = create(
-                lib.fastgpt_kv_cache_copy, self._kv,
-                free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
-            )  # fmt: skip
-            session = Session.__new__(Session)
-            session._begin(self._model, self._pool, kv, self.deterministic)
-            return session
+            return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
+
+    def fork(self, n_prefix: int | None = None, n_ctx: int | None = None) -> Session:
+        """Another session that begins with the first n_prefix tokens of this one (None = all), with room for n_ctx
+        tokens (None = as many as this one).
+
+        What they have in common is stored once for both, and for every later fork at or before that place, until the
+        last of them is gone.  In a step, put forks of one prefix side by side: those of few tokens read it together.
+        Raises UsageError, MemoryError.
+        """
+        with self._in_use():
+            n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
+            if not 0 <= n <= self.n_past:
+                raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
+            return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, checked_int("n_ctx", n_ctx or 0))
+
+    def _sibling(self, create_cache: Any, *arguments: Any) -> Session:
+        """A session of the same model and threads around a new cache."""
+        kv = create(create_cache, *arguments, free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof)
+        session = Session.__new__(Session)
+        session._begin(self._model, self._pool, kv, self.deterministic)
+        return session
+
+    @property
+    def n_prefix(self) -> int:
+        """Of the n_past positions, how many from the first on are stored with other sessions."""
+        with self._in_use():
+            return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
+
+    @property
+    def n_bytes(self) -> int:
+        """What its cache takes, without the positions that it shares."""
+        with self._in_use():
+            return int(lib.fastgpt_kv_cache_sizeof(self._kv))
+
+    @property
+    def n_shared_bytes(self) -> int:
+        """What the positions take that it shares, counted once for all that share them."""
+        with self._in_use():
+            return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
 
     def save(self, path: str | Path) -> None:
         """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
@@ -174,20 +207,25 @@ class Session:
     def keys(self, layer: int) -> Floats:
         """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * d, (h + 1) * d), where
         d = n_embd / n_head."""
-        return self._rows(lib.fastgpt_kv_cache_keys, layer)
+        return self._rows(lib.fastgpt_kv_cache_prefix_keys, lib.fastgpt_kv_cache_keys, layer)
 
     def values(self, layer: int) -> Floats:
         """As keys."""
-        return self._rows(lib.fastgpt_kv_cache_values, layer)
+        return self._rows(lib.fastgpt_kv_cache_prefix_values, lib.fastgpt_kv_cache_values, layer)
 
-    def _rows(self, view: Callable[[Any, int], Any], layer: int) -> Floats:
+    def _rows(self, prefix: Callable[[Any, int], Any], tail: Callable[[Any, int], Any], layer: int) -> Floats:
+        """The rows of both parts of the cache, in order."""
         with self._in_use():
-            rows = view(self._kv, checked_int("layer", layer))
-            if rows == ffi.NULL:
+            if not 0 <= checked_int("layer", layer) < self.n_layer:
                 raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
-            n_bytes = row_bytes(self.kv_type, self.n_embd)
-            data = np.frombuffer(ffi.buffer(rows, self.n_past * n_bytes), np.uint8)
-            return dequantize_rows(data.reshape(self.n_past, n_bytes), self.kv_type, self.n_embd)
+            n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
+            data = bytearray(self.n_past * n_bytes)
+            if n_prefix:
+                ffi.memmove(data, prefix(self._kv, layer), n_prefix * n_bytes)
+            rest = memoryview(data)[n_prefix * n_bytes :]
+            ffi.memmove(rest, tail(self._kv, layer), len(rest))
+            rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
+            return dequantize_rows(rows, self.kv_type, self.n_embd)
 
     # ---- Life ----
 

@@ -26,9 +26,9 @@ def go_on(session: fastgpt_c.Session, tokens: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16"])
 def test_saved_and_copied_sessions_go_on(tiny: Tiny, tmp_path: Path, kv_type: str) -> None:
-    """What follows is the same to the bit for a session, its copy, and what was saved of it, at every length."""
+    """What follows is the same to the bit for a session, its copy, and what was saved of it."""
     tokens = tiny.golden["tokens"]
-    for n_past in range(len(tokens) - 2):
+    for n_past in (0, 1, len(tokens) // 2, len(tokens) - 2):
         with tiny.model.session(kv_type=kv_type) as session:
             if n_past:
                 session.prefill(tokens[:n_past])
@@ -81,6 +81,58 @@ def test_closed_session(random_model: fastgpt_c.Model, tmp_path: Path) -> None:
     for call in (session.copy, lambda: session.save(tmp_path / "x"), lambda: session.tokens):
         with pytest.raises(UsageError, match="closed"):
             call()
+
+
+# ---- Forks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16"])
+def test_forks_go_on_as_copies(tiny: Tiny, kv_type: str, deterministic: bool) -> None:
+    """Forks at every place, in one step: logits, keys, values and tokens of sessions that share nothing, to the bit."""
+    tokens = tiny.golden["tokens"]
+    base = tiny.model.session(kv_type=kv_type, deterministic=deterministic)
+    base.prefill(tokens[:-3])
+    places = sorted([*range(len(tokens) - 3), len(tokens) // 2, 1], reverse=True)
+    apart = [base.copy() for _ in places]
+    for session, n in zip(apart, places, strict=True):
+        session.truncate(n)
+    shared = [base.fork(n) for n in places]
+    for count in (1, 2):
+        pieces = [tokens[n : n + count] for n in places]
+        expected = fastgpt_c.step(list(zip(apart, pieces, strict=True)))
+        np.testing.assert_array_equal(fastgpt_c.step(list(zip(shared, pieces, strict=True))), expected)
+    for fork, session in zip(shared, apart, strict=True):
+        np.testing.assert_array_equal(fork.tokens, session.tokens)
+        for layer in range(tiny.model.n_layer):
+            np.testing.assert_array_equal(fork.keys(layer), session.keys(layer))
+            np.testing.assert_array_equal(fork.values(layer), session.values(layer))
+
+
+def test_a_prefix_is_stored_once(random_model: fastgpt_c.Model) -> None:
+    """Forks take the memory of their tails alone; the prefix outlives the session that it came from."""
+    base = random_model.session()
+    base.prefill(list(range(10)))
+    n_before, n_prefix = base.n_bytes, 8
+    forks = [base.fork(n_prefix) for _ in range(4)]
+    assert {fork.n_bytes for fork in forks} == {base.n_bytes} and forks[0].n_prefix == base.n_prefix == n_prefix
+    position = (n_before - base.n_bytes) // n_prefix
+    assert n_prefix * position <= base.n_shared_bytes < n_prefix * position + 100
+    with random_model.session() as other:
+        other.prefill(list(range(10)))
+        other.truncate(n_prefix)
+        base.close()
+        np.testing.assert_array_equal(forks[0].decode(3), other.decode(3))
+
+
+def test_fork_arguments(random_model: fastgpt_c.Model) -> None:
+    """A place that is not there, and room that is too small or too large."""
+    session = random_model.session()
+    session.prefill([1, 2, 3])
+    for arguments in ((4,), (-1,), (3, 2), (3, random_model.n_ctx + 1)):
+        with pytest.raises(UsageError):
+            session.fork(*arguments)
+    assert (session.fork(2, 5).n_ctx, session.fork().n_past) == (5, 3)
 
 
 # ---- The prompt cache -------------------------------------------------------------------------------

@@ -263,13 +263,15 @@ int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv);
  * step may build upon. */
 int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv);
 fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv);
-size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv);
+size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv); /* without a shared prefix */
 
-/* Forgets positions from n_past on; 0 empties the cache.  ARGUMENT when n_past is outside [0, current]. */
+/* Forgets positions from n_past on; 0 empties the cache.  ARGUMENT when n_past is outside [0, current]; MEMORY when it
+ * is inside a shared prefix, which the cache leaves for a longer tail of its own, and there is no room for that. */
 fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past);
 
-/* Keys or values of one layer, [n_past][n_embd] of the cache's type; head h has columns [h * n_embd / n_head, (h + 1) *
- * ...). Valid until the cache is freed; the next step appends rows.  NULL when layer is outside [0, n_layer). */
+/* Keys or values of one layer, [n_past - n_prefix][n_embd] of the cache's type, n_prefix being 0 unless it was forked;
+ * head h has columns [h * n_embd / n_head, (h + 1) * ...). Valid until the cache is freed, forked, or truncated into
+ * its prefix; the next step appends rows.  NULL when layer is outside [0, n_layer). */
 const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer);
 const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
 
@@ -278,6 +280,24 @@ const int32_t *fastgpt_kv_cache_tokens(const fastgpt_kv_cache *kv);
 
 /* A second cache with the same numbers, tokens and room, which from now on goes its own way. */
 fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cache **out);
+
+/* A second cache that begins with the first n_prefix positions of kv, and goes its own way behind them.
+ *   n_prefix  in [0, n_past]
+ *   n_ctx     room of the new cache, at least n_prefix; 0 = that of kv
+ * These positions are moved to where both caches read them, and with them every later fork at or before them: they are
+ * stored once, until the last of these caches is freed, in whichever order and thread.  A fork further on stores its
+ * positions anew.  Each of the caches belongs to one thread at a time, as any cache.
+ * Where spans of fewer than 4 tokens stand side by side in a step and share a prefix of the same length, up to 32 of
+ * their tokens read it together.  Bits are those of caches that share nothing.
+ * Returns OK, ARGUMENT or MEMORY. */
+fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int32_t n_ctx, fastgpt_kv_cache **out);
+
+/* The shared part: its positions, 0 = none; its keys and values, [n_prefix][n_embd], NULL where there are none; the
+ * bytes of all positions that it has, which fastgpt_kv_cache_sizeof of no cache counts. */
+int32_t fastgpt_kv_cache_n_prefix(const fastgpt_kv_cache *kv);
+const void *fastgpt_kv_cache_prefix_keys(const fastgpt_kv_cache *kv, int32_t layer);
+const void *fastgpt_kv_cache_prefix_values(const fastgpt_kv_cache *kv, int32_t layer);
+size_t fastgpt_kv_cache_prefix_sizeof(const fastgpt_kv_cache *kv);
 
 /* Writes keys, values and tokens to a file (its format: csrc/state.c) with a checksum and the fingerprint of the
  * model's file.  The file is complete or not there: it is written under another name first.  Its owner alone may read

@@ -135,6 +135,19 @@ static fastgpt_status copy_cache(void) {
     return status;
 }
 
+static fastgpt_status fork_cache(void) {
+    fastgpt_kv_cache *kv = memory, *whole;
+    fastgpt_status status = fastgpt_kv_cache_copy(memory, &whole);
+    if (status) return status;
+    status = fastgpt_kv_cache_fork(whole, 2, 0, &kv);
+    CHECK((status == FASTGPT_OK) == (kv != NULL) && fastgpt_kv_cache_n_past(whole) == 3);
+    if (kv) status = fastgpt_kv_cache_truncate(kv, 1);
+    CHECK(!kv || fastgpt_kv_cache_n_past(kv) == (status ? 2 : 1));
+    fastgpt_kv_cache_free(kv);
+    fastgpt_kv_cache_free(whole);
+    return status;
+}
+
 static fastgpt_status save_cache(void) { return fastgpt_kv_cache_save(memory, model, saved.path, NULL); }
 
 static fastgpt_status load_cache(void) {
@@ -231,6 +244,7 @@ static void test_caches(void) {
     memory = new_cache(model, 0);
     CHECK(fastgpt_prefill(ctx, memory, tokens, 3, NULL) == FASTGPT_OK);
     check_memory("copied cache", copy_cache, 3);
+    check_memory("forked cache", fork_cache, 14);
     check_memory("saved cache", save_cache, 2);
     check_memory("loaded cache", load_cache, 4);
     unlink(saved.path);
