@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* In the order of the tables that are indexed by them; the first three are types of KV caches, too.  From N_NUMBER_TYPES
- * on: types that only files have, and no kernel computes with (recode.h). */
+/* In the order of the tables that are indexed by them; the first three are types of KV caches, too.  From
+ * N_NUMBER_TYPES on: types that only files have, and no kernel computes with (recode.h). */
 typedef enum number_type {
     TYPE_F32,
     TYPE_F16,
