@@ -410,6 +410,16 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *log
  * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
 
+/* The next tokens of a batch: for each row, fastgpt_sampler_sample and then fastgpt_sampler_accept of what it drew, by
+ * the threads of a pool.  Gives what those two give, one row after the other.
+ *   pool      NULL = the calling thread alone
+ *   samplers  [n_rows], each with that n_vocab and none of them twice; a row whose sampler is NULL is left out
+ *   logits    [n_rows][n_vocab], as fastgpt_step leaves them
+ *   tokens    [n_rows], in the rows that are not left out; -1 where fastgpt_sampler_sample refuses the logits
+ * Returns OK, ARGUMENT or THREADS.  Allocates nothing. */
+fastgpt_status fastgpt_sample_rows(fastgpt_pool *pool, fastgpt_sampler *const *samplers, int32_t n_rows,
+                                   int32_t n_vocab, const float *logits, int32_t *tokens);
+
 /* ---- Tokenizer: text <-> tokens.  Immutable, any thread ------------------------------------------ */
 
 /* Byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2): text is cut into pieces by GPT-2's pattern, and the
