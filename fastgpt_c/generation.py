@@ -174,6 +174,41 @@ def _n_possible(text: str, stop: str) -> int:
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
+class Transcript:
+    """Tokens in, text out up to the first stop string; a model without tokenizer has no text."""
+
+    def __init__(self, model: Model, stop: Sequence[str]) -> None:
+        self._decoder = model.tokenizer.stream() if model.has_tokenizer else None
+        self._stopper = StopFinder(stop)
+        self._shown: list[str] = []
+
+    def push(self, token: int) -> str:
+        """What of the text can be shown for sure."""
+        if not self._decoder:
+            return ""
+        return self._show(self._stopper.push(self._decoder.push(token)))
+
+    def finish(self) -> str:
+        """The rest, now that no more tokens come."""
+        if not self._decoder or self.stopped:
+            return ""
+        return self._show(self._stopper.push(self._decoder.finish()) + self._stopper.finish())
+
+    def _show(self, piece: str) -> str:
+        self._shown.append(piece)
+        return piece
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self._stopper.found
+
+    @property
+    def text(self) -> str:
+        """All that was shown."""
+        return "".join(self._shown)
+
+
 @dataclass
 class TextGeneration:
     """An iterator over pieces of text; afterwards .completion says how it went.
@@ -187,7 +222,8 @@ class TextGeneration:
     reader: Reader | None = None
 
     def __post_init__(self) -> None:
-        self._loop = _Loop(self.model, self.options, self.options.sampler(self.model.n_vocab), self._prompt_tokens())
+        tokens = prompt_tokens(self.model, self.prompt, self.options)
+        self._loop = _Loop(self.model, self.options, self.options.sampler(self.model.n_vocab), tokens)
         self._pieces = self._loop.pieces(self.reader)
 
     def __iter__(self) -> Iterator[str]:
@@ -209,26 +245,32 @@ class TextGeneration:
             raise UsageError("the generation was interrupted")
         return self.completion
 
-    def _prompt_tokens(self) -> list[int]:
-        tokens = self.model.encode(self.prompt) if isinstance(self.prompt, str) else token_array(self.prompt).tolist()
-        if not tokens:
-            if self.model.eos_token is None:
-                raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
-            tokens = [self.model.eos_token]  # a text begins where the one before it ended
-        return self._fit(tokens)
 
-    def _fit(self, tokens: list[int]) -> list[int]:
-        n_ctx, n_new = self.model.n_ctx, self.options.max_new_tokens
-        if len(tokens) + n_new <= n_ctx:
-            return tokens
-        if self.options.on_overflow == "slide":
-            return tokens if len(tokens) <= n_ctx else _newer_half(tokens, n_ctx)
-        if self.options.on_overflow == "truncate" and n_new < n_ctx:
-            return tokens[len(tokens) + n_new - n_ctx :]
-        raise ContextFullError(
-            f"{len(tokens)} prompt tokens and {n_new} new ones exceed the model's n_ctx of {n_ctx}; "
-            f'shorten either, or choose on_overflow "truncate" or "slide"'
-        )
+def prompt_tokens(model: Model, prompt: Prompt, options: Options) -> list[int]:
+    """What is to be read before the first token is drawn, one token at least, cut or refused as on_overflow says.
+
+    An empty prompt is the end-of-text token: a text begins where the one before it ended.
+    """
+    tokens = model.encode(prompt) if isinstance(prompt, str) else token_array(prompt).tolist()
+    if tokens:
+        return _fit(tokens, model.n_ctx, options)
+    if model.eos_token is None:
+        raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
+    return _fit([model.eos_token], model.n_ctx, options)
+
+
+def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
+    n_new = options.max_new_tokens
+    if len(tokens) + n_new <= n_ctx:
+        return tokens
+    if options.on_overflow == "slide":
+        return tokens if len(tokens) <= n_ctx else newer_half(tokens, n_ctx)
+    if options.on_overflow == "truncate" and n_new < n_ctx:
+        return tokens[len(tokens) + n_new - n_ctx :]
+    raise ContextFullError(
+        f"{len(tokens)} prompt tokens and {n_new} new ones exceed the model's n_ctx of {n_ctx}; "
+        f'shorten either, or choose on_overflow "truncate" or "slide"'
+    )
 
 
 class _Loop:
@@ -257,20 +299,17 @@ class _Loop:
             yield from self._pieces_from(Reader(session))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
-        stopper = StopFinder(self._options.stop)
-        decoder = self._model.tokenizer.stream() if self._model.has_tokenizer else None
-        text: list[str] = []
+        transcript = Transcript(self._model, self._options.stop)
         for token in self._sampled(reader):
-            text.append(stopper.push(decoder.push(token)) if decoder else "")
-            if text[-1]:
-                yield text[-1]
-            if stopper.found:
+            if piece := transcript.push(token):
+                yield piece
+            if transcript.stopped:
                 break
-        rest = "" if stopper.found or not decoder else stopper.push(decoder.finish()) + stopper.finish()
+        rest = transcript.finish()
         self.completion = Completion(
-            "".join(text) + rest,
+            transcript.text,
             self._tokens,
-            "stop" if stopper.found else self._reason,
+            "stop" if transcript.stopped else self._reason,
             len(self._prompt_tokens),
             self._sampler.seed,
             prefill_seconds=self._seconds[0],
@@ -285,7 +324,7 @@ class _Loop:
         for i in range(self._options.max_new_tokens):
             begin = time.perf_counter()
             if len(tokens) > self._model.n_ctx:
-                tokens = _newer_half(tokens, self._model.n_ctx)
+                tokens = newer_half(tokens, self._model.n_ctx)
             if not self._options.kv_cache:
                 reader.forget()
             token = self._sampler.sample(reader.logits_after(tokens))
@@ -301,6 +340,6 @@ class _Loop:
             yield token
 
 
-def _newer_half(tokens: list[int], n_ctx: int) -> list[int]:
+def newer_half(tokens: list[int], n_ctx: int) -> list[int]:
     """The newest tokens, as many as fill half of the context."""
     return tokens[-max(n_ctx // 2, 1) :]

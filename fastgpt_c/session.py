@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, error_text, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
+from fastgpt_c.interrupts import interruptibly
 from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
 
 if TYPE_CHECKING:
@@ -268,7 +267,7 @@ class Session:
             return
         context = self._context
         try:
-            check(_interruptibly(lambda: call(context), stop=lambda: lib.fastgpt_cancel(context)))
+            check(interruptibly(lambda: call(context), stop=lambda: lib.fastgpt_cancel(context)))
         except BaseException:
             self._context = self._new_context()  # the old one may still hold an order to cancel
             raise
@@ -301,37 +300,6 @@ def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> F
         lead = batch[0][0]
         lead._run(lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens)
     return logits
-
-
-def _interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:
-    """Runs work in another thread while the main one waits for it and for Ctrl-C, which calls stop.
-
-    Python's own handler of SIGINT, or whatever else the program has set, gets its turn when work has ended.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):
-        return work()
-    interrupts: list[tuple[int, FrameType | None]] = []
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append((number, frame))
-        stop()
-
-    results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        thread.start()
-        thread.join()
-    except BaseException:  # of another signal's handler
-        stop()
-        thread.join()
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if interrupts:
-        handler(*interrupts[-1])
-    return results[0]
 
 
 def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:
