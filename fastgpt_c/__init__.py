@@ -15,7 +15,9 @@ TYPE_CHECKING = False  # typing's own would cost more time than all else here
 if TYPE_CHECKING:
     from typing import Any
 
+    from fastgpt_c.batch import Request
     from fastgpt_c.errors import (
+        BatchError,
         Cancelled,
         ContextFullError,
         FastGPTError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BatchError",
     "Cancelled",
     "Completion",
     "ContextFullError",
@@ -40,6 +43,7 @@ __all__ = [
     "Model",
     "ModelFileError",
     "Options",
+    "Request",
     "Sampler",
     "Session",
     "TextGeneration",
@@ -51,7 +55,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "errors": ("Cancelled", "ContextFullError", "FastGPTError", "MissingExtraError", "ModelFileError", "UsageError"),
+    "batch": ("Request",),
+    "errors": (
+        "BatchError",
+        "Cancelled",
+        "ContextFullError",
+        "FastGPTError",
+        "MissingExtraError",
+        "ModelFileError",
+        "UsageError",
+    ),
     "generation": ("Completion", "Options", "TextGeneration"),
     "model": ("Model", "load"),
     "sampling": ("Sampler",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class FastGPTError(Exception):
     """Base of the errors below."""
@@ -22,6 +24,21 @@ class UsageError(FastGPTError, ValueError):
 
 class Cancelled(FastGPTError):
     """A step was cancelled; its session is as it was before."""
+
+
+class BatchError(FastGPTError):
+    """Some prompts of a batch failed; the others did not.
+
+    results  a Completion or a FastGPTError for each prompt, in their order
+    """
+
+    def __init__(self, results: Sequence[object]) -> None:
+        failed = [i for i, result in enumerate(results) if isinstance(result, FastGPTError)]
+        super().__init__(
+            f"{len(failed)} of {len(results)} prompts failed; .results has what came of each.  "
+            f"The first was prompt {failed[0]}: {results[failed[0]]}"
+        )
+        self.results = results
 
 
 class MissingExtraError(FastGPTError, ImportError):

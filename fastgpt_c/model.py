@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastgpt_c import tokenizers
 from fastgpt_c._lib import check, create, error_text, ffi, lib
-from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
 from fastgpt_c.session import Session, checked_n_threads
 from fastgpt_c.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from fastgpt_c.batch import Request
 
 
 def load(
@@ -143,6 +146,55 @@ class Model:
     def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
         """stream, at once: Completion(text, tokens, finish_reason ...)."""
         return self.stream(prompt, options, **changes).finish()
+
+    def stream_batch(
+        self,
+        prompts: Iterable[Prompt | Request],
+        options: Options | None = None,
+        *,
+        max_batch: int = 32,
+        max_tokens_in_flight: int | None = None,
+        deterministic: bool = False,
+        **changes: Any,
+    ) -> Iterator[tuple[int, Completion | FastGPTError]]:
+        """Continues many prompts, together -> (index of the prompt, its completion) as each one ends.
+
+        prompts   text or token ids, or a Request, which changes options for one of them.  May be endless: the next one
+                  is asked for when there is room for it
+        options, changes
+                  as in stream, for all prompts; n_threads and kv_type are those of the whole batch
+        max_batch sequences that are computed together, up to 4096
+        max_tokens_in_flight
+                  room in all KV caches together, in tokens: a prompt takes its own and its max_new_tokens; None = half
+                  of what max_batch prompts could take at most
+        deterministic
+                  True: a prompt's tokens are the same whatever else is in the batch, to the bit.  False is faster, and
+                  sums in another order, so that now and then two tokens that are about as likely change places
+
+        A prompt that fails (too long, a bad option ...) gives its error in the place of a completion, and the rest goes
+        on.  Raises UsageError for options that no prompt could use; MemoryError.
+        """
+        from fastgpt_c import batch  # here, since one prompt alone needs none of it
+
+        settings = batch.Batch(
+            self,
+            replace(options or Options(), **changes),
+            max_batch=max_batch,
+            max_tokens_in_flight=max_tokens_in_flight,
+            deterministic=deterministic,
+        )
+        return batch.stream(settings, prompts)
+
+    def generate_batch(
+        self, prompts: Iterable[Prompt | Request], options: Options | None = None, **changes: Any
+    ) -> list[Completion]:
+        """stream_batch, at once: a Completion for each prompt, in their order.  Keywords are the same.
+
+        Raises what stream_batch raises, and when all have ended BatchError if some failed; its .results has the others.
+        """
+        from fastgpt_c import batch
+
+        return batch.in_order(self.stream_batch(prompts, options, **changes))
 
     # ---- Life ----
 

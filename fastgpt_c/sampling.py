@@ -68,6 +68,11 @@ class Sampler:
                 f"logit_bias {bias} of token {token}: tokens are in [0, {n_vocab}), a bias is below infinity",
             )
 
+    @property
+    def handle(self) -> Any:
+        """The fastgpt_sampler *, alive as long as this object."""
+        return self._handle
+
     def accept(self, tokens: Tokens) -> None:
         """Adds tokens to the history: the prompt, once, and every token taken.  UsageError for one out of range."""
         array = token_array(tokens)

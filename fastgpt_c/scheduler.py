@@ -1,0 +1,172 @@
+"""Continuous batching: which prompts a step works on, and how much of each it reads.
+
+Between two steps prompts that have ended leave and others take their places.  A step reads one token of each text that
+grows, and beside those, chunks of prompts: no token is computed for nothing, and no sequence waits for another one.
+(Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgpt_c._lib import ffi, lib
+from fastgpt_c.cache_pool import CachePool
+from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.generation import newer_half
+from fastgpt_c.job import Job
+from fastgpt_c.ragged_step import N_TOKENS_A_STEP, RaggedStep
+from fastgpt_c.session import checked_int
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+
+MOST_ROWS = 4096  # each takes a row of logits
+
+
+class _Slot:
+    """A job at work: its cache, and the tokens that the cache is to read before the next one is drawn."""
+
+    def __init__(self, job: Job, kv: Any) -> None:
+        self.job, self.kv = job, kv
+        self.n_now = 0  # tokens that the current step reads
+        self._begin(job.prompt)
+
+    def read_anew(self, tokens: list[int]) -> None:
+        """Forgets all that the cache holds, and reads these tokens."""
+        lib.fastgpt_kv_cache_truncate(self.kv, 0)
+        self._begin(tokens)
+
+    def _begin(self, tokens: list[int]) -> None:
+        self._tokens = ffi.from_buffer("int32_t[]", np.array(tokens, np.int32))
+        self.n_past, self.n_unread = 0, len(tokens)
+        self._row = -1  # of the step, where it only has to go on
+
+    def enter(self, step: RaggedStep, row: int, n_now: int) -> None:
+        """Its next n_now tokens are those of row."""
+        self.n_now = n_now
+        if self.n_unread:
+            sampler = self.job.sampler.handle if n_now == self.n_unread else ffi.NULL
+            step.read(row, self.kv, self._tokens + self.n_past, n_now, sampler)
+        elif self._row != row:
+            step.go_on(row, self.kv, self.job.tokens[-1], self.job.sampler.handle)
+            self._row = row
+
+    def leave(self) -> bool:
+        """After the step; whether a token was drawn."""
+        self.n_past += self.n_now
+        self.n_unread = max(self.n_unread - self.n_now, 0)
+        return not self.n_unread
+
+
+class Scheduler:
+    """Runs jobs, max_batch at a time.
+
+    max_batch      sequences in one step
+    max_tokens     room in all KV caches together; None = half of what max_batch sequences of n_ctx tokens would take
+    deterministic  a job's tokens do not depend on its neighbours
+
+    For one thread, and for one run at a time.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_batch: int,
+        max_tokens: int | None,
+        deterministic: bool,
+        n_threads: int | None,
+        kv_type: str,
+    ) -> None:
+        self._n_ctx = model.n_ctx
+        self.max_batch = checked_int("max_batch", max_batch, 1, MOST_ROWS)
+        if max_tokens is None:
+            max_tokens = model.n_ctx * (max_batch + 1) // 2
+        self.max_tokens = checked_int("max_tokens_in_flight", max_tokens, 1, 2**62)
+        self._caches = CachePool(model, kv_type, self.max_tokens)
+        self._step = RaggedStep(model, max_batch, n_threads, deterministic)
+        self._slots: list[_Slot] = []
+        self._next: Job | None = None  # has no cache yet
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Each job as soon as it has ended, well or not.  The next of jobs is asked for when there is room for it."""
+        source = iter(jobs)
+        while True:
+            yield from self._admit(source)
+            if not self._slots:
+                return
+            yield from self._advance()
+
+    def _admit(self, source: Iterator[Job]) -> Iterator[Job]:
+        """Gives jobs their slots while the next step has room to read more; yields those that never need one."""
+        room = N_TOKENS_A_STEP - sum(slot.n_unread or 1 for slot in self._slots)
+        while len(self._slots) < self.max_batch and room > 0:
+            job = self._next or next(source, None)
+            if job is None:
+                return
+            self._check_room(job)
+            if job.ended:
+                yield job
+                continue
+            kv = self._caches.take(job.n_positions)
+            self._next = job if kv is None else None
+            if kv is None:
+                return
+            job.start()
+            self._slots.append(_Slot(job, kv))
+            room -= len(job.prompt)
+
+    def _check_room(self, job: Job) -> None:
+        if not job.ended and job.n_positions > self.max_tokens:
+            job.fail(
+                UsageError(
+                    f"{len(job.prompt)} prompt tokens and what is to follow need a KV cache for {job.n_positions} "
+                    f"tokens; max_tokens_in_flight is {self.max_tokens}"
+                )
+            )
+
+    def _advance(self) -> Iterator[Job]:
+        """One step; yields the jobs that it ends."""
+        tokens = self._step.run(len(self._slots), self._fill_step())
+        ended = [row for row, slot in enumerate(self._slots) if slot.leave() and self._ends(row, slot, tokens[row])]
+        jobs = [self._slots[row].job for row in ended]
+        for row in reversed(ended):
+            self._vacate(row)
+        yield from jobs
+
+    def _fill_step(self) -> int:
+        """Every slot reads a token, and those with a prompt to read share what room there is; returns the sum."""
+        room = max(N_TOKENS_A_STEP - len(self._slots), 0)
+        for row, slot in enumerate(self._slots):
+            n_more = min(slot.n_unread - 1, room) if slot.n_unread else 0
+            room -= n_more
+            slot.enter(self._step, row, 1 + n_more)
+        return sum(slot.n_now for slot in self._slots)
+
+    def _ends(self, row: int, slot: _Slot, token: int) -> bool:
+        """Notes the token that was drawn in row; whether the job has ended."""
+        job = slot.job
+        if token < 0:
+            job.fail(self._refusal(row, job))
+        elif not job.accept(token) and slot.n_past == self._n_ctx:
+            slot.read_anew(newer_half(job.prompt + job.tokens, self._n_ctx))
+        return job.ended
+
+    def _refusal(self, row: int, job: Job) -> FastGPTError:
+        """Why nothing can be drawn from the logits of row."""
+        try:
+            job.sampler.sample(self._step.logits(row))
+        except FastGPTError as error:
+            return error
+        raise AssertionError("the sampler drew from logits that it had refused")
+
+    def _vacate(self, row: int) -> None:
+        """The last slot moves to row."""
+        self._caches.give_back(self._slots[row].kv)
+        last = self._slots.pop()
+        if row < len(self._slots):
+            self._slots[row] = last
