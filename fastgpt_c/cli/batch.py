@@ -1,0 +1,110 @@
+"""fastgpt-c batch: a file of prompts -> a file of completions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastgpt_c.cli import common
+from fastgpt_c.errors import ModelFileError, UsageError
+
+if TYPE_CHECKING:
+    from fastgpt_c.batch_file import Records
+    from fastgpt_c.model import Model
+
+EPILOG = """\
+A line of IN is a request in OpenAI's batch format, or in short:
+  {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 20}}
+  {"prompt": "Once", "max_tokens": 20, "temperature": 0.7, "stop": ["\\n"], "seed": 7}
+
+The options below hold for lines that do not say it themselves.  A line without a seed gets one that is made of --seed
+(here 0 if not given) and its custom_id, so it draws the same text whenever it is run.
+
+OUT gets a record for each, as they end: a response with the text, or an error with the number of the line.  Run the
+same command again after Ctrl-C, a crash or a loss of power, and it goes on with the lines that have no record yet.
+
+exit status: 1 when OUT has error records
+"""
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "batch",
+        help="continue all prompts of a file",
+        description="Continues the prompts of a JSON Lines file, many at once.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, metavar="IN.jsonl", help="the requests")
+    parser.add_argument("target", type=Path, metavar="OUT.jsonl", help="the records; what is in it already is kept")
+    group = parser.add_argument_group("batch")
+    group.add_argument("--max-batch", type=int, default=32, metavar="N", help="sequences computed together (32)")
+    group.add_argument(
+        "--max-tokens-in-flight", type=int, metavar="N",
+        help="room in all KV caches together (half of what N sequences of the model's n_ctx would take)",
+    )  # fmt: skip
+    group.add_argument(
+        "--deterministic", action="store_true",
+        help="the same text for a line whatever its neighbours, the order and --threads; slower",
+    )  # fmt: skip
+    parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to generate (100)")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text appears; repeatable"
+    )
+    parser.add_argument(
+        "--on-overflow", choices=("error", "truncate", "slide"), default="error",
+        help="when prompt and N do not fit into the model's n_ctx: as in generate",
+    )  # fmt: skip
+    common.add_kv_type_option(parser)
+    common.add_model_options(parser)
+    common.add_sampling_options(parser)
+    parser.set_defaults(run=run, seed=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    _check_files(args.source, args.target)
+    with common.load_model(args) as model:
+        from fastgpt_c.batch_file import Records
+
+        with Records(args.target) as records:
+            _run(args, model, records)
+            if records.n_errors:
+                print(f"fastgpt-c: {args.target}: {records.n_errors} records are errors", file=sys.stderr)
+            return 1 if records.n_errors else 0
+
+
+def _check_files(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise ModelFileError(f"{source}: no such file")
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the file of requests; name another one")
+
+
+def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
+    from fastgpt_c.batch import Batch
+    from fastgpt_c.batch_file import BatchFile, lines_of
+    from fastgpt_c.cli.progress import Progress
+    from fastgpt_c.generation import Options
+
+    sampling = common.sampling_of(args)
+    seed = sampling.pop("seed")
+    options = Options(
+        max_new_tokens=args.max_new_tokens,
+        stop=args.stop,
+        on_overflow=args.on_overflow,
+        kv_type=args.kv_type,
+        **sampling,
+    )
+    batch = Batch(
+        model,
+        options,
+        max_batch=args.max_batch,
+        max_tokens_in_flight=args.max_tokens_in_flight,
+        deterministic=args.deterministic,
+    )
+    n_lines = sum(1 for _ in lines_of(args.source)) if sys.stderr.isatty() else 0
+    with closing(Progress(n_lines, records.n_done)) as progress:
+        BatchFile(model, batch, records, seed=seed, on_progress=progress.add).run(args.source)
