@@ -10,8 +10,8 @@ from fastgpt_c.number_types import type_number
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
 
-# Room is a multiple of so many tokens, so that a cache fits many sequences after its first one.
-GRANULE = 64
+# Caches come in so few sizes, the largest of them n_ctx, that one fits many sequences after its first.
+N_SIZES = 16
 
 
 class CachePool:
@@ -22,6 +22,7 @@ class CachePool:
 
     def __init__(self, model: Model, kv_type: str, max_tokens: int) -> None:
         self._model, self._type = model.handle, type_number(kv_type)
+        self._granule = -(-model.n_ctx // N_SIZES)
         self._most = min(model.n_ctx, max_tokens)  # of one cache
         self._n_left = max_tokens
         self._waiting: list[Any] = []
@@ -29,7 +30,7 @@ class CachePool:
     def take(self, n_tokens: int) -> Any:
         """An empty fastgpt_kv_cache * with room for n_tokens, or None while too much is in use.  A cache of more than
         twice the room would keep others out: rather than take that, a new one is made."""
-        n_ctx = min(-(-n_tokens // GRANULE) * GRANULE, self._most)
+        n_ctx = min(-(-n_tokens // self._granule) * self._granule, self._most)
         fitting = [kv for kv in self._waiting if n_ctx <= _n_ctx(kv) <= 2 * n_ctx]
         if fitting:
             kv = min(fitting, key=_n_ctx)
