@@ -87,7 +87,7 @@ class Completion:
     n_prompt        tokens of the prompt that were read
     seed            what reproduces it
     prefill_seconds until the logits after the prompt; decode_seconds from there to the end
-    n_reused        tokens of the prompt that the reader's session held already
+    n_reused        tokens of the prompt that a KV cache held already, so that they were not read again
     """
 
     text: str
@@ -115,7 +115,7 @@ class Reader:
     def logits_after(self, tokens: Sequence[int]) -> Floats:
         """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
         tokens = list(tokens)
-        n_kept = self.n_kept = min(_n_common(self._held, tokens), len(tokens) - 1)
+        n_kept = self.n_kept = min(n_common(self._held, tokens), len(tokens) - 1)
         # An interrupt may come at any point below, even between a decode and the note that it happened.  So _held never
         # says more than what the session holds, and the session is asked how much that is.
         del self._held[n_kept:]
@@ -132,7 +132,7 @@ class Reader:
         self.session.truncate(0)
 
 
-def _n_common(a: list[int], b: list[int]) -> int:
+def n_common(a: list[int], b: list[int]) -> int:
     """Length of the common beginning; quick where one is the beginning of the other."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:

@@ -46,14 +46,15 @@ class Job:
         # Only stop strings need the text while it grows.
         self._transcript = Transcript(model, options.stop) if options.stop else None
         self._begin = self._first = 0.0
+        self._n_reused = 0
 
     def fail(self, error: FastGPTError) -> None:
         """Ends it without a completion."""
         self.error, self.ended = error, True
 
-    def start(self) -> None:
-        """It has its place in the batch now."""
-        self._begin = time.perf_counter()
+    def start(self, n_reused: int) -> None:
+        """It has its place in the batch now, and so much of its prompt is read."""
+        self._begin, self._n_reused = time.perf_counter(), n_reused
 
     def accept(self, token: int) -> bool:
         """Notes the token that was drawn; whether the text ends with it."""
@@ -85,6 +86,7 @@ class Job:
             self.sampler.seed,
             (self._first or end) - (self._begin or end),
             end - (self._first or end),
+            self._n_reused,
         )
 
     def _text(self) -> str:

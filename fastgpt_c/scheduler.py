@@ -2,18 +2,19 @@
 
 Between two steps prompts that have ended leave and others take their places.  A step reads one token of each text that
 grows, and beside those, chunks of prompts: no token is computed for nothing, and no sequence waits for another one.
+What a prompt has in common with one that has ended is not read again, where the cache of that one is free.
 (Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgpt_c._lib import ffi, lib
-from fastgpt_c.cache_pool import CachePool
+from fastgpt_c._lib import ffi
+from fastgpt_c.cache_pool import Cache, CachePool
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation import newer_half
 from fastgpt_c.job import Job
@@ -30,19 +31,21 @@ MOST_ROWS = 4096  # each takes a row of logits
 class _Slot:
     """A job at work: its cache, and the tokens that the cache is to read before the next one is drawn."""
 
-    def __init__(self, job: Job, kv: Any) -> None:
-        self.job, self.kv = job, kv
+    def __init__(self, job: Job, cache: Cache) -> None:
+        self.job, self.cache = job, cache
         self.n_now = 0  # tokens that the current step reads
-        self._begin(job.prompt)
+        self._begin(job.prompt, len(cache.tokens))
 
     def read_anew(self, tokens: list[int]) -> None:
         """Forgets all that the cache holds, and reads these tokens."""
-        lib.fastgpt_kv_cache_truncate(self.kv, 0)
-        self._begin(tokens)
+        self.cache.truncate(0)
+        self._begin(tokens, 0)
 
-    def _begin(self, tokens: list[int]) -> None:
-        self._tokens = ffi.from_buffer("int32_t[]", np.array(tokens, np.int32))
-        self.n_past, self.n_unread = 0, len(tokens)
+    def _begin(self, tokens: list[int], n_past: int) -> None:
+        self._n_drawn_before = len(self.job.tokens)
+        self._text = tokens  # what the cache holds once all is read, and behind it what is drawn from now on
+        self._buffer = ffi.from_buffer("int32_t[]", np.array(tokens, np.int32))
+        self.n_past, self.n_unread = n_past, len(tokens) - n_past
         self._row = -1  # of the step, where it only has to go on
 
     def enter(self, step: RaggedStep, row: int, n_now: int) -> None:
@@ -50,9 +53,9 @@ class _Slot:
         self.n_now = n_now
         if self.n_unread:
             sampler = self.job.sampler.handle if n_now == self.n_unread else ffi.NULL
-            step.read(row, self.kv, self._tokens + self.n_past, n_now, sampler)
+            step.read(row, self.cache.kv, self._buffer + self.n_past, n_now, sampler)
         elif self._row != row:
-            step.go_on(row, self.kv, self.job.tokens[-1], self.job.sampler.handle)
+            step.go_on(row, self.cache.kv, self.job.tokens[-1], self.job.sampler.handle)
             self._row = row
 
     def leave(self) -> bool:
@@ -60,6 +63,10 @@ class _Slot:
         self.n_past += self.n_now
         self.n_unread = max(self.n_unread - self.n_now, 0)
         return not self.n_unread
+
+    def held(self) -> list[int]:
+        """The tokens in the cache."""
+        return (self._text + self.job.tokens[self._n_drawn_before :])[: self.n_past]
 
 
 class Scheduler:
@@ -112,13 +119,13 @@ class Scheduler:
             if job.ended:
                 yield job
                 continue
-            kv = self._caches.take(job.n_positions)
-            self._next = job if kv is None else None
-            if kv is None:
+            cache = self._caches.take(job.prompt, job.n_positions)
+            self._next = job if cache is None else None
+            if cache is None:
                 return
-            job.start()
-            self._slots.append(_Slot(job, kv))
-            room -= len(job.prompt)
+            job.start(len(cache.tokens))
+            self._slots.append(_Slot(job, cache))
+            room -= self._slots[-1].n_unread
 
     def _check_room(self, job: Job) -> None:
         if not job.ended and job.n_positions > self.max_tokens:
@@ -166,7 +173,8 @@ class Scheduler:
 
     def _vacate(self, row: int) -> None:
         """The last slot moves to row."""
-        self._caches.give_back(self._slots[row].kv)
+        slot = self._slots[row]
+        self._caches.give_back(slot.cache, slot.held())
         last = self._slots.pop()
         if row < len(self._slots):
             self._slots[row] = last

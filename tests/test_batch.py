@@ -33,10 +33,13 @@ def content(completion: Any) -> tuple[Any, ...]:
 
 
 def random_requests(rng: np.random.Generator, n: int, n_vocab: int, n_ctx: int) -> list[Request]:
-    """Prompts of token ids, each with its own parameters; now and then one that slides beyond n_ctx."""
+    """Prompts of token ids, many with a common beginning, each with its own parameters; now and then one that slides
+    beyond n_ctx."""
+    stems = rng.integers(0, n_vocab, (2, n_ctx))
 
     def request() -> Request:
-        prompt = rng.integers(0, n_vocab, rng.integers(1, n_ctx)).tolist()
+        stem = stems[rng.integers(0, 2), : rng.integers(0, n_ctx // 2)].tolist()
+        prompt = stem + rng.integers(0, n_vocab, rng.integers(1, n_ctx // 2)).tolist()
         slides = rng.random() < 0.3
         return Request(
             prompt,
@@ -140,13 +143,44 @@ def test_tokens_without_a_tokenizer(long_model: fastgpt_c.Model) -> None:
 def test_nothing_is_computed_in_vain(
     alphabet_model: fastgpt_c.Model, steps: list[tuple[int, int]], max_batch: int
 ) -> None:
-    """No padding: the steps read each prompt once, and each new token but the last, and no step has more rows than it
-    may."""
+    """No padding: steps read what no cache has of each prompt, and each new token but the last, in no more rows than
+    allowed."""
     lengths = [(1 + i % 7, 1 + i * i % 23) for i in range(40)]
     prompts = [Request("a" * n_prompt, max_new_tokens=n_new) for n_prompt, n_new in lengths]
-    alphabet_model.generate_batch(prompts, max_batch=max_batch)
-    assert sum(n_tokens for _, n_tokens in steps) == sum(n_prompt + n_new - 1 for n_prompt, n_new in lengths)
+    completions = alphabet_model.generate_batch(prompts, max_batch=max_batch)
+    n_reused = sum(one.n_reused for one in completions)
+    assert sum(n_tokens for _, n_tokens in steps) == sum(n_prompt + n_new - 1 for n_prompt, n_new in lengths) - n_reused
     assert max(n_rows for n_rows, _ in steps) == min(max_batch, 40)
+
+
+def test_a_common_beginning_is_read_once(random_model: fastgpt_c.Model, steps: list[tuple[int, int]]) -> None:
+    """One after the other, prompts read what comes after the longest beginning that an earlier one left in a cache, at
+    least one token; their texts are those of lone runs."""
+    stem = [5, 6, 7, 8, 9, 10, 11, 12]
+    prompts = [[*stem, 1, 1], [*stem, 2, 3], stem, stem[:4], [*stem, 4]]
+    settings: dict[str, Any] = {"max_new_tokens": 3, "temperature": 0, "deterministic": True, "max_batch": 1}
+    completions = random_model.generate_batch(prompts, **settings)
+    assert [one.n_reused for one in completions] == [0, 8, 7, 3, 4]
+    assert [n_tokens for _, n_tokens in steps] == [10, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 5, 1, 1]
+    assert [one.tokens for one in completions] == [
+        random_model.generate_batch([prompt], **settings)[0].tokens for prompt in prompts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [([1, 2, 3, 9], (1, 3)), ([1, 2, 8], (0, 2)), ([1, 2, 3], (1, 2)), ([7], (0, 0)), ([4, 4, 5], (2, 2))],
+    ids=repr,
+)
+def test_which_cache_is_taken(random_model: fastgpt_c.Model, prompt: list[int], expected: tuple[int, int]) -> None:
+    """The one with most of the prompt, of equals the one that waits longest; it keeps what they have in common."""
+    pool = cache_pool.CachePool(random_model, "f32", 3 * random_model.n_ctx)
+    caches = [cache for _ in range(3) if (cache := pool.take([0], random_model.n_ctx))]
+    for cache, tokens in zip(caches, ([1, 2, 4], [1, 2, 3, 5], [4, 4]), strict=True):
+        pool.give_back(cache, tokens)
+    taken = pool.take(prompt, random_model.n_ctx)
+    assert taken is caches[expected[0]]
+    assert taken.tokens == prompt[: expected[1]]
 
 
 def test_a_free_slot_is_taken_at_once(alphabet_model: fastgpt_c.Model, steps: list[tuple[int, int]]) -> None:
