@@ -41,10 +41,15 @@ WORDS = (
 )
 
 
-def prompts(n: int, seed: int) -> list[str]:
-    """Of 1 to 16 words."""
+def requests(n: int, max_new_tokens: int, seed: int) -> list[fastgpt_c.Request]:
+    """Prompts of 1 to 16 words, whose texts may have half to one and a half times max_new_tokens."""
     rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 16))) for _ in range(n)]
+
+    def request() -> fastgpt_c.Request:
+        text = " ".join(rng.choices(WORDS, k=rng.randint(1, 16)))
+        return fastgpt_c.Request(text, max_new_tokens=rng.randint(max_new_tokens // 2, max_new_tokens * 3 // 2))
+
+    return [request() for _ in range(n)]
 
 
 @dataclass
@@ -77,37 +82,39 @@ class TimedStep(RaggedStep):
         return tokens
 
 
-def timed_batch(model: fastgpt_c.Model, texts: list[str], options: dict[str, Any]) -> Run:
+def timed_batch(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any]) -> Run:
     run = TimedStep.latest = Run()
     begin = time.perf_counter()
-    model.generate_batch(texts, **options)
+    model.generate_batch(prompts, **options)
     run.seconds = time.perf_counter() - begin
     return run
 
 
-def bare_rate(model: fastgpt_c.Model, max_batch: int, n_past: int, n_steps: int) -> float:
-    """Tokens a second of steps that decode a token for each of max_batch sequences with n_past tokens."""
-    step = RaggedStep(model, max_batch, None, False)
-    pool = CachePool(model, "f32", max_batch * model.n_ctx)
+def bare_rate(model: fastgpt_c.Model, args: argparse.Namespace) -> float:
+    """Tokens a second of steps that decode a token for each of max_batch sequences, in the middle of their texts."""
+    n_rows, n_past, n_steps = args.max_batch, 8 + args.max_new_tokens // 2, 40
+    step = RaggedStep(model, n_rows, None, False)
+    pool = CachePool(model, "f32", n_rows * model.n_ctx)
+    caches = [cache for _ in range(n_rows) if (cache := pool.take([0], n_past + n_steps + 1))]
     tokens = ffi.new("int32_t[]", [1] * n_past)
-    caches = [cache for _ in range(max_batch) if (cache := pool.take([0], n_past + n_steps + 1))]
     for row, cache in enumerate(caches):
         step.read(row, cache.kv, tokens, n_past, ffi.NULL)
-    step._step(max_batch, max_batch * n_past)
+    step._step(n_rows, n_rows * n_past)
     for row, cache in enumerate(caches):
         step.go_on(row, cache.kv, 1, ffi.NULL)
-    step._step(max_batch, max_batch)  # the first one is not counted
+    step._step(n_rows, n_rows)  # the first one is not counted
     begin = time.perf_counter()
     for _ in range(n_steps):
-        step._step(max_batch, max_batch)
-    return max_batch * n_steps / (time.perf_counter() - begin)
+        step._step(n_rows, n_rows)
+    return float(n_rows * n_steps / (time.perf_counter() - begin))
 
 
-def equal_share(model: fastgpt_c.Model, texts: list[str], options: dict[str, Any], max_batch: int) -> float:
-    """Of the tokens of a batch, those equal to a lone run's."""
+def equal_share(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any]) -> float:
+    """Of the tokens of a fast batch, those equal to a lone run's."""
     n_equal = n_seen = 0
-    for text, together in zip(texts, model.generate_batch(texts, max_batch=max_batch, **options), strict=True):
-        pairs = list(zip(model.generate(text, **options).tokens, together.tokens, strict=False))
+    for prompt, together in zip(prompts, model.generate_batch(prompts, **options), strict=True):
+        alone = model.generate_batch([prompt], **options)[0]
+        pairs = list(zip(alone.tokens, together.tokens, strict=False))
         differs = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
         n_equal += len(pairs) if differs is None else differs
         n_seen += len(pairs) if differs is None else differs + 1
@@ -116,11 +123,11 @@ def equal_share(model: fastgpt_c.Model, texts: list[str], options: dict[str, Any
 
 def measure(model: fastgpt_c.Model, args: argparse.Namespace, options: dict[str, Any]) -> None:
     """Prints a line."""
-    n_prompts, n_past = args.prompts // args.rounds, 8 + args.max_new_tokens // 2
-    turns = [
-        (timed_batch(model, prompts(n_prompts, turn), options), bare_rate(model, args.max_batch, n_past, 40))
-        for turn in range(args.rounds)
-    ]
+    turns = []
+    for turn in range(args.rounds):
+        before = bare_rate(model, args)
+        run = timed_batch(model, requests(args.prompts, args.max_new_tokens, turn), options)
+        turns.append((run, (before + bare_rate(model, args)) / 2))
 
     def median(value: Callable[[Run], float]) -> float:
         return statistics.median(value(run) for run, _ in turns)
@@ -143,18 +150,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--max-new-tokens", type=int, default=50)
     parser.add_argument("--max-batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal", type=int, default=60, help="prompts whose tokens are compared with lone runs")
     args = parser.parse_args()
     scheduler.RaggedStep = TimedStep  # type: ignore[misc]
     with fastgpt_c.load(args.model) as model:
-        print(f"{model.name}, {model.type}, {args.prompts} prompts, {args.max_new_tokens} new tokens each")
+        print(f"{model.name}, {model.type}, {args.prompts} prompts, {args.max_new_tokens} new tokens each, about")
         for name, sampling in {"greedy": {"temperature": 0}, "temperature 0.8, top_p 0.95": {"seed": 1}}.items():
             print(f"{name}, max_batch {args.max_batch}")
-            options = {"max_new_tokens": args.max_new_tokens, **sampling}
+            options = {"max_batch": args.max_batch, **sampling}
             for mode in ({}, {"deterministic": True}):
-                measure(model, args, {"max_batch": args.max_batch, **options, **mode})
-            share = equal_share(model, prompts(args.equal, seed=7), options, args.max_batch)
+                measure(model, args, options | mode)
+            share = equal_share(model, requests(args.equal, args.max_new_tokens, seed=7), options)
             print(f"  {share:.2%} of a fast batch's tokens equal those of a lone run")
 
 

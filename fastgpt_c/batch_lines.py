@@ -20,6 +20,7 @@ from fastgpt_c.generation import Completion, Options
 
 URL = "/v1/completions"
 MOST_CHOICES = 128
+MOST_CHARACTERS = 500  # characters of an error message
 
 # OpenAI's names of fields of Options; all others have the same name there and here.
 RENAMED = {"max_tokens": "max_new_tokens"}
@@ -67,10 +68,7 @@ def parse(data: bytes, number: int) -> Line:
         raise LineError("custom_id is not a string", "custom_id")
     try:
         body = _body(line)
-        n = _checked("n", body.pop("n", None) or 1, int)
-        if not 1 <= n <= MOST_CHOICES:
-            raise LineError(f"n is {n}, not in [1, {MOST_CHOICES}]", "n")
-        return Line(number, custom_id, _prompt(body), n, _changes(body))
+        return Line(number, custom_id, _prompt(body), _n(body), _changes(body))
     except LineError as error:
         error.custom_id = custom_id
         raise
@@ -110,6 +108,14 @@ def _prompt(body: dict[str, Any]) -> str | list[int]:
     if isinstance(prompt, str) or (isinstance(prompt, list) and all(type(token) is int for token in prompt)):
         return prompt
     raise LineError("prompt is neither text nor a list of token ids", "prompt")
+
+
+def _n(body: dict[str, Any]) -> int:
+    n = body.pop("n", None)
+    n = 1 if n is None else _checked("n", n, int)
+    if not 1 <= n <= MOST_CHOICES:
+        raise LineError(f"n is {n}, not in [1, {MOST_CHOICES}]", "n")
+    return n
 
 
 def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,8 +213,18 @@ def _choice(index: int, completion: Completion) -> dict[str, Any]:
 
 def error_record(number: int, custom_id: str | None, message: str, param: str | None = None) -> bytes:
     """The record of a line that failed; custom_id None where the line has none that can be told from another's."""
-    error = {"code": "invalid_request", "message": f"line {number}: {message}", "param": param, "line": number}
+    error = {
+        "code": "invalid_request",
+        "message": f"line {number}: {_shortened(message)}",
+        "param": param and _shortened(param),
+        "line": number,
+    }
     return _record(_request_number(custom_id or f"line {number}"), custom_id, None, error)
+
+
+def _shortened(text: str) -> str:
+    """A line of megabytes may be wrong in one word as long."""
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "..."
 
 
 def _request_number(text: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import random
+import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from command import FAILURE, INTERRUPTED, WRONG_USAGE, assert_complains, output_
 
 from fastgpt_c import batch_file
 from fastgpt_c.batch_lines import LineError, parse
+from fastgpt_c.cli import progress
 from fastgpt_c.cli.__main__ import main
 
 N_KILLS = int(os.environ.get("FASTGPT_TEST_KILLS", "3"))
@@ -126,6 +130,8 @@ BAD_LINES: list[tuple[Any, str]] = [
     ({"prompt": [265]}, "outside"),
     ({"prompt": "\ud800"}, "U+D800"),
     ({"prompt": "a", "best_of": 4}, "best_of is no parameter here"),
+    ({"prompt": "a", "x" * 10**6: 4}, "xxx..."),
+    ({"prompt": "a", "n": 0}, "n is 0"),
     ({"prompt": "a", "n_threads": 4}, "n_threads is no parameter here"),
     ({"prompt": "a", "max_tokens": "5"}, "max_tokens is not an integer"),
     ({"prompt": "a", "max_tokens": True}, "max_tokens is not an integer"),
@@ -148,7 +154,7 @@ def test_bad_lines_become_error_records(batch: Any) -> None:
     good = [{"custom_id": f"good-{i}", "prompt": "a"} for i in range(len(BAD_LINES))]
     lines = [line for pair in zip(good, [line for line, _ in BAD_LINES], strict=True) for line in pair]
     status, target, said = batch(lines, "-n", "3")
-    assert status == FAILURE and f"{len(BAD_LINES)} records are errors" in said
+    assert status == FAILURE and f"{len(BAD_LINES)} of {2 * len(BAD_LINES)} records are errors" in said
     assert texts(target) == {f"good-{i}": ["bcd"] for i in range(len(BAD_LINES))}
     errors = {record["error"]["line"]: record for record in records_of(target) if record["error"]}
     for i, (_, words) in enumerate(BAD_LINES):
@@ -339,3 +345,33 @@ def test_the_command_says_nothing(alphabet: Path, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"prompt": "a", "max_tokens": 2}])
     assert output_of("batch", source, tmp_path / "out.jsonl", "-m", alphabet) == b""
     assert texts(tmp_path / "out.jsonl") == {"line-1": ["bc"]}
+
+
+# ---- Progress ------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """A standard error that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO) -> str:
+    """What appears while 3 of 5 lines are done, of which 1 was before."""
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
+    bar = progress.Progress(5, 1)
+    for _ in range(2):
+        time.sleep(0.12)  # tqdm shows nothing sooner
+        bar.add(10)
+    bar.close()
+    return stderr.getvalue()
+
+
+def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines, tokens a second and the time that is left; by tqdm, and without it; nothing where nobody looks on."""
+    assert shown(monkeypatch, io.StringIO()) == ""
+    assert re.search(r"3/5 \[00:00<00:\d\d, .* \d+ tokens/s\]", shown(monkeypatch, Terminal()))
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert re.fullmatch(r"2 of 5 .*\n3 of 5 lines, \d+ tokens/s, 0:00 left\n", shown(monkeypatch, Terminal()))

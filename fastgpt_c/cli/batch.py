@@ -72,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
         with Records(args.target) as records:
             _run(args, model, records)
             if records.n_errors:
-                print(f"fastgpt-c: {args.target}: {records.n_errors} records are errors", file=sys.stderr)
+                print(
+                    f"fastgpt-c: {args.target}: {records.n_errors} of {records.n_done} records are errors",
+                    file=sys.stderr,
+                )
             return 1 if records.n_errors else 0
 
 
