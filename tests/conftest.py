@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gguf
 import numpy as np
 import pytest
+from browser import chromium
 from scripted import ALPHABET, write_random_model, write_scripted_model
 
 import fastgpt_c
@@ -131,6 +132,13 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fastgpt_c
     """Nonsense of an odd n_ctx that depends on every token before."""
     with fastgpt_c.load(write_random_model(tmp_path_factory.mktemp("random") / "nonsense.gguf", n_ctx=23)) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, where there is one."""
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture

@@ -7,14 +7,11 @@ fastgpt-gpt2 and a key of ours, so that llama.cpp refuses it instead of running 
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
-import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +23,11 @@ from tqdm import tqdm
 
 from fastgpt_c.convert.fingerprint import KEY, Fingerprint
 from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.files import atomically
 from fastgpt_c.number_types import quantize_rows, row_bytes
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
-
-# A temporary file of that age is locked, or its process was killed.
-NEW_SECONDS = 60
 
 # Values of tokenizer.ggml.token_type.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -130,7 +125,7 @@ def write(
     store = store or narrow
     _check_target(target)
     try:
-        with _atomically(target) as part:
+        with atomically(target) as part:
             place = secrets.token_hex(32)  # where the fingerprint goes, once the tensors are known
             fingerprint = _write_all(part, contents, type, progress, store, place)
             _replace_in_keys(part, place.encode(), fingerprint.encode())
@@ -185,44 +180,6 @@ def _is_gguf(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
-
-
-@contextmanager
-def _atomically(target: Path) -> Iterator[Path]:
-    """A temporary sibling of target, which takes its place after the block and vanishes if that fails.
-
-    If the process is killed, the sibling stays until the next call in that folder.  It is locked as long as it lives.
-    """
-    _remove_what_was_left(target.parent)
-    part = target.parent / f".fastgpt-c-{secrets.token_hex(8)}.part"
-    try:
-        with part.open("xb") as lock:
-            with suppress(OSError):  # a file system without locks, where nothing is taken away, either
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield part
-            _flush_to_disk(part, os.O_RDWR)
-            part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    _flush_to_disk(target.parent, os.O_RDONLY)
-
-
-def _remove_what_was_left(folder: Path) -> None:
-    """Temporary files of processes that were killed: nobody holds the lock.  A new one may not be locked yet."""
-    for part in folder.glob(".fastgpt-c-*.part"):
-        with suppress(OSError), part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - part.stat().st_mtime > NEW_SECONDS:
-                part.unlink()
-
-
-def _flush_to_disk(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def architecture_of(h: Hyperparameters) -> str:
