@@ -66,6 +66,7 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
 
 void fastgpt_context_free(fastgpt_context *ctx) {
     if (!ctx) return;
+    profile_free(&ctx->profile);
     os_free(ctx->block);
     free(ctx->spans);
     free(ctx->counts);
@@ -73,7 +74,8 @@ void fastgpt_context_free(fastgpt_context *ctx) {
 }
 
 size_t fastgpt_context_sizeof(const fastgpt_context *ctx) {
-    return sizeof *ctx + ctx->n_bytes + (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
+    size_t spans = (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
+    return sizeof *ctx + ctx->n_bytes + spans + profile_bytes(&ctx->profile);
 }
 
 void fastgpt_cancel(fastgpt_context *ctx) {

@@ -8,6 +8,7 @@
 #include "linear.h"
 #include "model.h"
 #include "ops.h"
+#include "profile.h"
 
 struct fastgpt_context {
     const fastgpt_model *model;
@@ -29,6 +30,7 @@ struct fastgpt_context {
     attention_span *spans;
     int32_t *counts;
 
+    profile profile;
     atomic_bool cancelled;
 };
 

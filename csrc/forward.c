@@ -92,15 +92,23 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     int32_t n = s->n_tokens;
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_1, m->layer_norm_epsilon, n, m->n_embd);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_LN_1, n);
     project_qkv(ctx, s, l);
     if (!fills_cache(s)) scatter_kv(ctx, s, l);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_QKV, n);
     attend(ctx, s, l);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_ATTENTION, n);
     one_linear(ctx, ctx->x, ctx->heads, &layer->attn_proj, true, n);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_ATTN_PROJ, n);
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_2, m->layer_norm_epsilon, n, m->n_embd);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_LN_2, n);
     one_linear(ctx, ctx->ff, ctx->normed, &layer->fc, false, n);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_FC, n);
     op_activation(&ctx->engine, m->activation, ctx->ff, n, m->n_ff);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_GELU, n);
     one_linear(ctx, ctx->x, ctx->ff, &layer->proj, true, n);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_PROJ, n);
 }
 
 /* ---- One slice ---- */
@@ -140,17 +148,22 @@ static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
     const fastgpt_model *m = ctx->model;
     if (n == 0) return;
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &m->ln_f, m->layer_norm_epsilon, n, m->n_embd);
+    profile_lap(&ctx->profile, -1, FASTGPT_OP_LN_F, n);
     one_linear(ctx, logits, ctx->normed, &m->lm_head, false, n);
+    profile_lap(&ctx->profile, -1, FASTGPT_OP_LM_HEAD, n);
 }
 
 /* Returns the number of rows of logits, or -1 when cancelled. */
 static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, float *logits) {
+    profile_begin_slice(&ctx->profile, s->spans, s->counts, s->n_spans);
     embed(ctx, s);
+    profile_lap(&ctx->profile, -1, FASTGPT_OP_EMBED, s->n_tokens);
     for (int32_t l = 0; l < ctx->model->n_layer; l++) {
         if (atomic_load_explicit(&ctx->cancelled, memory_order_relaxed)) return -1;
         run_layer(ctx, s, l);
     }
     int32_t n_rows = logits ? gather_wanted(ctx, s, all_logits) : 0;
+    profile_lap(&ctx->profile, -1, FASTGPT_OP_OTHER, 0);
     predict(ctx, n_rows, logits);
     for (int32_t i = 0; i < s->n_spans; i++)
         kv_cache_append(s->spans[i].kv, new_tokens(s, i), s->counts[i], ctx->engine.deterministic);
@@ -232,7 +245,9 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
     ctx->engine.deterministic = o.deterministic;
+    profile_begin_step(&ctx->profile, spans, n_spans);
     status = run_slices(ctx, spans, n_spans, o.all_logits, logits);
+    profile_end_step(&ctx->profile);
     atomic_store(&ctx->cancelled, false);
     pool_leave(ctx->engine.pool);
     return status;

@@ -17,7 +17,7 @@ typedef struct generation {
 
 /* Draws a token into *token, -1 for the one that ends the text. */
 static fastgpt_status draw(generation *g, int32_t *token) {
-    fastgpt_status status = fastgpt_sampler_sample(g->sampler, g->logits, token);
+    fastgpt_status status = fastgpt_profile_sample(g->ctx, g->sampler, g->logits, token);
     if (!status) status = fastgpt_sampler_accept(g->sampler, token, 1);
     if (!status && *token == fastgpt_model_eos_token(g->ctx->model)) *token = -1;
     return status;

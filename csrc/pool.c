@@ -17,12 +17,14 @@ typedef struct worker {
     fastgpt_pool *pool;
     pthread_t thread;
     int index; /* 1 .. n_threads - 1; the caller of a step is 0 */
+    int64_t start_ns, end_ns; /* see pool_take_share; written while the worker has a unit that is not counted as done */
 } worker;
 
 struct fastgpt_pool {
     pthread_mutex_t step; /* held from pool_enter to pool_leave */
     int n_threads;
     int n_started; /* workers that run in process process_id */
+    bool watched;
     atomic_int_fast64_t process_id;
     worker *workers; /* [n_threads - 1] */
 
@@ -43,18 +45,33 @@ static uint32_t number_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
 
 /* ---- Work ---- */
 
-/* Takes units of job `number` until none is left. */
+static void note_start(fastgpt_pool *pool, int thread) {
+    if (thread == 0 || !pool->watched) return;
+    worker *w = &pool->workers[thread - 1];
+    if (w->start_ns == 0) w->start_ns = os_nanoseconds();
+}
+
+static void note_end(fastgpt_pool *pool, int thread) {
+    if (thread > 0 && pool->watched) pool->workers[thread - 1].end_ns = os_nanoseconds();
+}
+
+/* Takes units of job `number` until none is left.  They count as done together, at the end: until then the job is not
+ * over, and nobody else looks at what this thread notes. */
 static void work(fastgpt_pool *pool, uint32_t number, int thread) {
     pool_job job = atomic_load(&pool->job);
     void *arg = atomic_load(&pool->arg);
     int n_units = atomic_load(&pool->n_units);
     uint64_t ticket = atomic_load(&pool->ticket);
+    int n_taken = 0;
     while (number_of(ticket) == number && (int)(uint32_t)ticket < n_units) {
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
+        if (n_taken++ == 0) note_start(pool, thread);
         job(arg, (int)(uint32_t)ticket, thread);
-        atomic_fetch_add(&pool->n_done, 1);
         ticket = atomic_load(&pool->ticket);
     }
+    if (n_taken == 0) return;
+    note_end(pool, thread);
+    atomic_fetch_add(&pool->n_done, n_taken);
 }
 
 static bool nothing_new(fastgpt_pool *pool, uint32_t seen) {
@@ -120,6 +137,20 @@ void pool_run(fastgpt_pool *pool, pool_job job, void *arg, int n_units) {
         if (i < SPINS_BEFORE_YIELD) os_pause();
         else os_yield();
     }
+}
+
+void pool_watch(fastgpt_pool *pool, bool on) {
+    if (!pool || pool->n_threads == 1) return;
+    pool->watched = on;
+    for (int i = 0; on && i < pool->n_threads - 1; i++) pool->workers[i].start_ns = 0;
+}
+
+bool pool_take_share(fastgpt_pool *pool, int thread, int64_t *start_ns, int64_t *end_ns) {
+    worker *w = &pool->workers[thread - 1];
+    *start_ns = w->start_ns;
+    *end_ns = w->end_ns;
+    w->start_ns = 0;
+    return *start_ns != 0;
 }
 
 /* ---- Life ---- */

@@ -516,6 +516,120 @@ fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fast
                                 int32_t max_new_tokens, fastgpt_piece_callback callback, void *user,
                                 int32_t *n_generated);
 
+/* ---- Profile: where the time of a context's steps goes -------------------------------------------- */
+
+/* The parts of a step, in its order.  Values are fixed for ever. */
+typedef enum fastgpt_op {
+    FASTGPT_OP_EMBED = 0,
+    FASTGPT_OP_LN_1 = 1, /* this and the next seven: once for each layer */
+    FASTGPT_OP_QKV = 2, /* with the writing of keys and values into the caches */
+    FASTGPT_OP_ATTENTION = 3,
+    FASTGPT_OP_ATTN_PROJ = 4, /* with the addition to the residual stream */
+    FASTGPT_OP_LN_2 = 5,
+    FASTGPT_OP_FC = 6,
+    FASTGPT_OP_GELU = 7, /* or the model's other activation, counted alike */
+    FASTGPT_OP_PROJ = 8, /* with the addition to the residual stream */
+    FASTGPT_OP_LN_F = 9,
+    FASTGPT_OP_LM_HEAD = 10,
+    FASTGPT_OP_SAMPLE = 11, /* fastgpt_profile_sample; not a part of a step's time */
+    FASTGPT_OP_OTHER = 12, /* the rest of a step's time */
+    FASTGPT_OP_LAYER = 13, /* in events alone: a whole layer */
+    FASTGPT_OP_STEP = 14 /* in events alone: a whole step */
+} fastgpt_op;
+
+/* "embed", "ln_1" and so on; "unknown" for any other value.  Static storage. */
+const char *fastgpt_op_name(fastgpt_op op);
+
+/* A step whose spans all have one token is a decode, every other one a prefill. */
+typedef enum fastgpt_phase { FASTGPT_PHASE_PREFILL = 0, FASTGPT_PHASE_DECODE = 1 } fastgpt_phase;
+
+/* Sums over all calls of one op in one layer in one phase.
+ *
+ * bytes and operations are what the op needs, counted by these formulas for each call, not measured.  A call has n
+ * tokens (of a slice), or n rows of logits for ln_f and lm_head.  E = n_embd, F = n_ff, V = n_vocab; |w| = the bytes
+ * of a weight matrix and its bias as they lie in memory; |row| = the bytes of a row of E numbers of the cache's type:
+ *
+ *     op               bytes                                        operations
+ *     embed            n (row of wte + row of wpe + 4 E)            n E
+ *     ln_1 ln_2 ln_f   8 n E + 8 E                                  7 n E
+ *     qkv              |w| + 8 n E + 2 n |row|                      6 n E E
+ *     attention        8 n E + sum 2 (n_past + n_tokens) |row|      4 E sum of keys that each token sees
+ *     attn_proj        |w| + 12 n E                                 2 n E E
+ *     fc               |w| + 4 n E + 4 n F                          2 n E F
+ *     gelu             8 n F                                        9 n F
+ *     proj             |w| + 4 n F + 8 n E                          2 n E F
+ *     lm_head          |w| + 4 n E + 4 n V                          2 n E V
+ *     sample           4 V                                          0
+ *
+ * So weights, and the past of each span, count once a slice (and a prefix once for neighbours that share it), and
+ * activations in F32 once where they are read and once where they are written; what a kernel writes down meanwhile,
+ * reads again, or finds in a cache does not change them. A multiply-add is two operations; biases and softmax are not
+ * counted. */
+typedef struct fastgpt_profile_record {
+    int32_t phase; /* fastgpt_phase */
+    int32_t layer; /* -1 outside of layers */
+    int32_t op; /* fastgpt_op */
+    int64_t calls;
+    int64_t ns; /* of the thread that called the step: until the slowest thread was done */
+    int64_t best_ns; /* of the fastest call: what other programs disturbed least */
+    int64_t bytes;
+    int64_t operations;
+} fastgpt_profile_record;
+
+/* One call of an op, seen from one thread.  Thread 0 called the step: its events are those of the records, with layers
+ * around their ops and steps around their layers.  The events of other threads last from the beginning of the thread's
+ * first unit of the op to the end of its last. */
+typedef struct fastgpt_profile_event {
+    int64_t start_ns; /* of a clock that never goes back; only differences mean anything */
+    int64_t end_ns;
+    int32_t step; /* 0 for the first step of the profile; a sample has the step that it follows */
+    int32_t phase; /* fastgpt_phase of the step */
+    int32_t n_tokens; /* of the step, all spans together */
+    int32_t thread; /* in [0, n_threads) */
+    int32_t layer; /* -1 outside of layers */
+    int32_t op; /* fastgpt_op */
+} fastgpt_profile_event;
+
+typedef struct fastgpt_profile_phase {
+    int64_t n_steps;
+    int64_t n_tokens;
+    int64_t ns; /* wall time of the steps = the sum of the phase's records without sample */
+} fastgpt_profile_phase;
+
+typedef struct fastgpt_profile_summary {
+    fastgpt_profile_phase prefill, decode;
+    int64_t n_events_lost; /* the oldest ones, for which there was no room any more */
+} fastgpt_profile_summary;
+
+/* Profiles the steps of ctx from now on, from zero.
+ *   n_events  events to keep, 40 bytes each; the newest stay.  0 = records alone.  A step makes about
+ *             n_layer * (8 n_threads + 1) of them for each slice
+ * Until fastgpt_profile_stop, or for ever; a step that is cancelled counts with what it did.  Results do not change.
+ * Returns OK, ARGUMENT, or MEMORY: then an earlier profile is still there. */
+fastgpt_status fastgpt_profile_start(fastgpt_context *ctx, int32_t n_events);
+
+/* Stops, and keeps what there is until the next start. */
+void fastgpt_profile_stop(fastgpt_context *ctx);
+
+/* fastgpt_sampler_sample, whose time counts as op sample, and to the phase of the step before it, while ctx is
+ * profiled.  Returns as that does, and ARGUMENT for ctx NULL. */
+fastgpt_status fastgpt_profile_sample(fastgpt_context *ctx, fastgpt_sampler *sampler, const float *logits,
+                                      int32_t *token);
+
+/* All zero before the first start.  Returns OK or ARGUMENT. */
+fastgpt_status fastgpt_profile_summarize(const fastgpt_context *ctx, fastgpt_profile_summary *out);
+
+/* Copies the records out: by phase, then in the order of a step; those with no call are left out.
+ *   records    [capacity], caller-owned; NULL when capacity is 0
+ *   n_records  receives their number
+ * Returns OK, ARGUMENT, or CAPACITY: then *n_records is the number that is needed; records are unchanged. */
+fastgpt_status fastgpt_profile_records(const fastgpt_context *ctx, fastgpt_profile_record *records, int32_t capacity,
+                                       int32_t *n_records);
+
+/* The same for events, in the order in which they ended as thread 0 saw it. */
+fastgpt_status fastgpt_profile_events(const fastgpt_context *ctx, fastgpt_profile_event *events, int32_t capacity,
+                                      int32_t *n_events);
+
 /* ---- Roofline: what the machine can do at best -------------------------------------------------- */
 
 /* Williams, Waterman and Patterson 2009, "Roofline": work that moves b bytes and does n operations takes at least

@@ -219,6 +219,17 @@ static fastgpt_status generate(void) {
     return status;
 }
 
+/* An earlier profile survives. */
+static fastgpt_status start_profile(void) {
+    fastgpt_profile_summary sum;
+    fastgpt_kv_cache_truncate(talk, 0);
+    CHECK(fastgpt_decode(talking, talk, 1, NULL) == FASTGPT_OK);
+    fastgpt_status status = fastgpt_profile_start(talking, 10);
+    CHECK(fastgpt_profile_summarize(talking, &sum) == FASTGPT_OK);
+    CHECK((status == FASTGPT_OK) == (sum.decode.n_steps == 0));
+    return status;
+}
+
 /* Each allocation in turn fails: always MEMORY, and nothing is left behind.  At least n_least of them are made. */
 static void check_memory(const char *what, creation *create, int n_least) {
     long before = n_blocks;
@@ -264,6 +275,11 @@ static void test_text(void) {
     check_memory("stream", create_stream, 3);
     check_memory("encode", encode_long_pieces, 4);
     check_memory("generate", generate, 4);
+    CHECK(fastgpt_profile_start(talking, 10) == FASTGPT_OK);
+    check_memory("profile", start_profile, 2);
+    calls_until_failure = 1;
+    CHECK(fastgpt_decode(talking, talk, 1, NULL) == FASTGPT_OK && calls_until_failure == 1);
+    calls_until_failure = 0;
     fastgpt_sampler_free(chooser);
     fastgpt_kv_cache_free(talk);
     fastgpt_context_free(talking);
