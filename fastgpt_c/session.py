@@ -19,6 +19,7 @@ from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_n
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
+    from fastgpt_c.profiling import Profile
 
 Tokens = Sequence[int] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -124,6 +125,13 @@ class Session:
         if context is None:
             raise UsageError("the session is closed")
         lib.fastgpt_cancel(context)
+
+    def profile(self, n_events: int = 200_000) -> Profile:
+        """with session.profile() as p: times each op of the steps in the block; see profiling.Profile.  n_events is how
+        many events it keeps, 40 bytes each; 0 = sums alone.  A step of several sessions counts in the first one's."""
+        from fastgpt_c.profiling import Profile
+
+        return Profile(self, n_events)
 
     # ---- The cache ----
 

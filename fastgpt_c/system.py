@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fastgpt_c._lib import check, create, ffi, lib
+from fastgpt_c.errors import FastGPTError
+from fastgpt_c.files import write_text
+from fastgpt_c.hub import cache_dir
 from fastgpt_c.session import checked_n_threads
 
 # As Linux spells them in /proc/cpuinfo: what kernels of this or of other engines look for.
@@ -40,6 +46,35 @@ def roofline(n_threads: int | None = None) -> Roofline:
     out = ffi.new("fastgpt_roofline *")
     check(lib.fastgpt_measure_roofline(pool, out))
     return Roofline(**{name: getattr(out, name) for name in Roofline.__dataclass_fields__})
+
+
+def cached_roofline(n_threads: int | None = None) -> Roofline:
+    """roofline(), measured once for a machine and kept in hub.cache_dir(): the key is the CPU's name, the number of
+    threads, the kernels and the version of the library.  Where nothing can be kept it is measured each time."""
+    pool = create(lib.fastgpt_pool_create, checked_n_threads(n_threads), free=lib.fastgpt_pool_free)
+    n_threads = lib.fastgpt_pool_n_threads(pool)
+    known = facts()
+    key = {name: known[name] for name in ("cpu", "kernels", "version")} | {"n_threads": n_threads}
+    name = re.sub(r"[^\w.]+", "-", "-".join(map(str, key.values())))
+    path = cache_dir() / "roofline" / f"{name}.json"
+    ceiling = _kept_roofline(path, n_threads)
+    if ceiling is None:
+        ceiling = roofline(n_threads)
+        with suppress(OSError, FastGPTError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(key | asdict(ceiling), indent=1) + "\n")
+    return ceiling
+
+
+def _kept_roofline(path: Path, n_threads: int) -> Roofline | None:
+    """What the file says, if it says something sensible."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        rates = {name: float(kept[name]) for name in Roofline.__dataclass_fields__ if name != "n_threads"}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return None
+    sensible = all(0 <= rate < 1e18 for rate in rates.values()) and rates["read_bytes_per_second"] >= 1
+    return Roofline(n_threads, **rates) if sensible and rates["f32_operations_per_second"] >= 1 else None
 
 
 def facts() -> dict[str, Any]:

@@ -8,7 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fastgpt_c.cli import batch, bench, chat, config, convert, download, generate, info, quantize, tokens, verify
+from fastgpt_c.cli import (
+    batch,
+    bench,
+    chat,
+    config,
+    convert,
+    download,
+    generate,
+    info,
+    profile,
+    quantize,
+    tokens,
+    verify,
+)
 from fastgpt_c.cli.interrupt import INTERRUPTED
 from fastgpt_c.errors import FastGPTError, UsageError
 
@@ -45,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (generate, batch, chat, info, tokens, convert, quantize, verify, download, config, bench):
+    for command in (generate, batch, chat, info, tokens, convert, quantize, verify, download, config, bench, profile):
         command.add_parser(subparsers)
     return parser
 

@@ -1,0 +1,117 @@
+"""A report as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+JSON = dict[str, Any]
+
+LAYER_OPS = ("ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "proj")
+
+
+def profile(report: JSON) -> str:
+    """Heading, and for each phase that has steps its ops and its layers."""
+    parts = [_heading(report) + ("\n" + _ceiling(report["roofline"]) if report["roofline"] else "")]
+    for name, phase in report["phases"].items():
+        if phase["n_steps"]:
+            parts += [_title(name, phase), "\n".join(_op_lines(report, name)), "\n".join(_layer_lines(report, name))]
+    if report["n_events_lost"]:
+        parts.append(f"{report['n_events_lost']} events are lost to the trace; the tables are complete")
+    return "\n\n".join(parts)
+
+
+def _heading(report: JSON) -> str:
+    model, machine = report["model"], report["machine"]
+    threads = "thread" if report["n_threads"] == 1 else "threads"
+    return (
+        f"{model['name'] or 'a model'}, {model['type']}, {report['n_threads']} {threads} on "
+        f"{machine['cpu'] or 'an unknown CPU'} ({machine['kernels']})"
+    )
+
+
+def _ceiling(ceiling: JSON) -> str:
+    kinds = sorted({"f32", ceiling["arithmetic"]})
+    rates = " and ".join(f"{ceiling[f'{kind}_operations_per_second'] / 1e9:.0f} {kind}" for kind in kinds)
+    return f"at best: {ceiling['read_bytes_per_second'] / 1e9:.1f} GB/s, {rates} GFLOP/s"
+
+
+def _title(name: str, phase: JSON) -> str:
+    steps, tokens, ns = phase["n_steps"], phase["n_tokens"], phase["ns"]
+    plural = "" if steps == 1 else "s"
+    return (
+        f"{name}: {tokens} tokens in {steps} step{plural}, {1e-6 * ns / steps:.3f} ms a step, "
+        f"{1e9 * tokens / max(ns, 1):.1f} tokens/s"
+    )
+
+
+def _op_lines(report: JSON, phase: str) -> Iterator[str]:
+    n_steps = report["phases"][phase]["n_steps"]
+    widths = {"ms a step": 10, "share": 8, "calls": 8, "GB/s": 9, "GFLOP/s": 10, "of roofline": 13, "at best": 9}
+    yield f"{'op':12}" + "".join(f"{head:>{width}}" for head, width in widths.items())
+    for row in report["ops"]:
+        if row["phase"] == phase:
+            rates = "".join(_rate(row[kind], row["ns"], width) for kind, width in (("bytes", 9), ("operations", 10)))
+            of = "".join(_percent(row[name], width) for name, width in (("roofline", 13), ("roofline_at_best", 9)))
+            ms = 1e-6 * row["ns"] / n_steps
+            yield f"{row['op']:12}{ms:10.3f}{row['share']:8.1%}{row['calls']:8}{rates}{of}".rstrip()
+
+
+def _percent(share: float | None, width: int) -> str:
+    return " " * width if share is None else f"{share:{width}.0%}"
+
+
+def _rate(amount: int, ns: int, width: int) -> str:
+    return f"{amount / ns:{width}.1f}" if amount and ns else " " * width
+
+
+def _layer_lines(report: JSON, phase: str) -> Iterator[str]:
+    """Milliseconds a step of each layer and op."""
+    n_steps = report["phases"][phase]["n_steps"]
+    total = max(sum(row["ns"] for row in report["ops"] if row["phase"] == phase), 1)
+    layers: dict[int, dict[str, int]] = {}
+    for r in report["records"]:
+        if r["phase"] == phase and r["layer"] >= 0:
+            layers.setdefault(r["layer"], {})[r["op"]] = r["ns"]
+    yield f"{'layer':>5}" + "".join(f"{op:>10}" for op in (*LAYER_OPS, "all, ms", "share"))
+    for layer, ops in layers.items():
+        whole = sum(ops.values())
+        cells = "".join(f"{1e-6 * ns / n_steps:10.3f}" for ns in (*(ops.get(op, 0) for op in LAYER_OPS), whole))
+        yield f"{layer:5}{cells}{whole / total:10.1%}"
+
+
+# ---- Two of them ------------------------------------------------------------------------------------------
+
+
+def comparison(a: JSON, b: JSON) -> str:
+    """What changed from a to b: milliseconds a step of each op, the largest change first."""
+    parts = [f"A: {_heading(a)}\nB: {_heading(b)}"]
+    for phase in a["phases"]:
+        counts = [report["phases"][phase] for report in (a, b)]
+        if all(count["n_steps"] for count in counts):
+            parts.append("\n".join(_comparison_lines(a, b, phase)))
+    if len(parts) == 1:
+        parts.append("no phase has steps in both of them")
+    return "\n\n".join(parts)
+
+
+def _comparison_lines(a: JSON, b: JSON, phase: str) -> Iterator[str]:
+    tokens = [report["phases"][phase]["n_tokens"] / report["phases"][phase]["n_steps"] for report in (a, b)]
+    before, after = (_ms_by_op(report, phase) for report in (a, b))
+    rows = [(op, before.get(op, 0.0), after.get(op, 0.0)) for op in dict.fromkeys([*before, *after])]
+    rows.sort(key=lambda row: -abs(row[2] - row[1]))
+    yield f"{phase}, ms a step of {tokens[0]:g} tokens in A and {tokens[1]:g} in B"
+    yield f"{'op':12}{'A':>10}{'B':>10}{'B - A':>10}{'B / A':>8}"
+    for op, x, y in [*rows, ("all", *_sums(rows))]:
+        ratio = f"{y / x:8.2f}" if x else ""
+        yield f"{op:12}{x:10.3f}{y:10.3f}{y - x:+10.3f}{ratio}"
+
+
+def _ms_by_op(report: JSON, phase: str) -> dict[str, float]:
+    n_steps = report["phases"][phase]["n_steps"]
+    return {row["op"]: 1e-6 * row["ns"] / n_steps for row in report["ops"] if row["phase"] == phase}
+
+
+def _sums(rows: Iterable[tuple[str, float, float]]) -> tuple[float, float]:
+    rows = list(rows)
+    return sum(row[1] for row in rows), sum(row[2] for row in rows)
