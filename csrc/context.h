@@ -9,6 +9,7 @@
 #include "model.h"
 #include "ops.h"
 #include "profile.h"
+#include "taps.h"
 
 struct fastgpt_context {
     const fastgpt_model *model;
@@ -31,6 +32,7 @@ struct fastgpt_context {
     int32_t *counts;
 
     profile profile;
+    taps taps; /* of the step that runs */
     atomic_bool cancelled;
 };
 

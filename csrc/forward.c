@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "arithmetic.h"
 #include "context.h"
 #include "kv_cache.h"
 #include "options.h"
@@ -89,25 +90,31 @@ static void one_linear(fastgpt_context *ctx, float *out, const float *x, const w
 static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     const fastgpt_model *m = ctx->model;
     const layer *layer = &m->layers[l];
+    const taps *t = &ctx->taps;
     int32_t n = s->n_tokens;
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_1, m->layer_norm_epsilon, n, m->n_embd);
+    taps_rows(t, t->to.ln_1, l, ctx->normed, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_LN_1, n);
     project_qkv(ctx, s, l);
     if (!fills_cache(s)) scatter_kv(ctx, s, l);
     profile_lap(&ctx->profile, l, FASTGPT_OP_QKV, n);
     attend(ctx, s, l);
+    taps_attention(t, &ctx->engine, l, ctx->spans, n, m->n_head);
     profile_lap(&ctx->profile, l, FASTGPT_OP_ATTENTION, n);
     one_linear(ctx, ctx->x, ctx->heads, &layer->attn_proj, true, n);
+    taps_rows(t, t->to.hidden_mid, l, ctx->x, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_ATTN_PROJ, n);
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_2, m->layer_norm_epsilon, n, m->n_embd);
+    taps_rows(t, t->to.ln_2, l, ctx->normed, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_LN_2, n);
     one_linear(ctx, ctx->ff, ctx->normed, &layer->fc, false, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_FC, n);
     op_activation(&ctx->engine, m->activation, ctx->ff, n, m->n_ff);
     profile_lap(&ctx->profile, l, FASTGPT_OP_GELU, n);
     one_linear(ctx, ctx->x, ctx->ff, &layer->proj, true, n);
+    taps_rows(t, t->to.hidden, l + 1, ctx->x, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_PROJ, n);
 }
 
@@ -143,11 +150,16 @@ static int32_t gather_wanted(fastgpt_context *ctx, const slice *s, bool all) {
     return n_wanted;
 }
 
+static void norm_last(const fastgpt_context *ctx, float *out, const float *x, int32_t n) {
+    const fastgpt_model *m = ctx->model;
+    op_layer_norm(&ctx->engine, out, x, &m->ln_f, m->layer_norm_epsilon, n, m->n_embd);
+}
+
 /* Writes n rows of logits. */
 static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
     const fastgpt_model *m = ctx->model;
     if (n == 0) return;
-    op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &m->ln_f, m->layer_norm_epsilon, n, m->n_embd);
+    norm_last(ctx, ctx->normed, ctx->x, n);
     profile_lap(&ctx->profile, -1, FASTGPT_OP_LN_F, n);
     one_linear(ctx, logits, ctx->normed, &m->lm_head, false, n);
     profile_lap(&ctx->profile, -1, FASTGPT_OP_LM_HEAD, n);
@@ -155,13 +167,16 @@ static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
 
 /* Returns the number of rows of logits, or -1 when cancelled. */
 static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, float *logits) {
+    const taps *t = &ctx->taps;
     profile_begin_slice(&ctx->profile, s->spans, s->counts, s->n_spans);
     embed(ctx, s);
+    taps_rows(t, t->to.hidden, 0, ctx->x, s->n_tokens);
     profile_lap(&ctx->profile, -1, FASTGPT_OP_EMBED, s->n_tokens);
     for (int32_t l = 0; l < ctx->model->n_layer; l++) {
         if (atomic_load_explicit(&ctx->cancelled, memory_order_relaxed)) return -1;
         run_layer(ctx, s, l);
     }
+    if (t->to.ln_f) norm_last(ctx, taps_place(t, t->to.ln_f, 0), ctx->x, s->n_tokens);
     int32_t n_rows = logits ? gather_wanted(ctx, s, all_logits) : 0;
     profile_lap(&ctx->profile, -1, FASTGPT_OP_OTHER, 0);
     predict(ctx, n_rows, logits);
@@ -229,6 +244,7 @@ static fastgpt_status run_slices(fastgpt_context *ctx, const fastgpt_span *spans
             return FASTGPT_ERR_CANCELLED;
         }
         if (logits) logits += (int64_t)n_rows * ctx->model->n_vocab;
+        ctx->taps.first += s.n_tokens;
         for (first += s.n_tokens; n_done < n_spans && first >= spans[n_done].n_tokens; n_done++)
             first -= spans[n_done].n_tokens;
     }
@@ -241,6 +257,7 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
     if (options && !options_read(&o, sizeof o, options, FIRST_SIZE(fastgpt_step_options, all_logits)))
         return FASTGPT_ERR_ARGUMENT;
     fastgpt_status status = check_step(ctx, spans, n_spans);
+    if (!status) status = taps_begin(&ctx->taps, o.taps, ctx->model, spans, n_spans);
     if (status) return status;
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
@@ -261,4 +278,20 @@ fastgpt_status fastgpt_prefill(fastgpt_context *ctx, fastgpt_kv_cache *kv, const
 
 fastgpt_status fastgpt_decode(fastgpt_context *ctx, fastgpt_kv_cache *kv, int32_t token, float *logits) {
     return fastgpt_prefill(ctx, kv, &token, 1, logits);
+}
+
+fastgpt_status fastgpt_unembed(fastgpt_context *ctx, const float *x, int32_t n_rows, float *logits) {
+    if (!ctx || !x || !logits || n_rows <= 0) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = pool_enter(ctx->engine.pool);
+    if (status) return status;
+    ctx->engine.deterministic = true;
+    for (int32_t n; n_rows > 0; n_rows -= n) {
+        n = min_int(n_rows, ctx->n_batch);
+        norm_last(ctx, ctx->normed, x, n);
+        one_linear(ctx, logits, ctx->normed, &ctx->model->lm_head, false, n);
+        x += (int64_t)n * ctx->model->n_embd;
+        logits += (int64_t)n * ctx->model->n_vocab;
+    }
+    pool_leave(ctx->engine.pool);
+    return FASTGPT_OK;
 }

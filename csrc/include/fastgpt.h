@@ -334,6 +334,29 @@ typedef struct fastgpt_span {
     int32_t n_tokens;
 } fastgpt_span;
 
+/* Head `head` of layer `layer`. */
+typedef struct fastgpt_head {
+    int32_t layer; /* in [0, n_layer) */
+    int32_t head;  /* in [0, n_head) */
+} fastgpt_head;
+
+/* What a step shows of its inside: each array is the caller's own, and NULL where it is not wanted.  Rows are the
+ * tokens of the step, in the order of its spans; n_tokens is how many they are.
+ * Set struct_size to sizeof(fastgpt_taps) and everything else to zero for nothing. */
+typedef struct fastgpt_taps {
+    size_t struct_size;
+    float *hidden; /* [n_layer + 1][n_tokens][n_embd] the residual stream: the embeddings, then after each layer */
+    float *hidden_mid; /* [n_layer][n_tokens][n_embd] the same between attention and feed-forward part of each layer */
+    float *ln_1; /* [n_layer][n_tokens][n_embd] normed, what attention reads */
+    float *ln_2; /* [n_layer][n_tokens][n_embd] normed, what the feed-forward part reads */
+    float *ln_f; /* [n_tokens][n_embd] the last of hidden, normed: what the output matrix reads */
+    const fastgpt_head *heads; /* [n_heads] whose attention is wanted, in any order; NULL when n_heads is 0 */
+    float *attention; /* [n_heads][n_tokens][n_keys] the weight of each position of a token's sequence, 0 for those
+                         after its own; a row sums to 1 */
+    int32_t n_heads;
+    int32_t n_keys; /* of attention: n_past + n_tokens of the longest sequence, or more */
+} fastgpt_taps;
+
 /* Set struct_size to sizeof(fastgpt_step_options) and everything else to zero for the defaults. */
 typedef struct fastgpt_step_options {
     size_t struct_size;
@@ -341,6 +364,7 @@ typedef struct fastgpt_step_options {
     int32_t deterministic; /* 1: the logits of a token, and its keys and values, are the same bits however many tokens,
                               spans and slices share its step, where every step before it was deterministic too; on one
                               kind of CPU, that is one fastgpt_kernels_name.  Slower with many tokens */
+    const fastgpt_taps *taps; /* NULL = none.  They change no logits, and are the same bits for any number of threads */
 } fastgpt_step_options;
 
 /* Runs the model over new tokens of one or more sequences and appends their keys and values.
@@ -352,7 +376,7 @@ typedef struct fastgpt_step_options {
  *            [sum of n_tokens][n_vocab] in the order of the tokens.  Natural-log units, unnormalised.
  *            NULL = only fill the caches.
  * Returns OK, ARGUMENT, N_TOKENS, TOKEN_RANGE, CONTEXT_FULL, CACHE_MISMATCH, CACHE_TWICE, THREADS, or
- * CANCELLED: then every n_past is as it was before and logits are undefined.  Allocates nothing. */
+ * CANCELLED: then every n_past is as it was before, and logits and taps are undefined.  Allocates nothing. */
 fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
                             const fastgpt_step_options *options, float *logits);
 
@@ -362,6 +386,14 @@ fastgpt_status fastgpt_prefill(fastgpt_context *ctx, fastgpt_kv_cache *kv, const
 
 /* fastgpt_step with one token. */
 fastgpt_status fastgpt_decode(fastgpt_context *ctx, fastgpt_kv_cache *kv, int32_t token, float *logits);
+
+/* The logits that residual vectors stand for, the output matrix times ln_f(x): of a tap's hidden [n_layer] those of the
+ * step, of earlier layers what the model would say if it ended there (nostalgebraist 2020, "interpreting GPT: the logit
+ * lens").  A row's bits depend on that row alone, and are those of a deterministic step.
+ *   x       [n_rows][n_embd]
+ *   logits  [n_rows][n_vocab], caller-owned; must not overlap x
+ * Returns OK, ARGUMENT (also: n_rows <= 0) or THREADS.  Allocates nothing. */
+fastgpt_status fastgpt_unembed(fastgpt_context *ctx, const float *x, int32_t n_rows, float *logits);
 
 /* Makes the step that runs in ctx, or else its next one, return CANCELLED within about the time of one layer;
  * a step that was about to end returns OK instead.  May be called from any thread and from a signal handler. */

@@ -320,6 +320,7 @@ static void test_threads(void) {
     threads_fail = true;
     for (int i = 0; i < 3; i++) {
         CHECK(fastgpt_decode(ctx, kv, 1, logits) == FASTGPT_ERR_THREADS);
+        CHECK(fastgpt_unembed(ctx, untouched, 1, logits) == FASTGPT_ERR_THREADS);
         CHECK(fastgpt_kv_cache_n_past(kv) == 0 && same_floats(logits, untouched, n_vocab));
     }
     threads_fail = false;
