@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from fastgpt_c.generation import Completion, Options, TextGeneration
+    from fastgpt_c.inside import inspect
     from fastgpt_c.model import Model, load
     from fastgpt_c.sampling import Sampler
     from fastgpt_c.session import Session, step
@@ -50,6 +51,7 @@ __all__ = [
     "Tokenizer",
     "UsageError",
     "__version__",
+    "inspect",
     "load",
     "step",
 ]
@@ -66,6 +68,7 @@ _HOMES = {
         "UsageError",
     ),
     "generation": ("Completion", "Options", "TextGeneration"),
+    "inside": ("inspect",),
     "model": ("Model", "load"),
     "sampling": ("Sampler",),
     "session": ("Session", "step"),

@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastgpt_c import tokenizers
 from fastgpt_c._lib import check, create, error_text, ffi, lib
 from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
-from fastgpt_c.session import Session, checked_n_threads
+from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
 from fastgpt_c.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -195,6 +197,20 @@ class Model:
         from fastgpt_c import batch
 
         return batch.in_order(self.stream_batch(prompts, options, **changes))
+
+    def embed(self, prompt: Prompt, pooling: str = "last") -> Floats:
+        """A text, or token ids, as one vector -> float32 [n_embd]: the last hidden state, after ln_f.
+
+        pooling  "last": of the last token, which has seen all others; "mean": the mean of all tokens
+        Raises UsageError (no tokens, another pooling), ContextFullError.
+        """
+        if pooling not in ("last", "mean"):
+            raise UsageError(f'pooling is {pooling!r}; it must be "last" or "mean"')
+        tokens = token_array(self.encode(prompt) if isinstance(prompt, str) else prompt)
+        with self.session() as session:
+            rows = session.inspect(tokens, "ln_f")["ln_f"]
+        vector: Floats = rows[-1] if pooling == "last" else rows.mean(axis=0, dtype=np.float64)
+        return vector.astype(np.float32)
 
     # ---- Life ----
 

@@ -18,6 +18,7 @@ from fastgpt_c.interrupts import interruptibly
 from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
 
 if TYPE_CHECKING:
+    from fastgpt_c.inside import Head
     from fastgpt_c.model import Model
     from fastgpt_c.profiling import Profile
 
@@ -117,6 +118,26 @@ class Session:
         logits = np.empty(self.n_vocab, np.float32)
         with self._in_use(), self._undone_on_error():
             check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
+        return logits
+
+    def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
+        """Appends tokens, and gives what the step had inside by names: "hidden" and so on, see fastgpt_c.inspect."""
+        from fastgpt_c.inside import inspect
+
+        return inspect([(self, tokens)], *names, heads=heads)
+
+    def unembed(self, hidden: npt.ArrayLike) -> Floats:
+        """hidden [..., n_embd] -> float32 [..., n_vocab], the logits that vectors of the residual stream stand for: the
+        output matrix times ln_f(hidden), for "hidden" of any layer.  A row's bits do not depend on the other rows."""
+        x = np.ascontiguousarray(hidden, np.float32)
+        if x.shape[-1:] != (self.n_embd,):
+            raise UsageError(f"the vectors must have n_embd = {self.n_embd} numbers, not the shape {x.shape}")
+        logits = np.empty((*x.shape[:-1], self.n_vocab), np.float32)
+        rows, out = x.reshape(-1, self.n_embd), logits.reshape(-1, self.n_vocab)
+        with self._in_use():
+            for i in range(0, len(rows), N_TOKENS_UNINTERRUPTED):  # between two of them Ctrl-C gets its turn
+                some = rows[i : i + N_TOKENS_UNINTERRUPTED]
+                check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
         return logits
 
     def cancel(self) -> None:
@@ -289,14 +310,33 @@ def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> F
     The first session's threads do the work; the step is deterministic if one of the sessions is.  Raises as
     Session.prefill does; then no session has changed.
     """
+    arrays = token_arrays(batch)
+    n_rows = sum(map(len, arrays)) if all_logits else len(batch)
+    logits = np.empty((n_rows, batch[0][0].n_vocab), np.float32)
+    run_step(batch, arrays, logits, all_logits=all_logits)
+    return logits
+
+
+def token_arrays(batch: Sequence[tuple[Session, Tokens]]) -> list[npt.NDArray[np.int32]]:
+    """The tokens of each session of a step; raises UsageError where there is none, or for what are no tokens."""
     if not batch:
         raise UsageError("a step needs at least one session")
-    arrays = [token_array(tokens) for _, tokens in batch]
-    n_tokens = sum(map(len, arrays))
-    logits = np.empty((n_tokens if all_logits else len(batch), batch[0][0].n_vocab), np.float32)
-    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
+    return [token_array(tokens) for _, tokens in batch]
+
+
+def run_step(
+    batch: Sequence[tuple[Session, Any]],
+    arrays: Sequence[npt.NDArray[np.int32]],
+    logits: Floats | None,
+    *,
+    all_logits: bool,
+    taps: Any = ffi.NULL,
+) -> None:
+    """The step of batch, whose tokens are arrays; fills logits, and what taps, a fastgpt_taps *, point to."""
+    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options"), "taps": taps})
     options.all_logits = all_logits
     options.deterministic = any(session.deterministic for session, _ in batch)
+    n_tokens = sum(map(len, arrays))
     with ExitStack() as stack:
         for session in {id(session): session for session, _ in batch}.values():
             stack.enter_context(session._in_use())
@@ -304,10 +344,9 @@ def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> F
         spans = ffi.new("fastgpt_span[]", len(batch))
         for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
             span.kv, span.tokens, span.n_tokens = session._kv, ffi.from_buffer("int32_t[]", tokens), len(tokens)
-        pointer = float_pointer(logits)
+        pointer = ffi.NULL if logits is None else float_pointer(logits)
         lead = batch[0][0]
         lead._run(lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens)
-    return logits
 
 
 def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:

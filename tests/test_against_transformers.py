@@ -130,3 +130,23 @@ def test_random_checkpoint(tmp_path: Path, seed: int) -> None:
             assert logits.argmax() == two_best.indices[0], f"greedy token {len(text) - 4}"
             text.append(int(logits.argmax()))
             logits = session.decode(text[-1])
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("FASTGPT_TEST_CHECKPOINTS", "3"))))
+def test_inside(tmp_path: Path, seed: int) -> None:
+    """What transformers gives as output_hidden_states and output_attentions, within 1e-4.
+
+    Its last hidden state is after ln_f.
+    """
+    expected_model = random_checkpoint(seed, tmp_path / "checkpoint")
+    expected_model.set_attn_implementation("eager")  # the others give no probabilities
+    convert(tmp_path / "checkpoint", tmp_path / "model.gguf")
+    with fastgpt_c.load(tmp_path / "model.gguf") as model, model.session() as session, torch.no_grad():
+        tokens = np.random.default_rng(seed).integers(0, model.n_vocab, model.n_ctx)
+        expected = expected_model(torch.from_numpy(tokens)[None], output_hidden_states=True, output_attentions=True)
+        heads = [(layer, head) for layer in range(model.n_layer) for head in range(model.n_head)]
+        given = session.inspect(tokens, "hidden", "ln_f", heads=heads)
+        hidden = np.concatenate([given["hidden"][:-1], given["ln_f"][None]])
+        np.testing.assert_allclose(hidden, torch.cat(expected.hidden_states), rtol=0, atol=TOLERANCE)
+        attention = given["attention"].reshape(model.n_layer, model.n_head, model.n_ctx, model.n_ctx)
+        np.testing.assert_allclose(attention, torch.cat(expected.attentions), rtol=0, atol=TOLERANCE)
