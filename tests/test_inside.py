@@ -122,6 +122,7 @@ def test_a_batch_shows_each_sequence_as_if_alone(tiny: Tiny) -> None:
         (lambda s: s.inspect([1], "hiden"), "'hiden' .* hidden, hidden_mid, ln_1"),
         (lambda s: s.inspect([1], heads=[(0, 0), (99, 0)]), "layer is 99, not in"),
         (lambda s: s.inspect([1], heads=[(0, -1)]), "head is -1, not in"),
+        (lambda s: s.inspect([1], heads=[(0, 99)]), "head is 99, not in"),
         (lambda s: s.inspect([], "hidden"), "at least one token"),
         (lambda s: s.unembed(np.zeros((2, 3))), "n_embd"),
         (lambda s: s.unembed(0.0), "n_embd"),

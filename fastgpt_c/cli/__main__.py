@@ -17,6 +17,7 @@ from fastgpt_c.cli import (
     download,
     generate,
     info,
+    lens,
     profile,
     quantize,
     tokens,
@@ -58,7 +59,21 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (generate, batch, chat, info, tokens, convert, quantize, verify, download, config, bench, profile):
+    for command in (
+        generate,
+        batch,
+        chat,
+        info,
+        tokens,
+        lens,
+        convert,
+        quantize,
+        verify,
+        download,
+        config,
+        bench,
+        profile,
+    ):
         command.add_parser(subparsers)
     return parser
 

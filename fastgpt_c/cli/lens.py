@@ -1,0 +1,135 @@
+"""fastgpt-c lens: what each layer would say next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastgpt_c.cli import common
+from fastgpt_c.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastgpt_c.lens import Lens
+    from fastgpt_c.model import Model
+
+EPILOG = """\
+examples:
+  fastgpt-c lens "Once upon a time, there was a little"
+  fastgpt-c lens "The wolf said" -m gpt2 --html lens.html
+
+"embed" is the embeddings alone, before the first layer.  docs/looking_inside.md tells how to read it.
+"""
+
+N_TOKENS_OF_PAGE = 128
+N_SHOWN = 4  # tokens in a line
+TEXT_WIDTH = 9
+BOLD, PLAIN = "\x1b[1;36m", "\x1b[0m"
+
+
+def add_parser(subparsers: common.Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "lens",
+        help="show what each layer would say next",
+        description="Reads a prompt, and shows the likeliest next tokens if the model ended after each of its layers, "
+        "with the probability and the rank that each layer gives to the model's answer.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common.add_text_options(parser, "PROMPT", "text to read")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: every position, and attention")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE",
+        help="write a page that needs no network: every position, attention, how surprising each token was",
+    )  # fmt: skip
+    common.add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    prompt = common.text_of(args, "PROMPT")
+    whole = args.json or args.html is not None
+    with common.load_model(args) as model:
+        from fastgpt_c import lens
+
+        tokens = model.encode(prompt)
+        if whole and len(tokens) > N_TOKENS_OF_PAGE:
+            raise UsageError(
+                f"the prompt has {len(tokens)} tokens; --json and --html show {N_TOKENS_OF_PAGE} at most: shorten it"
+            )
+        seen = lens.read(model, tokens, whole=whole)
+        if whole:
+            _write(args, lens.report(model, seen))
+        if not args.json:
+            print("\n".join(_table(model, seen)))
+    return 0
+
+
+def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
+    if args.html is not None:
+        from fastgpt_c.pages import write_page
+
+        write_page(args.html, "lens", "Through the logit lens", report)
+    if args.json:
+        print(json.dumps(report, ensure_ascii=False))
+
+
+# ---- The table --------------------------------------------------------------------------------------------
+
+
+def _table(model: Model, seen: Lens) -> list[str]:
+    from fastgpt_c.lens import harmless, visible
+
+    name, n_tokens = harmless(model.name or model.path.name), len(seen.tokens)
+    heading = "".join(f"{ordinal:15}" for ordinal in ("likeliest", "2nd", "3rd", "4th"))
+    answer = _fitted(visible(model, seen.answer), 40).rstrip()
+    lines = [
+        f"{name}: after {n_tokens} token{'s' * (n_tokens != 1)} the answer is {answer}",
+        "",
+        f"{'':6}{'next token, if the model ended there':60}{'the answer':>13}",
+        f"{'layer':6}{heading}{'prob.':>6}{'rank':>7}",
+    ]
+    for level in range(len(seen.best)):
+        layer = "embed" if level == 0 else f"{level:>5}"
+        cells = "".join(_cell(model, seen, level, i) for i in range(min(N_SHOWN, seen.best.shape[2])))
+        cells += " " * 15 * (N_SHOWN - seen.best.shape[2])
+        own = f"{_percent(seen.answer_probability[level, -1]):>6}{seen.answer_rank[level, -1]:>7}"
+        lines.append(f"{layer} {cells}{own}")
+    return lines
+
+
+def _cell(model: Model, seen: Lens, level: int, i: int) -> str:
+    from fastgpt_c.lens import visible
+
+    token = int(seen.best[level, -1, i])
+    text = _fitted(visible(model, token), TEXT_WIDTH)
+    if token == seen.answer and _in_colour():
+        text = BOLD + text + PLAIN
+    return f"{text} {_percent(seen.probability[level, -1, i]):>4} "
+
+
+def _in_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _percent(p: float) -> str:
+    return "<1%" if p < 0.005 else f"{p:.0%}"
+
+
+def _fitted(text: str, width: int) -> str:
+    """text in so many columns of a terminal, cut with an ellipsis or padded."""
+    if sum(map(_columns, text)) > width:
+        while sum(map(_columns, text)) > width - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - sum(map(_columns, text)))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
