@@ -40,7 +40,7 @@ static void give_rest(generation *g) {
 
 static fastgpt_status run(generation *g, const int32_t *prompt, int32_t n_prompt, int32_t max_new_tokens) {
     fastgpt_status status = fastgpt_prefill(g->ctx, g->kv, prompt, n_prompt, g->logits);
-    if (!status) status = fastgpt_sampler_accept(g->sampler, prompt, n_prompt);
+    if (!status) status = fastgpt_sampler_accept_prompt(g->sampler, prompt, n_prompt);
     while (!status && g->n_generated < max_new_tokens) {
         int32_t token;
         status = draw(g, &token);

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastgpt_c.batch import Request
+    from fastgpt_c.beams import Beam, Beams
     from fastgpt_c.errors import (
         BatchError,
         Cancelled,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fastgpt_c.generation import Completion, Options, TextGeneration
     from fastgpt_c.inside import inspect
     from fastgpt_c.model import Model, load
-    from fastgpt_c.sampling import Sampler
+    from fastgpt_c.sampling import Sampler, Sampling
     from fastgpt_c.session import Session, step
     from fastgpt_c.tokenizer import Tokenizer
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchError",
+    "Beam",
+    "Beams",
     "Cancelled",
     "Completion",
     "ContextFullError",
@@ -46,6 +49,7 @@ __all__ = [
     "Options",
     "Request",
     "Sampler",
+    "Sampling",
     "Session",
     "TextGeneration",
     "Tokenizer",
@@ -58,6 +62,7 @@ __all__ = [
 
 _HOMES = {
     "batch": ("Request",),
+    "beams": ("Beam", "Beams"),
     "errors": (
         "BatchError",
         "Cancelled",
@@ -70,7 +75,7 @@ _HOMES = {
     "generation": ("Completion", "Options", "TextGeneration"),
     "inside": ("inspect",),
     "model": ("Model", "load"),
-    "sampling": ("Sampler",),
+    "sampling": ("Sampler", "Sampling"),
     "session": ("Session", "step"),
     "tokenizer": ("Tokenizer",),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.errors import BatchError, FastGPTError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt
-from fastgpt_c.job import Job
+from fastgpt_c.job import Job, check_batchable
 from fastgpt_c.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Batch:
     ) -> None:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
-        options.sampler(model.n_vocab)  # refuses what no prompt could use
+        check_batchable(options)
+        options.sampler(model.n_vocab, model.eos_token)  # refuses what no prompt could use
         self._model, self._options = model, options
         self._scheduler = Scheduler(
             model,

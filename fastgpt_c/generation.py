@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fastgpt_c.choosing import Chooser, LogitsProcessor
+from fastgpt_c.constraints import check_constraints
 from fastgpt_c.errors import ContextFullError, UsageError
-from fastgpt_c.sampling import Sampler
-from fastgpt_c.session import Floats, Session, check_kv_type, checked_n_threads, token_array
+from fastgpt_c.sampling import Sampler, Sampling
+from fastgpt_c.session import Floats, Session, check_kv_type, checked_int, checked_n_threads, token_array
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -19,13 +21,11 @@ Prompt = str | Sequence[int]
 OVERFLOW_MODES = ("error", "truncate", "slide")
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to generate.
+@dataclass(frozen=True, kw_only=True)
+class Options(Sampling):
+    """How to generate: the fields of Sampling, which say how tokens are drawn, and
 
     max_new_tokens  stop after so many tokens ("length")
-    temperature, top_k, top_p, min_p, repetition_penalty, logit_bias, seed
-                    see sampling.Sampler
     stop            strings that end the text ("stop"); they are not part of it
     on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
@@ -34,22 +34,29 @@ class Options:
     kv_type         what the KV cache holds: "f32", "f16" or "bf16"
     deterministic   the same text to the bit with or without KV cache, alone or in a batch; see session.Session
     n_threads       None = the model's
+    regex, json_schema, grammar
+                    one of them: the new text matches this regular expression, JSON schema (text or dict), or grammar
+                    (Lark, as llguidance reads it), and ends where nothing can follow ("stop"); cut by max_new_tokens,
+                    it is only the beginning of a match.  Needs the extra fastgpt-c[constraints]
+    logits_processor
+                    called before each draw, as choosing.LogitsProcessor says
+    prompt_lookup   guess so many tokens at once, as they followed the same tokens before
+    draft           guess with this smaller model of the same vocabulary.  Neither changes the text: see speculative.py
     """
 
     max_new_tokens: int = 100
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 0.95
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] | None = None
-    seed: int | None = None
     stop: Sequence[str] = ()
     on_overflow: str = "error"
     kv_cache: bool = True
     kv_type: str = "f32"
     deterministic: bool = False
     n_threads: int | None = None
+    regex: str | None = None
+    json_schema: str | Mapping[str, Any] | None = None
+    grammar: str | None = None
+    logits_processor: LogitsProcessor | None = None
+    prompt_lookup: int = 0
+    draft: Model | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -61,20 +68,15 @@ class Options:
         if not all(self.stop):
             raise UsageError("a stop string is empty")
         check_kv_type(self.kv_type)
+        check_constraints(regex=self.regex, json_schema=self.json_schema, grammar=self.grammar)
         checked_n_threads(self.n_threads)
+        checked_int("prompt_lookup", self.prompt_lookup, 0)
+        if self.prompt_lookup and self.draft is not None:
+            raise UsageError("give prompt_lookup or draft, not both")
 
-    def sampler(self, n_vocab: int) -> Sampler:
+    def sampler(self, n_vocab: int, eos_token: int | None) -> Sampler:
         """A sampler with these parameters."""
-        return Sampler(
-            n_vocab,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            logit_bias=self.logit_bias,
-            seed=self.seed,
-        )
+        return Sampler(n_vocab, self, eos_token=eos_token)
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,14 @@ class Completion:
 
     text            the continuation, without the prompt and without what ended it
     tokens          token ids, without the end-of-text token
-    finish_reason   "length", "stop" (a stop string) or "eos" (the end-of-text token)
+    finish_reason   "length", "stop" (a stop string, or a constraint that nothing can follow) or "eos" (the end-of-text
+                    token)
     n_prompt        tokens of the prompt that were read
     seed            what reproduces it
     prefill_seconds until the logits after the prompt; decode_seconds from there to the end
     n_reused        tokens of the prompt that a KV cache held already, so that they were not read again
+    n_guessed, n_right
+                    guesses of speculative decoding, and how many of them were the text's next tokens
     """
 
     text: str
@@ -98,6 +103,8 @@ class Completion:
     prefill_seconds: float
     decode_seconds: float
     n_reused: int = 0
+    n_guessed: int = 0
+    n_right: int = 0
 
 
 class Reader:
@@ -105,7 +112,11 @@ class Reader:
 
     held    the tokens that are in the session at first
     n_kept  tokens that the last call found there
+    n_guessed, n_right
+            see speculative.SpeculativeReader
     """
+
+    n_guessed = n_right = 0
 
     def __init__(self, session: Session, held: Sequence[int] = ()) -> None:
         self.session = session
@@ -115,16 +126,28 @@ class Reader:
     def logits_after(self, tokens: Sequence[int]) -> Floats:
         """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
         tokens = list(tokens)
+        logits = self.read(self.new_tokens(tokens))
+        self._held = tokens
+        return logits
+
+    def read(self, new: list[int]) -> Floats:
+        """float32 [n_vocab], the logits after these tokens more."""
+        return self.session.decode(new[0]) if len(new) == 1 else self.session.prefill(new)
+
+    def new_tokens(self, tokens: list[int]) -> list[int]:
+        """What the session still has to read of tokens, the last one at least; it forgets what is none of them."""
         n_kept = self.n_kept = min(n_common(self._held, tokens), len(tokens) - 1)
         # An interrupt may come at any point below, even between a decode and the note that it happened.  So _held never
         # says more than what the session holds, and the session is asked how much that is.
         del self._held[n_kept:]
         if n_kept < self.session.n_past:
             self.session.truncate(n_kept)
-        new = tokens[n_kept:]
-        logits = self.session.decode(new[0]) if len(new) == 1 else self.session.prefill(new)
-        self._held = tokens
-        return logits
+        return tokens[n_kept:]
+
+    def hand_over(self) -> list[int]:
+        """The tokens in the session, with which another reader goes on; this one forgets them."""
+        held, self._held = self._held, []
+        return held
 
     def forget(self) -> None:
         """Empties the session."""
@@ -223,7 +246,7 @@ class TextGeneration:
 
     def __post_init__(self) -> None:
         tokens = prompt_tokens(self.model, self.prompt, self.options)
-        self._loop = _Loop(self.model, self.options, self.options.sampler(self.model.n_vocab), tokens)
+        self._loop = _Loop(self.model, self.options, tokens)
         self._pieces = self._loop.pieces(self.reader)
 
     def __iter__(self) -> Iterator[str]:
@@ -280,10 +303,10 @@ class _Loop:
     session is freed at once, not when the garbage collector comes by.
     """
 
-    def __init__(self, model: Model, options: Options, sampler: Sampler, prompt_tokens: list[int]) -> None:
+    def __init__(self, model: Model, options: Options, prompt_tokens: list[int]) -> None:
         self.completion: Completion | None = None
-        self._model, self._options, self._sampler, self._prompt_tokens = model, options, sampler, prompt_tokens
-        self._sampler.accept(prompt_tokens)
+        self._model, self._options, self._prompt_tokens = model, options, prompt_tokens
+        self._chooser = Chooser(model, options, prompt_tokens)
         self._tokens: list[int] = []
         self._reason = "length"
         self._seconds = [0.0, 0.0]  # prefill, decode
@@ -292,11 +315,11 @@ class _Loop:
     def pieces(self, reader: Reader | None) -> Iterator[str]:
         """The text as it comes; sets .completion at the end."""
         if reader is not None:
-            yield from self._pieces_from(reader)
+            yield from self._pieces_from(_guessing(reader, self._model, self._options))
             return
         o = self._options
         with self._model.session(n_threads=o.n_threads, kv_type=o.kv_type, deterministic=o.deterministic) as session:
-            yield from self._pieces_from(Reader(session))
+            yield from self._pieces_from(_guessing(Reader(session), self._model, o))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
         transcript = Transcript(self._model, self._options.stop)
@@ -311,10 +334,12 @@ class _Loop:
             self._tokens,
             "stop" if transcript.stopped else self._reason,
             len(self._prompt_tokens),
-            self._sampler.seed,
+            self._chooser.seed,
             prefill_seconds=self._seconds[0],
             decode_seconds=self._seconds[1],
             n_reused=self._n_reused,
+            n_guessed=reader.n_guessed,
+            n_right=reader.n_right,
         )
         if rest:
             yield rest
@@ -327,8 +352,7 @@ class _Loop:
                 tokens = newer_half(tokens, self._model.n_ctx)
             if not self._options.kv_cache:
                 reader.forget()
-            token = self._sampler.sample(reader.logits_after(tokens))
-            self._sampler.accept([token])
+            token = self._chooser.choose(tokens, reader.logits_after(tokens))
             tokens.append(token)
             self._seconds[i > 0] += time.perf_counter() - begin
             if i == 0:
@@ -337,7 +361,20 @@ class _Loop:
                 self._reason = "eos"
                 return
             self._tokens.append(token)
+            if self._chooser.complete:
+                self._reason = "stop"
             yield token
+            if self._chooser.complete:
+                return
+
+
+def _guessing(reader: Reader, model: Model, options: Options) -> Reader:
+    """The reader itself, or one for speculative decoding in its place, which only those import who ask for it."""
+    if not options.prompt_lookup and options.draft is None:
+        return reader
+    from fastgpt_c.speculative import guessing
+
+    return guessing(reader, model, options)
 
 
 def newer_half(tokens: list[int], n_ctx: int) -> list[int]:

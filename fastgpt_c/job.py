@@ -6,11 +6,22 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.errors import FastGPTError
+from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, Transcript, prompt_tokens
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
+
+
+# Options that do something between two steps of one text, while a batch draws all its tokens in one call.
+ALONE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft")
+
+
+def check_batchable(options: Options) -> None:
+    """Raises UsageError for options that a batch cannot follow."""
+    for name in ALONE:
+        if getattr(options, name):
+            raise UsageError(f"{name} works for one text at a time, not in a batch")
 
 
 class Job:
@@ -36,10 +47,11 @@ class Job:
             self.fail(error)
 
     def _prepare(self, model: Model, prompt: Prompt, options: Options) -> None:
+        check_batchable(options)
         self.prompt = prompt_tokens(model, prompt, options)
         self.n_positions = min(len(self.prompt) + options.max_new_tokens, model.n_ctx)
-        self.sampler = options.sampler(model.n_vocab)
-        self.sampler.accept(self.prompt)
+        self.sampler = options.sampler(model.n_vocab, model.eos_token)
+        self.sampler.accept_prompt(self.prompt)
         self.ended = options.max_new_tokens == 0
         self._model, self._max_new_tokens = model, options.max_new_tokens
         self._reason = "length"

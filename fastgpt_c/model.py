@@ -21,6 +21,7 @@ from fastgpt_c.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from fastgpt_c.batch import Request
+    from fastgpt_c.beams import Beam, Beams
 
 
 def load(
@@ -139,15 +140,27 @@ class Model:
     ) -> TextGeneration:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
-        Keywords are the fields of Options: max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
-        logit_bias, seed, stop, on_overflow, kv_cache, kv_type, deterministic, n_threads.
-        reader: a session to go on with instead of a new one; then the last three are its own.
+        Keywords are the fields of Options: max_new_tokens, stop, on_overflow, kv_cache, kv_type, deterministic,
+        n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.
+        reader: a session to go on with instead of a new one, which has its own kv_type, deterministic and n_threads.
         """
         return TextGeneration(self, prompt, replace(options or Options(), **changes), reader)
 
     def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
         """stream, at once: Completion(text, tokens, finish_reason ...)."""
         return self.stream(prompt, options, **changes).finish()
+
+    def beam_search(
+        self, prompt: Prompt, beams: Beams | None = None, *, n_threads: int | None = None, **changes: Any
+    ) -> list[Beam]:
+        """Continuations of prompt that are likely as a whole, best first: Beam(text, tokens, finish_reason, score).
+
+        Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping.  The memory is that
+        of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
+        """
+        from fastgpt_c.beams import Beams, search  # here, since few need it
+
+        return search(self, prompt, replace(beams or Beams(), **changes), n_threads)
 
     def stream_batch(
         self,

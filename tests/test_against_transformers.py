@@ -150,3 +150,28 @@ def test_inside(tmp_path: Path, seed: int) -> None:
         np.testing.assert_allclose(hidden, torch.cat(expected.hidden_states), rtol=0, atol=TOLERANCE)
         attention = given["attention"].reshape(model.n_layer, model.n_head, model.n_ctx, model.n_ctx)
         np.testing.assert_allclose(attention, torch.cat(expected.attentions), rtol=0, atol=TOLERANCE)
+
+
+def transformers_beams(model: Any, prompt: list[int], num_beams: int, **options: Any) -> list[list[int]]:
+    """New tokens of each beam, best first."""
+    found = model.generate(
+        torch.tensor([prompt]), num_beams=num_beams, num_return_sequences=num_beams, do_sample=False,
+        eos_token_id=None, pad_token_id=0, **options,
+    )  # fmt: skip
+    return [sequence[len(prompt) :] for sequence in found.tolist()]
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("FASTGPT_TEST_CHECKPOINTS", "3"))))
+def test_beams_of_a_random_checkpoint(tmp_path: Path, seed: int) -> None:
+    """The same beams, where transformers finds the same in float32 and in float64."""
+    theirs = random_checkpoint(seed, tmp_path / "checkpoint")
+    convert(tmp_path / "checkpoint", tmp_path / "model.gguf")
+    rng = np.random.default_rng(seed)
+    prompt, n_new = rng.integers(1, 300, 4).tolist(), min(20, theirs.config.n_positions - 4)
+    options = {"num_beams": int(rng.integers(2, 6)), "max_new_tokens": n_new, "length_penalty": float(rng.normal())}
+    expected = transformers_beams(theirs, prompt, **options)
+    if expected != transformers_beams(theirs.double(), prompt, **options):
+        pytest.skip("rounding decides these beams")
+    with fastgpt_c.load(tmp_path / "model.gguf") as model:
+        model.eos_token = None
+        assert [beam.tokens for beam in model.beam_search(prompt, **options)] == expected

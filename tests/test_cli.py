@@ -86,7 +86,9 @@ def test_every_option_has_its_field(
     options = (
         "-n 7 --stop x --stop y --on-overflow truncate --no-kv-cache --kv-type bf16 --threads 3 --no-mmap "
         "--deterministic --temperature 0.5 --top-k 9 --top-p 0.25 --min-p 0.125 "
-        "--repetition-penalty 1.5 --seed 11 --logit-bias 1=2.5 --logit-bias 3=-inf"
+        "--repetition-penalty 1.5 --seed 11 --logit-bias 1=2.5 --logit-bias 3=-inf "
+        "--typical-p 0.75 --top-n-sigma 2.5 --mirostat-tau 3.5 --mirostat-eta 0.25 --frequency-penalty 0.125 "
+        "--presence-penalty -0.5 --no-repeat-ngram-size 3 --min-new-tokens 2 --regex a+ --prompt-lookup 5"
     )
     output_here(capfd, "generate", "-m", alphabet, "a", *options.split())
     assert given.pop("progress") is False  # stderr is no terminal
@@ -100,11 +102,24 @@ def test_every_option_has_its_field(
         "kv_cache": False,
         "kv_type": "bf16",
         "deterministic": True,
+        "prompt_lookup": 5,
+        "draft": None,
+        "regex": "a+",
+        "json_schema": None,
+        "grammar": None,
         "temperature": 0.5,
         "top_k": 9,
         "top_p": 0.25,
         "min_p": 0.125,
         "repetition_penalty": 1.5,
+        "typical_p": 0.75,
+        "top_n_sigma": 2.5,
+        "mirostat_tau": 3.5,
+        "mirostat_eta": 0.25,
+        "frequency_penalty": 0.125,
+        "presence_penalty": -0.5,
+        "no_repeat_ngram_size": 3,
+        "min_new_tokens": 2,
         "seed": 11,
         "logit_bias": {1: 2.5, 3: -math.inf},
     }

@@ -15,10 +15,7 @@ from fastgpt_c.sampling import Sampler
 with np.load(Path(__file__).parent / "vectors" / "sampler.npz") as file:
     VECTORS = dict(file)
 CASES: list[dict[str, Any]] = json.loads(str(VECTORS["cases"]))
-NEUTRAL: dict[str, Any] = {
-    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-    "logit_bias": None, "seed": 42,
-}  # fmt: skip
+NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "seed": 42}
 INF = float("inf")
 NAN = float("nan")
 
@@ -40,10 +37,14 @@ def draws(sampler: Sampler, logits: np.ndarray, n: int) -> list[int]:
 
 def from_case(case: dict[str, Any], **params: Any) -> Sampler:
     """The sampler of a golden case, with its history."""
-    filters = {name: case[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    n_vocab, n_taken = case["n_vocab"], int(VECTORS["n_taken"])
+    fields = {name: value for name, value in case.items() if name not in ("n_vocab", "row", "bias")}
     bias = {int(token): value for token, value in case["bias"].items()}
-    made = sampler(case["n_vocab"], **filters, logit_bias=bias, **params)
-    made.accept(VECTORS[f"history{case['n_vocab']}"])
+    eos_token = int(VECTORS[f"eos_token{n_vocab}"])
+    made = sampler(n_vocab, **fields, logit_bias=bias, eos_token=eos_token, **params)
+    history = VECTORS[f"history{n_vocab}"]
+    made.accept_prompt(history[:-n_taken])
+    made.accept(history[-n_taken:])
     return made
 
 
@@ -52,18 +53,15 @@ def test_probabilities_equal_transformers(n_vocab: int) -> None:
     """Every golden case: the same tokens survive, with the same probabilities."""
     cases = [case for case in CASES if case["n_vocab"] == n_vocab]
     expected, logits = VECTORS[f"probabilities{n_vocab}"], VECTORS[f"logits{n_vocab}"]
-    assert len(cases) == len(expected) > 100
+    assert len(cases) == len(expected) > 300
     for case, row in zip(cases, expected, strict=True):
         actual = from_case(case).probabilities(logits[case["row"]])
         np.testing.assert_array_equal(actual > 0, row > 0, err_msg=str(case))
         np.testing.assert_allclose(actual, row, rtol=1e-4, atol=1e-7, err_msg=str(case))
 
 
-@pytest.mark.parametrize("case", CASES[::20], ids=str)
-def test_draws_come_from_the_probabilities(case: dict[str, Any]) -> None:
+def check_draws(drawn: Sampler, logits: np.ndarray, n_draws: int) -> None:
     """Filtered tokens are never drawn, and the rest as often as they should be (Pearson's chi-square)."""
-    n_draws, logits = 4000, VECTORS[f"logits{case['n_vocab']}"][case["row"]]
-    drawn = from_case(case, seed=7)
     p = drawn.probabilities(logits).astype(np.float64)
     counts = np.bincount(draws(drawn, logits, n_draws), minlength=len(p))
     assert not counts[p == 0].any()
@@ -74,6 +72,156 @@ def test_draws_come_from_the_probabilities(case: dict[str, Any]) -> None:
     chi2 = ((observed - expected)[used] ** 2 / expected[used]).sum()
     freedom = max(int(used.sum()) - 1, 1)
     assert chi2 <= freedom + 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("case", CASES[::40], ids=str)
+def test_draws_come_from_the_probabilities(case: dict[str, Any]) -> None:
+    """Golden cases, 4,000 draws of each."""
+    check_draws(from_case(case, seed=7), VECTORS[f"logits{case['n_vocab']}"][case["row"]], 4000)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"typical_p": 0.5}, {"top_n_sigma": 1.0}, {"frequency_penalty": 0.7, "presence_penalty": -0.4},
+     {"no_repeat_ngram_size": 1}, {"mirostat_tau": 3.0, "mirostat_eta": 0.0},
+     {"temperature": 1.3, "top_n_sigma": 2.0, "top_k": 60, "top_p": 0.95, "min_p": 0.01, "typical_p": 0.9,
+      "mirostat_tau": 2.5, "mirostat_eta": 0.0, "repetition_penalty": 1.2}],
+    ids=str,
+)  # fmt: skip
+def test_100_000_draws(params: dict[str, Any]) -> None:
+    """Each sampler and all at once, at a fixed seed."""
+    drawn = sampler(100, **params)
+    drawn.accept([3, 3, 9, 60, 3])
+    check_draws(drawn, random_logits(100, 2), 100_000)
+
+
+# ---- What transformers has not: a reference in float64 ------------------------------------------------------
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float64 [n_vocab]; 0 for -infinity."""
+    weights = np.exp(logits - logits.max())
+    return np.asarray(weights / weights.sum())
+
+
+def only(kept: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Logits of what is kept; the others are -infinity."""
+    return np.where(kept, logits, -np.inf)
+
+
+@pytest.mark.parametrize("n_sigma", [0.5, 1.0, 2.0, 1e6])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("row", range(3))
+def test_top_n_sigma(n_sigma: float, temperature: float, row: int) -> None:
+    """Logits within n standard deviations of the largest, of all but banned ones, whatever the temperature."""
+    logits = VECTORS["logits1000"][row].astype(np.float64)
+    finite = logits[logits > -np.inf]
+    kept = logits >= logits.max() - n_sigma * finite.std()
+    expected = softmax(only(kept, logits) / temperature)
+    assert 1 <= kept.sum() < finite.size or n_sigma == 1e6
+    actual = sampler(1000, top_n_sigma=n_sigma, temperature=temperature).probabilities(logits)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(("frequency", "presence"), [(0.5, 0.0), (0.0, 1.5), (-0.5, 0.25), (2.0, -2.0)])
+def test_frequency_and_presence_penalties(frequency: float, presence: float) -> None:
+    """OpenAI's formula, logit - count * frequency - (count > 0) * presence, over the new tokens; not the prompt's."""
+    logits, new = random_logits(30), [4, 9, 4, 4, 17]
+    penalised = sampler(30, frequency_penalty=frequency, presence_penalty=presence)
+    penalised.accept_prompt([1, 2, 4, 2])
+    penalised.accept(new)
+    counts = np.bincount(new, minlength=30)
+    expected = softmax(logits.astype(np.float64) - counts * frequency - (counts > 0) * presence)
+    np.testing.assert_allclose(penalised.probabilities(logits), expected, rtol=1e-5)
+    penalised.reset()
+    np.testing.assert_allclose(penalised.probabilities(logits), softmax(logits.astype(np.float64)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("tau", "eta"), [(3.0, 0.1), (1.0, 0.5), (2.0, 1.0)])
+def test_mirostat(tau: float, eta: float) -> None:
+    """Step by step: what is left is at most mu bits surprising, and each draw moves mu by eta times its error."""
+    rng, mu, surprises = np.random.default_rng(5), 2 * tau, []
+    drawn = sampler(400, mirostat_tau=tau, mirostat_eta=eta)
+    for _ in range(300):
+        logits = rng.normal(0.0, 3.0, 400).astype(np.float32)
+        p = softmax(logits.astype(np.float64))
+        kept = (-np.log2(p) <= mu) | (p == p.max())
+        expected = softmax(only(kept, logits.astype(np.float64)))
+        np.testing.assert_allclose(drawn.probabilities(logits), expected, rtol=1e-4, atol=1e-9)
+        surprises.append(-np.log2(expected[drawn.sample(logits)]))
+        mu -= eta * (surprises[-1] - tau)
+    assert abs(np.mean(surprises[50:]) - tau) < 0.1 * tau, "mirostat's promise"
+    drawn.reset()
+    p = softmax(logits.astype(np.float64))
+    assert (drawn.probabilities(logits) > 0).sum() == max((-np.log2(p) <= 2 * tau).sum(), 1)
+
+
+# ---- Bans ---------------------------------------------------------------------------------------------------
+
+
+def test_allowed_tokens() -> None:
+    """Only they are drawn, in their old proportions, greedily too, until all are allowed again."""
+    logits = random_logits(70)
+    p = sampler(70).probabilities(logits)
+    for tokens in ([3, 31, 32, 33, 64, 69], [int(p.argmin())]):
+        some, greedy = sampler(70), sampler(70, temperature=0.0)
+        some.allow(tokens)
+        greedy.allow(tokens)
+        expected = np.where(np.isin(np.arange(70), tokens), p, 0)
+        np.testing.assert_allclose(some.probabilities(logits), expected / expected.sum(), rtol=1e-5)
+        assert greedy.sample(logits) == expected.argmax()
+        some.reset()
+        assert some.probabilities(logits).astype(bool).sum() == len(tokens), "reset keeps the mask"
+        some.allow(None)
+        np.testing.assert_array_equal(some.probabilities(logits), p)
+
+
+def test_no_allowed_token_is_refused() -> None:
+    """Nothing is left to draw from; a token that is none, or a mask of another size, is refused as well."""
+    none = sampler(33)
+    none.allow([])
+    with pytest.raises(UsageError, match="every token is banned"):
+        none.sample(np.zeros(33, np.float32))
+    for tokens in ([33], [-1]):
+        with pytest.raises(UsageError, match=r"outside \[0, 33\)"):
+            none.allow(tokens)
+    with pytest.raises(UsageError, match="33 tokens has 8 bytes, not 7"):
+        none.allow_mask(bytes(7))
+
+
+def test_min_new_tokens() -> None:
+    """The end-of-text token is banned until so many tokens were accepted, the prompt's not counted."""
+    logits = random_logits(20)
+    end = int(logits.argmax())
+    patient = sampler(20, temperature=0.0, min_new_tokens=2, eos_token=end)
+    patient.accept_prompt([1, 2, 3])
+    assert patient.sample(logits) != end
+    patient.accept([5])
+    assert patient.sample(logits) != end
+    patient.accept([5])
+    assert patient.sample(logits) == end
+    assert sampler(20, temperature=0.0, min_new_tokens=2).sample(logits) == end, "there is no end-of-text token"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_no_n_gram_comes_twice(n: int) -> None:
+    """In 150 greedy tokens over six, which would repeat at once; the history grows as they come."""
+    logits = [random_logits(6, seed) for seed in range(6)]
+    new = sampler(6, temperature=0.0, no_repeat_ngram_size=n)
+    text = [2]
+    new.accept_prompt(text)
+    while len(text) < 150:
+        try:
+            text.append(new.sample(logits[text[-1]]))
+        except UsageError:  # every token would repeat one
+            break
+        new.accept(text[-1:])
+    grams = [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
+    assert len(set(grams)) == len(grams)
+    assert len(text) == 6 if n == 1 else len(text) > 6 * n
+
+
+# ---- The generator ------------------------------------------------------------------------------------------
 
 
 def test_generator_is_pcg32() -> None:
@@ -196,7 +344,11 @@ def test_all_tokens_banned_is_refused() -> None:
     "params",
     [{"temperature": -0.1}, {"temperature": NAN}, {"temperature": INF}, {"top_k": -1}, {"top_p": -0.1}, {"top_p": 1.1},
      {"top_p": NAN}, {"min_p": -0.1}, {"min_p": 1.1}, {"min_p": NAN}, {"repetition_penalty": -1.0},
-     {"repetition_penalty": NAN}, {"repetition_penalty": INF}, {"logit_bias": {10: 1.0}}, {"logit_bias": {-1: 1.0}},
+     {"repetition_penalty": NAN}, {"repetition_penalty": INF}, {"typical_p": -0.1}, {"typical_p": 1.1},
+     {"typical_p": NAN}, {"top_n_sigma": -1.0}, {"top_n_sigma": INF}, {"mirostat_tau": -1.0}, {"mirostat_tau": NAN},
+     {"mirostat_eta": 1.5}, {"mirostat_eta": -0.5}, {"frequency_penalty": INF}, {"frequency_penalty": -2e6},
+     {"presence_penalty": NAN}, {"presence_penalty": 2e6}, {"no_repeat_ngram_size": -1}, {"min_new_tokens": -1},
+     {"eos_token": 10}, {"eos_token": -1}, {"logit_bias": {10: 1.0}}, {"logit_bias": {-1: 1.0}},
      {"logit_bias": {0: NAN}}, {"logit_bias": {0: INF}}],
     ids=str,
 )  # fmt: skip

@@ -12,6 +12,8 @@ model.safetensors), and golden.npz:
 and sampler.npz with cases of logits, history and sampling parameters, and the probabilities that the logits
 processors of transformers' generate make of them, in generate's own order.
 
+and beams.json with the beams of generate(num_beams=...) on these checkpoints.
+
 Running it again gives the same bytes.  Needs torch, transformers and numpy.
 """
 
@@ -54,7 +56,11 @@ TEMPERATURES = (1.0, 0.3, 1.7)
 TOP_KS = (0, 1, 40, 5000)
 TOP_PS = (1.0, 0.9, 0.2)
 MIN_PS = (0.0, 0.05, 1.0)
+TYPICAL_PS = (1.0, 0.9, 0.2)
 PENALTIES = (1.0, 1.3, 0.7)
+NO_REPEAT_NGRAM_SIZES = (0, 1, 2, 3)
+MIN_NEW_TOKENS = (0, 3, 4)
+N_TAKEN = 3  # so many tokens of a history are new ones, the others a prompt's
 # Filters compare sums of float32 probabilities with a threshold; nearer than this, rounding would decide.
 FILTER_MARGIN = 1e-5
 
@@ -116,33 +122,55 @@ def sampler_logits(rng: np.random.Generator, n_vocab: int) -> NDArray[np.float32
     return np.stack([plain, ties, banned]).astype(np.float32)
 
 
+def sampler_history(rng: np.random.Generator, n_vocab: int) -> NDArray[np.int32]:
+    """A history that ends with two tokens of its middle, so that there are n-grams to ban."""
+    history = rng.integers(0, n_vocab, n_vocab // 4).astype(np.int32)
+    history[-2:] = history[10:12]
+    return history
+
+
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "top_k": TOP_KS, "top_p": TOP_PS, "min_p": MIN_PS, "typical_p": TYPICAL_PS, "repetition_penalty": PENALTIES,
+    "no_repeat_ngram_size": NO_REPEAT_NGRAM_SIZES, "min_new_tokens": MIN_NEW_TOKENS, "bias": (False, True),
+}  # fmt: skip
+FILTERS = ("top_k", "top_p", "min_p", "typical_p")
+
+
 def sampler_cases() -> list[dict[str, Any]]:
-    """Greedy (temperature 0), each filter alone with each of its values, and 30 mixtures of all."""
-    grid = itertools.product((0.0, *TEMPERATURES), TOP_KS, TOP_PS, MIN_PS, PENALTIES, (False, True))
-    cases = [dict(zip(("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "bias"), c, strict=True))
-             for c in grid]  # fmt: skip
-    greedy = [c for c in cases if not c["temperature"] and (c["top_k"], c["top_p"], c["min_p"]) == (0, 1.0, 0.0)]
-    sampled = [c for c in cases if c["temperature"]]
+    """Each field alone with each of its values, greedy (temperature 0) and sampled, and 90 mixtures of all."""
+    neutral = {"temperature": 1.0} | {name: values[0] for name, values in FIELDS.items()}
+    one_field = [neutral | {name: value} for name, values in FIELDS.items() for value in values[1:]]
+    temperatures = [neutral | {"temperature": t} for t in TEMPERATURES]
+    greedy = [c | {"temperature": 0.0} for c in [neutral, *one_field] if all(c[f] == neutral[f] for f in FILTERS)]
     rng = np.random.default_rng(0)
-    one_filter = [c for c in sampled if sum(c[k] != sampled[0][k] for k in c) <= 1]
-    mixed = [sampled[i] for i in rng.choice(len(sampled), 30, replace=False)]
-    return [*greedy, *one_filter, *mixed]
+    mixed = [
+        {"temperature": float(rng.choice(TEMPERATURES))}
+        | {name: values[int(rng.integers(len(values)))] for name, values in FIELDS.items()}
+        for _ in range(90)
+    ]
+    return [*greedy, *temperatures, *one_field, *mixed]
 
 
 class Processors:
     """The logits processors that generate would use for a case, and what they make of logits."""
 
-    def __init__(self, model: GPT2LMHeadModel, case: dict[str, Any], bias: dict[int, float]) -> None:
+    def __init__(
+        self, model: GPT2LMHeadModel, case: dict[str, Any], bias: dict[int, float], eos_token: int, n_prompt: int
+    ) -> None:
         config = GenerationConfig(
             do_sample=case["temperature"] > 0,
             temperature=case["temperature"] or None,
             top_k=case["top_k"] if case["temperature"] else None,
             top_p=case["top_p"] if case["temperature"] else None,
             min_p=case["min_p"] or None,
+            typical_p=case["typical_p"],
             repetition_penalty=case["repetition_penalty"],
+            no_repeat_ngram_size=case["no_repeat_ngram_size"],
+            min_new_tokens=case["min_new_tokens"],
             sequence_bias={(token,): value for token, value in bias.items()} if case["bias"] else None,
         )
-        self.list = model._get_logits_processor(config, input_ids_seq_length=1)
+        config._eos_token_tensor = torch.tensor([eos_token])
+        self.list = model._get_logits_processor(config, input_ids_seq_length=n_prompt)
         self.greedy = not config.do_sample
 
     def probabilities(self, history: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -166,11 +194,23 @@ class Processors:
                 split = len(cut) > 0 and bool(torch.isin(cut, scores[0]).any())
                 if split or bool(((tail - (1 - processor.top_p)).abs() < FILTER_MARGIN).any()):
                     return False
+            if kind == "TypicalLogitsWarper" and not is_fair_typical(before[0], p, processor.mass):
+                return False
             if kind == "MinPLogitsWarper":
                 excess = p / p.max() - processor.min_p
                 if bool(((excess.abs() < FILTER_MARGIN) & (excess != 0)).any()):
                     return False
         return True
+
+
+def is_fair_typical(scores: torch.Tensor, p: torch.Tensor, mass: float) -> bool:
+    """Whether neither the sum that reaches the mass, nor the distance from the entropy that is the last, is close."""
+    surprise = -p.clamp_min(1e-300).log()
+    distance, order = (surprise - (p * surprise).sum()).abs().sort()
+    sums = p[order].cumsum(0)
+    last = min(int((sums < mass).sum()), len(p) - 1)
+    close = ((distance - distance[last]).abs() < FILTER_MARGIN) & (scores[order] != scores[order[last]])
+    return bool(((sums - mass).abs() > FILTER_MARGIN).all() and not (close & (p[order] > 0)).any())
 
 
 def make_sampler_vectors() -> None:
@@ -180,18 +220,68 @@ def make_sampler_vectors() -> None:
     cases = []
     for n_vocab in N_VOCABS:
         rng = np.random.default_rng(n_vocab)
-        logits, history = sampler_logits(rng, n_vocab), rng.integers(0, n_vocab, n_vocab // 4).astype(np.int32)
+        logits, history = sampler_logits(rng, n_vocab), sampler_history(rng, n_vocab)
         bias = {int(t): float(v) for t, v in zip(rng.integers(0, n_vocab, 9), rng.normal(0, 4, 9), strict=True)}
         bias[int(logits[0].argmax())] = -np.inf
+        eos_token = int(logits[1].argmax())
         rows = []
         for case, row in itertools.product(sampler_cases(), range(len(logits))):
-            processors = Processors(model, case, bias)
+            processors = Processors(model, case, bias, eos_token, len(history) - N_TAKEN)
             if processors.is_fair(history, logits[row]):
                 cases.append({**case, "bias": bias if case["bias"] else {}, "n_vocab": n_vocab, "row": row})
                 rows.append(processors.probabilities(history, logits[row]))
         arrays |= {f"logits{n_vocab}": logits, f"history{n_vocab}": history, f"probabilities{n_vocab}": np.stack(rows)}
+        arrays[f"eos_token{n_vocab}"] = np.int32(eos_token)
+    arrays["n_taken"] = np.int32(N_TAKEN)
     np.savez_compressed(VECTORS / "sampler.npz", cases=json.dumps(cases), **arrays)
     print(f"sampler: {len(cases)} cases")
+
+
+def beams_of(model: GPT2LMHeadModel, prompt: list[int], case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The beams that have ended, best first: their new tokens and scores."""
+    found = model.generate(
+        torch.tensor([prompt]), do_sample=False, num_return_sequences=case["num_beams"], pad_token_id=0,
+        return_dict_in_generate=True, output_scores=True, **case,
+    )  # fmt: skip
+    beams = []
+    for sequence, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
+        new = sequence[len(prompt) :][: case["max_new_tokens"]]
+        end = new.index(case["eos_token_id"]) + 1 if case["eos_token_id"] in new else len(new)
+        beams.append({"tokens": new[:end], "score": score})
+    return [beam for beam in beams if beam["score"] > -1e8]  # the others had not ended
+
+
+def beam_cases(model: GPT2LMHeadModel, prompt: list[int]) -> list[dict[str, Any]]:
+    """Numbers of beams, penalties and ways to stop, with an end-of-text token that comes soon, late or never."""
+    n_new = min(12, model.config.n_positions - len(prompt))
+    free = {
+        "num_beams": 4,
+        "length_penalty": 1.0,
+        "early_stopping": False,
+        "eos_token_id": None,
+        "max_new_tokens": n_new,
+    }
+    third = beams_of(model, prompt, free)[2]["tokens"]
+    grid = itertools.product(
+        (2, 3, 5), (-1.0, 0.0, 1.0, 2.5), (False, True, "never"), (None, third[min(1, n_new - 1)], third[n_new // 2])
+    )
+    return [dict(zip(free, (*values, n_new), strict=True)) for values in grid]
+
+
+def make_beam_vectors() -> None:
+    """Writes tests/vectors/beams.json; a case stays where float64 and float32 find the same beams."""
+    kept = []
+    for name in CHECKPOINTS:
+        model = GPT2LMHeadModel.from_pretrained(VECTORS / name).eval()
+        exact = GPT2LMHeadModel.from_pretrained(VECTORS / name).eval().double()
+        prompt = np.load(VECTORS / name / "golden.npz")["tokens"][:3].tolist()
+        cases = beam_cases(model, prompt)
+        for i in np.random.default_rng(0).choice(len(cases), 30, replace=False).tolist():
+            beams, others = beams_of(model, prompt, cases[i]), beams_of(exact, prompt, cases[i])
+            if [beam["tokens"] for beam in beams] == [beam["tokens"] for beam in others]:
+                kept.append({"checkpoint": name, "prompt": prompt, **cases[i], "beams": beams})
+    (VECTORS / "beams.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
+    print(f"beams: {len(kept)} cases")
 
 
 def main() -> None:
@@ -201,6 +291,7 @@ def main() -> None:
     for name in CHECKPOINTS:
         make_checkpoint(name)
     make_sampler_vectors()
+    make_beam_vectors()
     print(f"{sum(f.stat().st_size for f in VECTORS.rglob('*') if f.is_file())} bytes in {VECTORS}")
 
 

@@ -65,7 +65,7 @@ typedef enum fastgpt_status {
     FASTGPT_ERR_CACHE_MISMATCH = 9,  /* the cache was made for another model */
     FASTGPT_ERR_CACHE_TWICE = 10, /* two spans of one step name the same cache */
     FASTGPT_ERR_CANCELLED = 11, /* fastgpt_cancel was called */
-    FASTGPT_ERR_LOGITS = 12, /* logits with NaN or +infinity, or all of them -infinity */
+    FASTGPT_ERR_LOGITS = 12, /* logits with NaN or +infinity, or no token left that is not banned */
     FASTGPT_ERR_THREADS = 13, /* the system refused to start a thread */
     FASTGPT_ERR_CAPACITY = 14, /* the caller's array is too small; the number of elements needed is told */
     FASTGPT_ERR_NO_TOKEN = 15, /* the vocabulary lacks the token of a byte that the text has */
@@ -403,8 +403,10 @@ void fastgpt_cancel(fastgpt_context *ctx);
 
 typedef struct fastgpt_sampler fastgpt_sampler;
 
-/* Filters apply in this order, which is that of Hugging Face transformers: logit bias, repetition
- * penalty, temperature, top_k, top_p, min_p.  The zero of each field turns its filter off.
+/* What happens to logits, in this order.  It is that of Hugging Face transformers, which has no frequency and presence
+ * penalty, top_n_sigma and mirostat: logit bias, repetition penalty, frequency and presence penalty; bans:
+ * no_repeat_ngram_size, min_new_tokens, allowed tokens; temperature; filters: top_n_sigma, top_k, top_p, min_p,
+ * typical_p, mirostat.  The zero of each field turns it off; with temperature 0 no filter matters.
  * Set struct_size to sizeof(fastgpt_sampler_params). */
 typedef struct fastgpt_sampler_params {
     size_t struct_size;
@@ -415,6 +417,20 @@ typedef struct fastgpt_sampler_params {
     float repetition_penalty; /* up to 1e6: logits of tokens in the history are divided (or, if negative,
                                  multiplied) by it (Keskar et al. 2019, arXiv 1909.05858); 1 = off */
     uint64_t seed; /* of the PCG32 generator (O'Neill 2014, XSH-RR 64/32), stream 54 */
+    float typical_p; /* keep the tokens whose surprise -ln p is nearest to the entropy, until their probabilities sum to
+                        typical_p, in (0, 1] (Meister et al. 2022, arXiv 2202.00666) */
+    float top_n_sigma; /* up to 1e6: keep logits at most so many standard deviations of all logits that are not banned
+                          below the largest; the same tokens at any temperature (Tang et al. 2024, arXiv 2411.07641) */
+    float mirostat_tau; /* up to 1e6: bits of surprise aimed at.  Drops tokens of more than mu bits, and after each draw
+                           lowers mu by mirostat_eta times the drawn token's excess over tau, in bits among the tokens
+                           kept; mu begins at 2 tau (Basu et al. 2020, arXiv 2007.14966, as version 2.0 of its code) */
+    float mirostat_eta; /* in [0, 1]; the paper takes 0.1 */
+    float frequency_penalty; /* +-1e6: taken from a token's logit once for each time that it was taken before */
+    float presence_penalty; /* +-1e6: taken from the logit of every token that was taken before; both as OpenAI's API
+                               documents them: tokens of the prompt do not count */
+    int32_t no_repeat_ngram_size; /* ban tokens that would make an n-gram of the history, prompt and all, come again */
+    int32_t min_new_tokens; /* ban eos_token until so many tokens were taken */
+    int32_t eos_token; /* in [0, n_vocab), -1 = none; looked at only where min_new_tokens > 0 */
 } fastgpt_sampler_params;
 
 /* Returns OK, ARGUMENT (a value that is outside its range or not finite) or MEMORY. */
@@ -427,11 +443,21 @@ size_t fastgpt_sampler_sizeof(const fastgpt_sampler *sampler);
  * Returns OK, TOKEN_RANGE, or ARGUMENT for NaN and +infinity. */
 fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *sampler, int32_t token, float bias);
 
-/* Adds tokens to the history that the repetition penalty looks at: the prompt, once, and every token
- * taken.  fastgpt_sampler_sample does not do it by itself.  Returns OK, ARGUMENT or TOKEN_RANGE. */
+/* Allows only the tokens whose bit is set, from the next draw until another call; NULL = all.
+ *   mask  [(n_vocab + 31) / 32], copied: token t is bit t % 32, the lowest first, of mask[t / 32]
+ * Returns OK or ARGUMENT. */
+fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *sampler, const uint32_t *mask);
+
+/* Adds tokens that were taken to the history, which penalties, no_repeat_ngram_size and min_new_tokens look at;
+ * fastgpt_sampler_sample does not do it by itself.  Returns OK, ARGUMENT, TOKEN_RANGE or MEMORY; only
+ * no_repeat_ngram_size lets the history grow, by 8 bytes a token at most. */
 fastgpt_status fastgpt_sampler_accept(fastgpt_sampler *sampler, const int32_t *tokens, int32_t n_tokens);
 
-/* Empties the history and starts the generator again from params.seed; biases stay. */
+/* The same for the prompt, once: repetition_penalty and no_repeat_ngram_size see its tokens, while frequency_penalty,
+ * presence_penalty and min_new_tokens do not count them. */
+fastgpt_status fastgpt_sampler_accept_prompt(fastgpt_sampler *sampler, const int32_t *tokens, int32_t n_tokens);
+
+/* Empties the history and starts generator and mirostat again from the parameters; biases and allowed tokens stay. */
 fastgpt_status fastgpt_sampler_reset(fastgpt_sampler *sampler);
 
 /* Draws the next token from logits [n_vocab].  The same logits, parameters and history give the same

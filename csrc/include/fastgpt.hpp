@@ -125,8 +125,16 @@ class sampler : public handle<fastgpt_sampler, fastgpt_sampler_free> {
         own(fastgpt_sampler_create(n_vocab, &params, out()));
     }
     void set_bias(std::int32_t token, float bias) { check(fastgpt_sampler_set_bias(get(), token, bias)); }
+    // [(n_vocab + 31) / 32] bits; empty = all tokens.
+    void set_allowed(const std::vector<std::uint32_t> &mask) {
+        if (!mask.empty() && mask.size() != (n_vocab_ + 31) / 32) check(FASTGPT_ERR_ARGUMENT, "a mask of another size");
+        check(fastgpt_sampler_set_allowed(get(), mask.empty() ? nullptr : mask.data()));
+    }
     void accept(const tokens &history) {
         check(fastgpt_sampler_accept(get(), history.data(), std::int32_t(history.size())));
+    }
+    void accept_prompt(const tokens &prompt) {
+        check(fastgpt_sampler_accept_prompt(get(), prompt.data(), std::int32_t(prompt.size())));
     }
     void reset() { check(fastgpt_sampler_reset(get())); }
     std::int32_t sample(const floats &logits) {

@@ -68,30 +68,40 @@ def load_model(args: argparse.Namespace) -> Model:
     return load(args.model, use_mmap=not args.no_mmap, n_threads=args.threads, progress=sys.stderr.isatty())
 
 
+# Number options of sampling, in the order in which they apply: name, type, default, metavar, help.
+_SAMPLING: tuple[tuple[str, type, float, str, str], ...] = (
+    ("repetition_penalty", float, 1.0, "X", "above 1, tokens of the prompt and the text are less likely"),
+    ("frequency_penalty", float, 0.0, "X", "take X from a token's logit for each time that the new text has it"),
+    ("presence_penalty", float, 0.0, "X", "take X from the logit of each token that the new text has"),
+    ("no_repeat_ngram_size", int, 0, "N", "no N tokens in a row come twice"),
+    ("min_new_tokens", int, 0, "N", "no end of text before so many tokens"),
+    ("temperature", float, 0.8, "T", "0 = always the likeliest (0.8)"),
+    ("top_n_sigma", float, 0.0, "N", "only logits at most N standard deviations below the largest; try 1"),
+    ("top_k", int, 0, "K", "only the K likeliest tokens"),
+    ("top_p", float, 0.95, "P", "only the likeliest tokens that sum to P (0.95)"),
+    ("min_p", float, 0.0, "P", "only tokens P times as likely as the likeliest"),
+    ("typical_p", float, 0.0, "P", "only tokens about as surprising as expected that sum to P; try 0.2 with --top-p 1"),
+    ("mirostat_tau", float, 0.0, "BITS", "keep the surprise of a token near BITS; try 3 with --top-p 1"),
+    ("mirostat_eta", float, 0.1, "X", "how fast mirostat learns (0.1)"),
+)
+
+
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("sampling", "Filters apply in this order; what is not given is off.")
+    group = parser.add_argument_group("sampling", "They apply in this order; what is not given is off.")
     group.add_argument(
         "--logit-bias", action="append", type=_bias, default=[], metavar="ID=BIAS",
         help="add BIAS to the logit of token ID; -inf bans it; repeatable",
     )  # fmt: skip
-    group.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1, tokens seen before are less likely"
-    )
-    group.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 = always the likeliest (0.8)")
-    group.add_argument("--top-k", type=int, default=0, metavar="K", help="only the K likeliest tokens")
-    group.add_argument(
-        "--top-p", type=float, default=0.95, metavar="P", help="only the likeliest tokens that sum to P (0.95)"
-    )
-    group.add_argument(
-        "--min-p", type=float, default=0.0, metavar="P", help="only tokens P times as likely as the likeliest"
-    )
+    for name, kind, default, metavar, text in _SAMPLING:
+        option = "--" + name.replace("_", "-")
+        group.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
     group.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same text (fresh; -v shows it)")
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The sampling options as fields of generation.Options."""
-    names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p", "seed")
-    return {name: getattr(args, name) for name in names} | {"logit_bias": dict(args.logit_bias)}
+    """The sampling options as fields of sampling.Sampling."""
+    names = [name for name, *_ in _SAMPLING]
+    return {name: getattr(args, name) for name in names} | {"seed": args.seed, "logit_bias": dict(args.logit_bias)}
 
 
 def _bias(text: str) -> tuple[int, float]:

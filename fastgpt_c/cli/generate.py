@@ -6,6 +6,9 @@ import argparse
 import json
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
@@ -20,6 +23,8 @@ examples:
   fastgpt-c generate "Once upon a time" -n 50 --temperature 0 -v
   fastgpt-c generate --file prompt.txt --stop "The end" --seed 7
   echo "The wolf said" | fastgpt-c generate --no-prompt --json
+  fastgpt-c generate "Her name was" --regex " [A-Z][a-z]+\\."
+  fastgpt-c generate "A dog as JSON:" --json-schema '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
 Standard output gets the prompt and its continuation, everything else goes to standard error.
 """
@@ -49,6 +54,9 @@ def add_parser(subparsers: common.Subparsers) -> None:
     common.add_kv_type_option(parser)
     common.add_deterministic_option(parser)
     common.add_prompt_cache_option(parser)
+    _add_constraint_options(parser)
+    _add_beam_options(parser)
+    _add_speculative_options(parser)
     parser.add_argument("--no-prompt", action="store_true", help="print the continuation alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
     parser.add_argument("-v", "--verbose", action="store_true", help="show sizes, times and the seed on standard error")
@@ -57,11 +65,56 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_constraint_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "constraints", "The new text matches and ends there, if N tokens are enough.  Needs fastgpt-c[constraints]."
+    )
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--regex", metavar="REGEX", help="a regular expression, of the whole new text")
+    one.add_argument("--json-schema", metavar="SCHEMA", help="a JSON schema: a file, or the schema itself")
+    one.add_argument("--grammar", metavar="FILE", type=Path, help="a file with a grammar in llguidance's Lark")
+
+
+def _add_beam_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "beam search", "Without drawing: no option of sampling, constraints or speculative decoding has an effect."
+    )
+    group.add_argument(
+        "--beams", type=int, default=0, metavar="N", help="grow N continuations and print the likeliest; -v shows all"
+    )
+    group.add_argument(
+        "--length-penalty", type=float, default=1.0, metavar="X", help="above 0, long ones are preferred (1)"
+    )
+
+
+def _add_speculative_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "speculative decoding", "The same text, often sooner.  -v tells how many guesses were right."
+    )
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--draft", metavar="MODEL", help="a smaller model of the same vocabulary that guesses tokens")
+    one.add_argument(
+        "--prompt-lookup", type=int, default=0, metavar="N",
+        help="guess N tokens as they followed the same words before; try 8 where text repeats itself",
+    )  # fmt: skip
+
+
+def constraints_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The constraint options as fields of generation.Options."""
+    schema = args.json_schema
+    if schema is not None and not schema.lstrip().startswith("{"):
+        schema = Path(schema).read_text(encoding="utf-8")
+    grammar = None if args.grammar is None else args.grammar.read_text(encoding="utf-8")
+    return {"regex": args.regex, "json_schema": schema, "grammar": grammar}
+
+
 def run(args: argparse.Namespace) -> int:
     prompt = common.text_of(args, "PROMPT")
     begin = time.perf_counter()
-    with common.load_model(args) as model:
+    with common.load_model(args) as model, _draft_of(args) as draft:
         load_seconds = time.perf_counter() - begin
+        if args.beams:
+            return _run_beams(args, model, prompt)
         with common.reader_of(args, model) as reader:
             generation = model.stream(
                 prompt,
@@ -72,6 +125,9 @@ def run(args: argparse.Namespace) -> int:
                 kv_type=args.kv_type,
                 deterministic=args.deterministic,
                 reader=reader,
+                prompt_lookup=args.prompt_lookup,
+                draft=draft,
+                **constraints_of(args),
                 **common.sampling_of(args),
             )
             shown = "" if args.no_prompt else prompt
@@ -81,6 +137,28 @@ def run(args: argparse.Namespace) -> int:
         if args.verbose:
             print(_summary(model, completion, load_seconds), file=sys.stderr)
     return 0
+
+
+def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
+    beams = model.beam_search(
+        prompt, num_beams=args.beams, max_new_tokens=args.max_new_tokens, length_penalty=args.length_penalty
+    )
+    if args.json:
+        print(json.dumps({"prompt": prompt, "beams": [asdict(beam) for beam in beams]}, ensure_ascii=False))
+    else:
+        print(("" if args.no_prompt else prompt) + beams[0].text)
+    if args.verbose:
+        for beam in beams:
+            print(f"{beam.score:9.4f}  {beam.finish_reason:6}  {beam.text!r}", file=sys.stderr)
+    return 0
+
+
+def _draft_of(args: argparse.Namespace) -> AbstractContextManager[Model | None]:
+    if args.draft is None:
+        return nullcontext()
+    from fastgpt_c.model import load
+
+    return load(args.draft, use_mmap=not args.no_mmap, n_threads=args.threads, progress=sys.stderr.isatty())
 
 
 def _print_stream(generation: TextGeneration, prompt: str) -> Completion:
@@ -121,6 +199,8 @@ def _summary(model: Model, completion: Completion, load_seconds: float) -> str:
         ("prefill", _time(completion.prefill_seconds, completion.n_prompt - completion.n_reused)),
         ("decode", _time(completion.decode_seconds, max(n_new - 1, 0))),
     ]
+    if completion.n_guessed:
+        rows.append(("guesses", f"{completion.n_right} of {completion.n_guessed} were right"))
     return "\n".join(f"{name:8}{text}" for name, text in rows)
 
 

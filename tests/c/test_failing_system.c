@@ -160,10 +160,11 @@ static fastgpt_status load_cache(void) {
 }
 
 static fastgpt_status create_sampler(void) {
-    fastgpt_sampler_params params = {.struct_size = sizeof params};
+    fastgpt_sampler_params params = {.struct_size = sizeof params, .no_repeat_ngram_size = 2};
     fastgpt_sampler *s = (fastgpt_sampler *)&file;
     fastgpt_status status = fastgpt_sampler_create(100, &params, &s);
     CHECK((status == FASTGPT_OK) == (s != NULL));
+    if (!status) status = fastgpt_sampler_accept(s, (int32_t[]){1, 2, 3}, 3); /* whose history grows */
     fastgpt_sampler_free(s);
     return status;
 }
@@ -365,7 +366,7 @@ int main(void) {
     check_memory("pool", create_pool, 2);
     check_memory("context", create_context, 4);
     check_memory("cache", create_cache, 2);
-    check_memory("sampler", create_sampler, 4);
+    check_memory("sampler", create_sampler, 8);
     check_memory("roofline", measure_roofline, 1);
     test_caches();
     test_text();

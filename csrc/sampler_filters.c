@@ -1,0 +1,181 @@
+/* sampler_filters.c - which candidates are drawn from.
+ *
+ * Sorted by falling logit, what the filters keep is one interval of ranks: top_n_sigma, top_k, top_p, min_p and
+ * mirostat its beginning, typical_p a part around the entropy.  So they only move first_kept and n_kept, and the
+ * candidates are sorted no further than somebody looks: they are a heap, from which the next largest is popped on
+ * demand. */
+#include <math.h>
+
+#include "same_everywhere.h"
+#include "sampler.h"
+
+static const double LN2 = 0.69314718055994531;
+
+/* ---- Candidates ---- */
+
+static bool before(candidate a, candidate b) { return a.logit > b.logit || (a.logit == b.logit && a.token < b.token); }
+
+/* Restores the heap of n candidates below i. */
+static void sift_down(candidate *heap, int32_t n, int32_t i) {
+    candidate moving = heap[i];
+    for (int32_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && before(heap[child + 1], heap[child])) child++;
+        if (!before(heap[child], moving)) break;
+        heap[i] = heap[child];
+    }
+    heap[i] = moving;
+}
+
+/* The candidate of rank i, 0 for the largest. */
+static candidate ranked(fastgpt_sampler *s, int32_t i) {
+    if (s->n_popped == 0)
+        for (int32_t j = s->n_row / 2 - 1; j >= 0; j--) sift_down(s->row, s->n_row, j);
+    for (; s->n_popped <= i; s->n_popped++) {
+        int32_t last = s->n_row - s->n_popped - 1;
+        candidate top = s->row[0];
+        s->row[0] = s->row[last];
+        sift_down(s->row, last, 0);
+        s->row[last] = top;
+    }
+    return s->row[s->n_row - 1 - i];
+}
+
+double log_weight(const fastgpt_sampler *s, candidate c) {
+    return ((double)c.logit - (double)s->largest) / (double)s->params.temperature;
+}
+
+double candidate_weight(const fastgpt_sampler *s, candidate c) { return exp_same_everywhere(log_weight(s, c)); }
+
+candidate kept_candidate(fastgpt_sampler *s, int32_t i) {
+    return s->n_popped ? ranked(s, s->first_kept + i) : s->row[i];
+}
+
+double sum_of_kept(fastgpt_sampler *s) {
+    double sum = 0;
+    for (int32_t i = 0; i < s->n_kept; i++) sum += candidate_weight(s, kept_candidate(s, i));
+    return sum;
+}
+
+/* ---- The beginning of the row ---- */
+
+static void keep_likeliest(fastgpt_sampler *s) {
+    candidate best = s->row[0];
+    for (int32_t i = 1; i < s->n_row; i++)
+        if (before(s->row[i], best)) best = s->row[i];
+    s->row[0] = best;
+    s->n_kept = 1;
+}
+
+/* Comes first, so that no rank is known yet and the row may be shortened where it stands. */
+static void keep_top_n_sigma(fastgpt_sampler *s) {
+    if (s->params.top_n_sigma == 0) return;
+    double mean = 0, squares = 0;
+    for (int32_t i = 0; i < s->n_row; i++) mean += ((double)s->row[i].logit - mean) / (i + 1);
+    for (int32_t i = 0; i < s->n_row; i++) {
+        double off = (double)s->row[i].logit - mean;
+        squares += off * off;
+    }
+    double sigma = sqrt(squares / s->n_row), least = (double)s->largest - (double)s->params.top_n_sigma * sigma;
+    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_row; i++)
+        if ((double)s->row[i].logit >= least) s->row[n++] = s->row[i];
+    s->n_row = s->n_kept = n;
+}
+
+static void keep_top_k(fastgpt_sampler *s) {
+    int32_t n = s->params.top_k;
+    if (n == 0 || n >= s->n_kept) return;
+    float last = ranked(s, n - 1).logit;
+    while (n < s->n_kept && ranked(s, n).logit == last) n++;
+    s->n_kept = n;
+}
+
+static void keep_top_p(fastgpt_sampler *s) {
+    if (s->params.top_p == 0 || s->params.top_p == 1) return;
+    double wanted = (double)s->params.top_p * sum_of_kept(s), sum = 0;
+    int32_t n = 0;
+    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += candidate_weight(s, ranked(s, n++));
+    s->n_kept = n;
+}
+
+/* Shortens what is kept to candidates of at least this weight, and to no less than one. */
+static void keep_weights_from(fastgpt_sampler *s, double least) {
+    int32_t n = 1;
+    while (n < s->n_kept && candidate_weight(s, ranked(s, s->first_kept + n)) >= least) n++;
+    s->n_kept = n;
+}
+
+static void keep_min_p(fastgpt_sampler *s) {
+    if (s->params.min_p > 0) keep_weights_from(s, (double)s->params.min_p);
+}
+
+/* ---- The part around the entropy ---- */
+
+/* The logarithm of the weight that is exactly as surprising as the distribution is on average: if z is the sum of
+ * weights and x their logarithms, -ln p = ln z - x, whose mean, the entropy, is ln z - (mean of x). */
+static double typical_log_weight(fastgpt_sampler *s, double sum) {
+    double mean = 0;
+    for (int32_t i = 0; i < s->n_kept; i++) {
+        double x = log_weight(s, kept_candidate(s, i));
+        mean += exp_same_everywhere(x) * x;
+    }
+    return mean / sum;
+}
+
+/* How far the candidate of rank i is from typical; infinite for ranks that are not kept. */
+static double distance(fastgpt_sampler *s, int32_t i, double typical) {
+    return i >= 0 && i < s->n_kept ? fabs(log_weight(s, ranked(s, i)) - typical) : INFINITY;
+}
+
+/* Grows an interval of ranks by its nearer neighbour until it has the wanted weight, and what is as near as the last.
+ */
+static void keep_typical(fastgpt_sampler *s) {
+    if (s->params.typical_p == 0 || s->params.typical_p == 1) return;
+    double sum = sum_of_kept(s), typical = typical_log_weight(s, sum);
+    double wanted = (double)s->params.typical_p * sum, got = 0, reached = 0;
+    int32_t end = 0;
+    while (end < s->n_kept && log_weight(s, ranked(s, end)) > typical) end++;
+    int32_t first = end;
+    while (first > 0 || end < s->n_kept) {
+        double left = distance(s, first - 1, typical), right = distance(s, end, typical);
+        double nearer = left <= right ? left : right;
+        if (got >= wanted && nearer > reached) break;
+        reached = nearer;
+        got += candidate_weight(s, ranked(s, left <= right ? --first : end++));
+    }
+    s->first_kept = first;
+    s->n_kept = end - first;
+}
+
+/* ---- Mirostat 2.0 ---- */
+
+/* Drops what is more surprising than mirostat_surprise bits: -log2(weight / sum) > surprise. */
+static void keep_unsurprising(fastgpt_sampler *s) {
+    if (s->params.mirostat_tau == 0) return;
+    double surprise = s->mirostat_surprise > 0 ? s->mirostat_surprise : 0;
+    keep_weights_from(s, sum_of_kept(s) * exp_same_everywhere(-surprise * LN2));
+}
+
+void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum) {
+    if (s->params.mirostat_tau == 0) return;
+    double surprise = (log_same_everywhere(sum) - log_weight(s, drawn)) / LN2;
+    s->mirostat_surprise -= (double)s->params.mirostat_eta * (surprise - (double)s->params.mirostat_tau);
+}
+
+/* ---- All of them ---- */
+
+fastgpt_status sampler_filter(fastgpt_sampler *s, const float *logits) {
+    fastgpt_status status = sampler_fill_row(s, logits);
+    if (status) return status;
+    if (s->params.temperature == 0) {
+        keep_likeliest(s);
+        return FASTGPT_OK;
+    }
+    keep_top_n_sigma(s);
+    keep_top_k(s);
+    keep_top_p(s);
+    keep_min_p(s);
+    keep_typical(s);
+    keep_unsurprising(s);
+    return FASTGPT_OK;
+}
