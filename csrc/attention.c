@@ -111,6 +111,9 @@ static float *scores_of(const attention_job *job, int64_t query) {
     return job->scores + query * job->n_head * job->n_ctx;
 }
 
+/* A few queries go through memory as it lies; many find rows in the cache again. */
+static int rows_for(int n_queries) { return n_queries < FEW_QUERIES ? ROWS_AT_ONCE : ROWS_PER_BLOCK; }
+
 /* Scores of the query-th query of a round and those behind it, which begin with those of s, for a chunk of keys. */
 static void score_chunk(const attention_job *job, const attention_span *s, int query, int n_queries, int first,
                         int n_keys) {
@@ -118,10 +121,11 @@ static void score_chunk(const attention_job *job, const attention_span *s, int q
     float *scores = scores_of(job, query);
     for (int64_t row = 0; row < (int64_t)n_queries * job->n_head; row++)
         memset(scores + row * job->n_ctx + first, 0, (size_t)(end - first) * sizeof(float));
-    for (int key = first; key < end; key += ROWS_AT_ONCE)
+    int n_rows = rows_for(n_queries);
+    for (int key = first; key < end; key += n_rows)
         for (int64_t h = 0; h < job->n_head; h++)
             add_scores(job, s, (int)h, scores + h * job->n_ctx, (int64_t)job->n_head * job->n_ctx, s->q + h * d,
-                       n_queries, key, min_int(ROWS_AT_ONCE, end - key));
+                       n_queries, key, min_int(n_rows, end - key));
 }
 
 /* All queries of a span and a chunk of its own keys. */
@@ -160,7 +164,7 @@ static void begin_sum(const attention_job *job, const part *p) {
     memset(out_of(job, p) + p->first * d, 0, (size_t)((p->end - p->first) * d) * sizeof(float));
 }
 
-/* Adds the values of keys [first, end), at most ROWS_AT_ONCE. */
+/* Adds the values of keys [first, end). */
 static void add_rows(const attention_job *job, const part *p, int first, int end) {
     for (int64_t h = p->first; h < p->end; h++)
         add_values(job, p->span, (int)h, out_of(job, p) + h * head_width(job), p->scores + h * job->n_ctx, first,
@@ -204,8 +208,8 @@ static void prefix_sum_unit(void *arg, int unit, int thread) {
         for (int token = 0; token < s->n_tokens; token++, n++)
             parts[n] = part_of(job, s, g->query + n, token, unit % n_sums(job));
     for (int i = 0; i < n; i++) begin_sum(job, &parts[i]);
-    for (int key = 0; key < n_prefix; key += ROWS_AT_ONCE)
-        for (int i = 0; i < n; i++) add_rows(job, &parts[i], key, min_int(key + ROWS_AT_ONCE, n_prefix));
+    for (int key = 0, n_rows = rows_for(n); key < n_prefix; key += n_rows)
+        for (int i = 0; i < n; i++) add_rows(job, &parts[i], key, min_int(key + n_rows, n_prefix));
 }
 
 /* Whether the queries of s stand behind those of the group's last span, and want the same rows. */

@@ -102,6 +102,8 @@ ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float 
                                 int n_rows, int n) {
     int j = 0;
     for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, COLUMNS);
+    for (; j + COLUMNS / 2 * WIDTH <= n; j += COLUMNS / 2 * WIDTH)
+        sum_columns(type, out, p, v, ldv, n_rows, j, COLUMNS / 2);
     for (; j + WIDTH <= n; j += WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, 1);
     if (j == n) return;
     vec sum = load_first(out + j, n - j);
