@@ -4,6 +4,7 @@
 
 For each model: a prefill of --prompt tokens, and decodes of 1, 8 and 32 sequences that hold so many.  Fast and
 deterministic steps take turns; a cell is the fast step's median time, and the median of their ratios, round by round.
+With --threads 1 the times are the thread's own, which other processes hardly disturb.
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ def in_turns(
     batches: list[list[fastgpt_c.Session]], tokens: np.ndarray, n_rounds: int
 ) -> tuple[list[float], list[float]]:
     """Seconds of a step that appends tokens to every session of a batch, batch by batch; the first round warms up."""
+    clock = time.process_time if batches[0][0].n_threads == 1 else time.perf_counter
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(n_rounds + 1):
         for batch, times in zip(batches, seconds, strict=True):
             n_past = batch[0].n_past
-            begin = time.perf_counter()
+            begin = clock()
             fastgpt_c.step([(session, tokens) for session in batch])
-            times.append(time.perf_counter() - begin)
+            times.append(clock() - begin)
             for session in batch:
                 session.truncate(n_past)
     return seconds[0][1:], seconds[1][1:]
