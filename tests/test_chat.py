@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import CONFIG, write_checkpoint, write_json
 from command import FAILURE, PIPE_CLOSED, TIMEOUT, in_terminal, output_of, run, running
 from scripted import ALPHABET, EOS, write_random_model, write_scripted_model
 
 import fastgpt_c
-from fastgpt_c.cli.chat import Conversation
+from fastgpt_c.cli.chat import Conversation, conversation_of
+from fastgpt_c.convert import convert
 from fastgpt_c.errors import ContextFullError
 
 
@@ -36,6 +38,18 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scripted_model(path, ALPHABET, n_ctx=6000, n_layer=6, n_embd=288)
 
 
+DIALOGPT = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
+
+
+@pytest.fixture
+def dialogpt(tmp_path: Path) -> Path:
+    """A checkpoint with DialoGPT's chat template."""
+    folder = write_checkpoint(tmp_path / "hf", {**CONFIG, "n_positions": 64})
+    write_json(folder / "tokenizer_config.json", {"eos_token": "<|endoftext|>", "chat_template": DIALOGPT})
+    convert(folder, tmp_path / "dialogpt.gguf")
+    return folder
+
+
 # ---- What the model reads ----------------------------------------------------------------------------------
 
 
@@ -49,6 +63,33 @@ def test_turns_make_one_text(polite_model: fastgpt_c.Model, system: str) -> None
     beginning = f"{system}\n\n" if system else ""
     assert polite_model.decode(conversation.prompt()) == f"{beginning}B: Hello?\nC: Hi!\nB: Who?\nC:"
     assert conversation.stop == ("\nB:",)
+
+
+def test_turns_of_dialogpt_are_those_of_transformers(dialogpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each ended by the end-of-text token, which nobody can type; another template does not count."""
+    transformers = pytest.importorskip("transformers")
+    expected = transformers.AutoTokenizer.from_pretrained(dialogpt)
+    with fastgpt_c.load(dialogpt.parent / "dialogpt.gguf") as model:
+        conversation = conversation_of(model, "", "B", "C")
+        texts = ["the he", "Hi!", "a\nb"]
+        conversation.ask(texts[0], 1)
+        conversation.answer(texts[1])
+        conversation.ask(texts[2], 1)
+        messages = [{"role": "user", "content": text} for text in texts]
+        assert conversation.prompt() == expected.apply_chat_template(messages, return_dict=False)
+        assert conversation.stop == ()
+        conversation.ask("<|endoftext|>", 1)
+        assert conversation.prompt().count(259) == 4
+    settings = {"eos_token": "<|endoftext|>", "chat_template": DIALOGPT.replace("eos", "bos")}
+    write_json(dialogpt / "tokenizer_config.json", settings)
+    convert(dialogpt, dialogpt.parent / "other.gguf")
+    with fastgpt_c.load(dialogpt.parent / "other.gguf") as model:
+        assert conversation_of(model, "", "B", "C").stop == ("\nB:",)
+
+
+def test_the_command_chats_with_dialogpt(dialogpt: Path) -> None:
+    file = dialogpt.parent / "dialogpt.gguf"
+    assert output_of("chat", "-m", file, "-n", "3", "--temperature", "0", stdin=b"h\n").startswith(b"Assistant: ")
 
 
 def test_nobody_types_a_special_token(polite_model: fastgpt_c.Model) -> None:

@@ -8,6 +8,9 @@ GPT-2 knows no roles, so the conversation is one text that it continues:
     Assistant: what was answered
     User: ...
     Assistant:
+
+A file whose chat template is DialoGPT's gets what that was trained on, instead: no names, and every turn ended by the
+end-of-text token.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from fastgpt_c.errors import ContextFullError
 if TYPE_CHECKING:
     from fastgpt_c.generation import Options, Reader
     from fastgpt_c.model import Model
+
+# Without the spaces between words: {% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}
+DIALOGPT = b"{%formessageinmessages%}{{message.content}}{{eos_token}}{%endfor%}"
 
 EPILOG = """\
 examples:
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
         from fastgpt_c.generation import Options
 
-        conversation = Conversation(model, args.system, args.user, args.assistant)
+        conversation = conversation_of(model, args.system, args.user, args.assistant)
         options = Options(
             max_new_tokens=args.max_new_tokens,
             stop=conversation.stop,
@@ -73,26 +79,37 @@ def run(args: argparse.Namespace) -> int:
                         raise
                     print(f"fastgpt-c: {error}", file=sys.stderr)  # and the conversation goes on
                     continue
-                _print_answer(conversation, reader, options, args.assistant)
+                _print_answer(conversation, reader, options)
     return 0
 
 
+def conversation_of(model: Model, system: str, user: str, assistant: str) -> Conversation:
+    """As the file's chat template wants it.  Templates other than DialoGPT's are not for GPT-2, and not run."""
+    template = model.metadata("tokenizer.chat_template")
+    ended = template is not None and b"".join(template.split()) == DIALOGPT and model.eos_token is not None
+    return (EndedConversation if ended else Conversation)(model, system, user, assistant)
+
+
 class Conversation:
-    """The turns so far, and the prompt that they make."""
+    """The turns so far, and the prompt that they make.
+
+    stop   what ends an answer besides the end-of-text token
+    label  what an answer is printed behind
+    """
 
     def __init__(self, model: Model, system: str, user: str, assistant: str) -> None:
         self.model = model
-        self.stop = (f"\n{user}:",)
-        self._beginning = f"{system}\n\n" if system else ""
-        self._user, self._assistant = user, assistant
-        self._turns: list[str] = []
+        self.stop: tuple[str, ...] = (f"\n{user}:",)
+        self.label = f"{assistant}:"
+        self._system, self._user, self._assistant = system, user, assistant
+        self._turns: list[tuple[str, ...]] = []  # (said, answered); the last one may have no answer yet
 
     def ask(self, said: str, n_answer: int) -> None:
         """Adds what the user said, and forgets the oldest turns until an answer of n_answer tokens fits.
 
         Raises ContextFullError where it cannot fit; then nothing has changed.
         """
-        turns = [*self._turns, f"{self._user}: {said}\n{self._assistant}:"]
+        turns = [*self._turns, (said,)]
         while len(self._encoded(turns)) + n_answer > self.model.n_ctx:
             if len(turns) == 1:
                 raise ContextFullError(
@@ -104,15 +121,35 @@ class Conversation:
 
     def answer(self, text: str) -> None:
         """Adds what the model answered."""
-        self._turns[-1] += f"{text.rstrip()}\n"
+        self._turns[-1] += (text,)
 
     def prompt(self) -> list[int]:
         """Token ids of the whole."""
         return self._encoded(self._turns)
 
-    def _encoded(self, turns: list[str]) -> list[int]:
+    def _encoded(self, turns: list[tuple[str, ...]]) -> list[int]:
         """What people type is never taken for a special token."""
-        return self.model.encode(self._beginning + "".join(turns), special=False)
+        beginning = f"{self._system}\n\n" if self._system else ""
+        return self.model.encode(beginning + "".join(map(self._text, turns)), special=False)
+
+    def _text(self, turn: tuple[str, ...]) -> str:
+        said, *answers = turn
+        return f"{self._user}: {said}\n{self._assistant}:" + "".join(f"{answer.rstrip()}\n" for answer in answers)
+
+
+class EndedConversation(Conversation):
+    """DialoGPT's: what was said and answered, each with the end-of-text token behind it (Zhang et al. 2020, arXiv
+    1911.00536); the system text counts as said."""
+
+    def __init__(self, model: Model, system: str, user: str, assistant: str) -> None:
+        super().__init__(model, system, user, assistant)
+        self.stop = ()
+        self.label = f"{assistant}: "
+
+    def _encoded(self, turns: list[tuple[str, ...]]) -> list[int]:
+        texts = [*filter(None, [self._system]), *(text for turn in turns for text in turn)]
+        assert self.model.eos_token is not None
+        return [token for text in texts for token in (*self.model.encode(text, special=False), self.model.eos_token)]
 
 
 def _user_turns(user: str) -> Iterator[str]:
@@ -133,12 +170,12 @@ def _user_turns(user: str) -> Iterator[str]:
             yield said
 
 
-def _print_answer(conversation: Conversation, reader: Reader, options: Options, assistant: str) -> None:
+def _print_answer(conversation: Conversation, reader: Reader, options: Options) -> None:
     from fastgpt_c.generation import TextGeneration
 
     generation = TextGeneration(conversation.model, conversation.prompt(), options, reader)
     pieces: list[str] = []
-    print(f"{assistant}:", end="", flush=True)
+    print(conversation.label, end="", flush=True)
     try:
         for piece in generation:
             pieces.append(piece)

@@ -189,11 +189,11 @@ def architecture_of(h: Hyperparameters) -> str:
 def add_keys(
     writer: GGUFWriter,
     name: str,
-    card: dict[str, str],
+    texts: dict[str, str],
     hparams: Hyperparameters,
     vocabulary: Vocabulary | StoredTokenizer | None,
 ) -> None:
-    """The keys of a model that comes from no GGUF file.  card: texts under keys that follow "general."."""
+    """The keys of a model that comes from no GGUF file.  texts: what the checkpoint says of itself, by key."""
     h = hparams
     writer.add_name(name)
     writer.add_block_count(h.n_layer)
@@ -204,8 +204,8 @@ def add_keys(
     writer.add_layer_norm_eps(float(np.float32(h.layer_norm_epsilon)))
     if h.activation != "gelu_tanh":
         writer.add_string(f"{writer.arch}.activation", h.activation)
-    for key, text in card.items():
-        writer.add_string(f"general.{key}", text)
+    for key, text in texts.items():
+        writer.add_string(key, text)
     _add_vocabulary(writer, vocabulary, h)
     if h.bos_token is not None:
         writer.add_bos_token_id(h.bos_token)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastgpt_c.convert.checked_json import some_of
+from fastgpt_c.convert.checked_json import read_json_if_present, some_of
 from fastgpt_c.convert.config import Config, read_config
 from fastgpt_c.convert.gguf_file import (
     Array,
@@ -51,18 +51,25 @@ def read(folder: Path) -> Contents:
     weights = weights_of(folder)
     shapes = checked_shapes(config, weights)
     vocabulary = read_tokenizer(folder, config.hparams.n_vocab)
-    return contents_of(config, weights, shapes, vocabulary)
+    template = read_json_if_present(folder / "tokenizer_config.json").get("chat_template")
+    return contents_of(config, weights, shapes, vocabulary, template if isinstance(template, str) else None)
 
 
 def contents_of(
-    config: Config, weights: Weights, shapes: dict[str, Shape], vocabulary: Vocabulary | StoredTokenizer | None
+    config: Config,
+    weights: Weights,
+    shapes: dict[str, Shape],
+    vocabulary: Vocabulary | StoredTokenizer | None,
+    chat_template: str | None = None,
 ) -> Contents:
     """weights under transformers' names; shapes is what checked_shapes made of them."""
-    name, card = name_of(weights.folder), read_card(weights.folder)
+    name, texts = name_of(weights.folder), {f"general.{key}": text for key, text in read_card(weights.folder).items()}
+    if chat_template is not None:
+        texts["tokenizer.chat_template"] = chat_template.encode("utf-8", "replace").decode()
     return Contents(
         name=name,
         architecture=architecture_of(config.hparams),
-        add_keys=partial(add_keys, name=name, card=card, hparams=config.hparams, vocabulary=vocabulary),
+        add_keys=partial(add_keys, name=name, texts=texts, hparams=config.hparams, vocabulary=vocabulary),
         shapes=shapes,
         data=_tensors(config, weights, shapes),
     )
