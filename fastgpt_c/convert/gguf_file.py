@@ -130,7 +130,8 @@ def write(
             fingerprint = _write_all(part, contents, type, progress, store, place)
             _replace_in_keys(part, place.encode(), fingerprint.encode())
     except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written: {error.strerror or error}") from error
+        why = error.strerror or f"is the disk full? ({error})"  # NumPy knows only how much was taken
+        raise ModelFileError(f"{target}: cannot be written: {why}") from error
 
 
 def _write_all(
