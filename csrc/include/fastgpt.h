@@ -576,7 +576,7 @@ fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fast
 
 /* ---- Profile: where the time of a context's steps goes -------------------------------------------- */
 
-/* The parts of a step, in its order.  Values are fixed for ever. */
+/* The parts of a step, in its order; what a tap copies counts to the op before it.  Values are fixed for ever. */
 typedef enum fastgpt_op {
     FASTGPT_OP_EMBED = 0,
     FASTGPT_OP_LN_1 = 1, /* this and the next seven: once for each layer */
