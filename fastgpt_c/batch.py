@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Result = tuple[int, Completion | FastGPTError]
 
 # Of the fields of Options, those that the prompts of a batch have in common.
-COMMON = ("kv_cache", "kv_type", "n_threads")
+COMMON = ("kv_cache", "kv_type", "deterministic", "n_threads")
 
 
 class Request:
@@ -37,9 +37,7 @@ class Request:
 class Batch:
     """The settings of a batch, of which run may be called many times."""
 
-    def __init__(
-        self, model: Model, options: Options, *, max_batch: int, max_tokens_in_flight: int | None, deterministic: bool
-    ) -> None:
+    def __init__(self, model: Model, options: Options, *, max_batch: int, max_tokens_in_flight: int | None) -> None:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
         check_batchable(options)
@@ -49,7 +47,7 @@ class Batch:
             model,
             max_batch=max_batch,
             max_tokens=max_tokens_in_flight,
-            deterministic=deterministic,
+            deterministic=options.deterministic,
             n_threads=options.n_threads,
             kv_type=options.kv_type,
         )

@@ -169,7 +169,6 @@ class Model:
         *,
         max_batch: int = 32,
         max_tokens_in_flight: int | None = None,
-        deterministic: bool = False,
         **changes: Any,
     ) -> Iterator[tuple[int, Completion | FastGPTError]]:
         """Continues many prompts, together -> (index of the prompt, its completion) as each one ends.
@@ -177,14 +176,14 @@ class Model:
         prompts   text or token ids, or a Request, which changes options for one of them.  May be endless: the next one
                   is asked for when there is room for it
         options, changes
-                  as in stream, for all prompts; n_threads and kv_type are those of the whole batch
+                  as in stream, for all prompts; n_threads, kv_type and deterministic are those of the whole batch.
+                  deterministic: a prompt's tokens are the same whatever else is in the batch, to the bit.  The default
+                  is faster, and sums in another order, so that now and then two tokens that are about as likely change
+                  places
         max_batch sequences that are computed together, up to 4096
         max_tokens_in_flight
                   room in all KV caches together, in tokens: a prompt takes its own and its max_new_tokens; None = half
                   of what max_batch prompts could take at most
-        deterministic
-                  True: a prompt's tokens are the same whatever else is in the batch, to the bit.  False is faster, and
-                  sums in another order, so that now and then two tokens that are about as likely change places
 
         A prompt that fails (too long, a bad option ...) gives its error in the place of a completion, and the rest goes
         on.  Raises UsageError for options that no prompt could use; MemoryError.
@@ -196,7 +195,6 @@ class Model:
             replace(options or Options(), **changes),
             max_batch=max_batch,
             max_tokens_in_flight=max_tokens_in_flight,
-            deterministic=deterministic,
         )
         return batch.stream(settings, prompts)
 

@@ -2,7 +2,7 @@
 
 Between two steps prompts that have ended leave and others take their places.  A step reads one token of each text that
 grows, and beside those, chunks of prompts: no token is computed for nothing, and no sequence waits for another one.
-What a prompt has in common with one that has ended is not read again, where the cache of that one is free.
+What a prompt has in common with one that was read is not read again: it is stored once for all that are at work.
 (Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".)
 """
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgpt_c._lib import ffi
-from fastgpt_c.cache_pool import Cache, CachePool
+from fastgpt_c.cache_pool import MIN_SHARED, Cache, CachePool
 from fastgpt_c.errors import FastGPTError, UsageError
-from fastgpt_c.generation import newer_half
+from fastgpt_c.generation import n_common, newer_half
 from fastgpt_c.job import Job
 from fastgpt_c.ragged_step import N_TOKENS_A_STEP, RaggedStep
 from fastgpt_c.session import checked_int
@@ -43,7 +43,7 @@ class _Slot:
 
     def _begin(self, tokens: list[int], n_past: int) -> None:
         self._n_drawn_before = len(self.job.tokens)
-        self._text = tokens  # what the cache holds once all is read, and behind it what is drawn from now on
+        self.text = tokens  # what the cache holds once all is read, and behind it what is drawn from now on
         self._buffer = ffi.from_buffer("int32_t[]", np.array(tokens, np.int32))
         self.n_past, self.n_unread = n_past, len(tokens) - n_past
         self._row = -1  # of the step, where it only has to go on
@@ -66,7 +66,7 @@ class _Slot:
 
     def held(self) -> list[int]:
         """The tokens in the cache."""
-        return (self._text + self.job.tokens[self._n_drawn_before :])[: self.n_past]
+        return (self.text + self.job.tokens[self._n_drawn_before :])[: self.n_past]
 
 
 class Scheduler:
@@ -119,13 +119,31 @@ class Scheduler:
             if job.ended:
                 yield job
                 continue
-            cache = self._caches.take(job.prompt, job.n_positions)
+            cache = self._cache_for(job)
             self._next = job if cache is None else None
             if cache is None:
                 return
             job.start(len(cache.tokens))
             self._slots.append(_Slot(job, cache))
             room -= self._slots[-1].n_unread
+
+    def _cache_for(self, job: Job) -> Cache | None:
+        """None while too much is in use, or while another slot still reads the beginning that they have in common."""
+        n_shared, slot = self._closest(job.prompt)
+        if slot is None or n_shared < self._caches.n_waiting(job.prompt, job.n_positions) + MIN_SHARED:
+            return self._caches.take(job.prompt, job.n_positions)
+        if slot.n_past < n_shared:
+            return None
+        return self._caches.fork(slot.cache, job.prompt[:n_shared], job.n_positions)
+
+    def _closest(self, prompt: list[int]) -> tuple[int, _Slot | None]:
+        """The slot whose text begins most like prompt, and how many tokens those are, but never all of prompt."""
+        n_best, best = 0, None
+        for slot in self._slots:
+            if slot.text[:MIN_SHARED] == prompt[:MIN_SHARED]:  # most have nothing in common, which is seen quickly
+                n = min(n_common(slot.text, prompt), len(prompt) - 1)
+                n_best, best = max((n_best, best), (n, slot), key=lambda pair: pair[0])
+        return n_best, best
 
     def _check_room(self, job: Job) -> None:
         if not job.ended and job.n_positions > self.max_tokens:

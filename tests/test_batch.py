@@ -190,17 +190,40 @@ def test_a_common_beginning_is_read_once(random_model: fastgpt_c.Model, steps: l
     ]
 
 
+@pytest.mark.parametrize("max_batch", [2, 3, 12])
+def test_a_common_beginning_is_stored_once(
+    long_model: fastgpt_c.Model, logits: dict[int, list[bytes]], steps: list[tuple[int, int]], max_batch: int
+) -> None:
+    """Prompts that begin alike wait until the first of them has read that, and then share it: nobody reads it again;
+    and their logits are those of lone runs, to the bit."""
+    rng = np.random.default_rng(max_batch)
+    stem = rng.integers(0, 97, 600).tolist()
+    prompts = [stem + rng.integers(0, 97, 1 + i % 5).tolist() for i in range(12)]
+    settings: dict[str, Any] = {"max_new_tokens": 4, "seed": 1, "deterministic": True}
+    together = long_model.generate_batch(prompts, max_batch=max_batch, max_tokens_in_flight=10**5, **settings)
+    n_read = sum(n_tokens for _, n_tokens in steps) - 12 * 3  # of the new tokens, the last is not read
+    # The stem is read once, and, as it is shared up to a multiple of 16, its last 8 tokens by those that share it.
+    assert 600 < n_read <= 600 + sum(len(prompt) - 592 for prompt in prompts)
+    found = dict(logits)
+    for i, prompt in enumerate(prompts):
+        logits.clear()
+        assert content(long_model.generate_batch([prompt], **settings)[0]) == content(together[i])
+        assert logits[0] == found[i]
+
+
 @pytest.mark.parametrize(
     ("prompt", "expected"),
-    [([1, 2, 3, 9], (1, 3)), ([1, 2, 8], (0, 2)), ([1, 2, 3], (1, 2)), ([7], (0, 0)), ([4, 4, 5], (2, 2))],
+    [([1, 2, 3, 9], (1, 3)), ([1, 2, 8], (0, 2)), ([1, 2, 3], (0, 2)), ([7], (0, 0)), ([4, 4, 5], (2, 2))],
     ids=repr,
 )
 def test_which_cache_is_taken(random_model: fastgpt_c.Model, prompt: list[int], expected: tuple[int, int]) -> None:
     """The one with most of the prompt, of equals the one that waits longest; it keeps what they have in common."""
     pool = cache_pool.CachePool(random_model, "f32", 3 * random_model.n_ctx)
     caches = [cache for _ in range(3) if (cache := pool.take([0], random_model.n_ctx))]
-    for cache, tokens in zip(caches, ([1, 2, 4], [1, 2, 3, 5], [4, 4]), strict=True):
-        pool.give_back(cache, tokens)
+    with random_model.session() as session:
+        for cache, tokens in zip(caches, ([1, 2, 4], [1, 2, 3, 5], [4, 4]), strict=True):
+            lib.fastgpt_prefill(session._context, cache.kv, tokens, len(tokens), ffi.NULL)
+            pool.give_back(cache, tokens)
     taken = pool.take(prompt, random_model.n_ctx)
     assert taken is caches[expected[0]]
     assert taken.tokens == prompt[: expected[1]]
@@ -355,7 +378,7 @@ def test_ctrl_c_stops_a_long_step(slow_model: fastgpt_c.Model, monkeypatch: pyte
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            slow_model.generate_batch([[1] * 1365] * 6, max_new_tokens=1, max_tokens_in_flight=10**5)
+            slow_model.generate_batch([[i] * 1365 for i in range(6)], max_new_tokens=1, max_tokens_in_flight=10**5)
     finally:
         signal.signal(signal.SIGINT, usual)
         timer.join()

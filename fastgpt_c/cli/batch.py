@@ -95,6 +95,7 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
     sampling = common.sampling_of(args)
     seed = sampling.pop("seed")
     options = Options(
+        deterministic=args.deterministic,
         max_new_tokens=args.max_new_tokens,
         stop=args.stop,
         on_overflow=args.on_overflow,
@@ -106,7 +107,6 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
         options,
         max_batch=args.max_batch,
         max_tokens_in_flight=args.max_tokens_in_flight,
-        deterministic=args.deterministic,
     )
     n_lines = sum(1 for _ in lines_of(args.source)) if sys.stderr.isatty() else 0
     with closing(Progress(n_lines, records.n_done)) as progress:
