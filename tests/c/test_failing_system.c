@@ -311,6 +311,27 @@ static void test_steps_allocate_nothing(void) {
 
 /* ---- Threads ---- */
 
+/* Without threads nothing is drawn, and no draw is used up. */
+static void test_draw_without_threads(void) {
+    fastgpt_sampler_params params = {.struct_size = sizeof params, .temperature = 1, .seed = 7};
+    fastgpt_sampler *sampler = NULL, *other = NULL;
+    fastgpt_pool *pool = new_pool(2);
+    int32_t n_vocab = fastgpt_model_n_vocab(model), token = 77, expected;
+    float *logits = new_floats(n_vocab);
+    for (int32_t i = 0; i < n_vocab; i++) logits[i] = (float)(i % 5);
+    CHECK(fastgpt_sampler_create(n_vocab, &params, &sampler) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_create(n_vocab, &params, &other) == FASTGPT_OK);
+    threads_fail = true;
+    CHECK(fastgpt_sample_rows(pool, &sampler, 1, n_vocab, logits, &token) == FASTGPT_ERR_THREADS && token == 77);
+    threads_fail = false;
+    CHECK(fastgpt_sample_rows(pool, &sampler, 1, n_vocab, logits, &token) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_sample(other, logits, &expected) == FASTGPT_OK && token == expected);
+    fastgpt_sampler_free(sampler);
+    fastgpt_sampler_free(other);
+    fastgpt_pool_free(pool);
+    free(logits);
+}
+
 /* A step that gets no thread changes nothing, and works once there are threads again. */
 static void test_threads(void) {
     fastgpt_pool *pool = new_pool(3);
@@ -372,6 +393,7 @@ int main(void) {
     test_text();
     test_steps_allocate_nothing();
     test_threads();
+    test_draw_without_threads();
     test_files();
     fastgpt_model_free(model);
     unlink(file.path);
