@@ -1,8 +1,8 @@
 """Continuous batching: which prompts a step works on, and how much of each it reads.
 
 Between two steps prompts that have ended leave and others take their places.  A step reads one token of each text that
-grows, and beside those, chunks of prompts: no token is computed for nothing, and no sequence waits for another one.
-What a prompt has in common with one that was read is not read again: it is stored once for all that are at work.
+grows, and beside those, chunks of prompts: no token is computed for nothing.  What a prompt has in common with one that
+was read is not read again, and stored once for all that are at work; while one reads it, the others wait for it.
 (Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".)
 """
 
