@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import itertools
 import os
@@ -16,8 +15,8 @@ import pytest
 from scripted import EOS
 
 import fastgpt_c
-from fastgpt_c import Request, cache_pool, ragged_step, scheduler
-from fastgpt_c._lib import ffi, lib
+from fastgpt_c import Request, ragged_step, scheduler
+from fastgpt_c._lib import lib
 from fastgpt_c.errors import BatchError, ContextFullError, FastGPTError, UsageError
 from fastgpt_c.ragged_step import N_TOKENS_A_STEP, RaggedStep
 from fastgpt_c.scheduler import Scheduler
@@ -211,24 +210,6 @@ def test_a_common_beginning_is_stored_once(
         assert logits[0] == found[i]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [([1, 2, 3, 9], (1, 3)), ([1, 2, 8], (0, 2)), ([1, 2, 3], (0, 2)), ([7], (0, 0)), ([4, 4, 5], (2, 2))],
-    ids=repr,
-)
-def test_which_cache_is_taken(random_model: fastgpt_c.Model, prompt: list[int], expected: tuple[int, int]) -> None:
-    """The one with most of the prompt, of equals the one that waits longest; it keeps what they have in common."""
-    pool = cache_pool.CachePool(random_model, "f32", 3 * random_model.n_ctx)
-    caches = [cache for _ in range(3) if (cache := pool.take([0], random_model.n_ctx))]
-    with random_model.session() as session:
-        for cache, tokens in zip(caches, ([1, 2, 4], [1, 2, 3, 5], [4, 4]), strict=True):
-            lib.fastgpt_prefill(session._context, cache.kv, tokens, len(tokens), ffi.NULL)
-            pool.give_back(cache, tokens)
-    taken = pool.take(prompt, random_model.n_ctx)
-    assert taken is caches[expected[0]]
-    assert taken.tokens == prompt[: expected[1]]
-
-
 def test_a_free_slot_is_taken_at_once(alphabet_model: fastgpt_c.Model, steps: list[tuple[int, int]]) -> None:
     """Continuous batching: one long text and many short ones beside it take as many steps as the long one."""
     prompts = [Request("a", max_new_tokens=40)] + [Request("a", max_new_tokens=4)] * 10
@@ -244,31 +225,6 @@ def test_prompts_are_asked_for_when_there_is_room(alphabet_model: fastgpt_c.Mode
     for _ in itertools.islice(results, 100):
         pass
     assert next(asked) <= 106
-
-
-def test_room_is_bounded(alphabet_model: fastgpt_c.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All caches together, in use or waiting, never have room for more than max_tokens_in_flight."""
-    caches: set[tuple[int, int]] = set()  # id, n_ctx: those that are alive
-    most, create = 0, cache_pool.create
-
-    def noted(function: Any, model: Any, n_ctx: int, *rest: Any, free: Any, sizeof: Any) -> Any:
-        def forget(kv: Any) -> None:
-            caches.remove((int(ffi.cast("intptr_t", kv)), n_ctx))
-            free(kv)
-
-        nonlocal most
-        kv = create(function, model, n_ctx, *rest, free=forget, sizeof=sizeof)
-        caches.add((int(ffi.cast("intptr_t", kv)), n_ctx))
-        most = max(most, sum(n_ctx for _, n_ctx in caches))
-        return kv
-
-    monkeypatch.setattr(cache_pool, "create", noted)
-    prompts = [Request("a", max_new_tokens=n) for n in [3, 60, 3, 60, 20, 20, 3, 3, 60, 3] * 4]
-    texts = [one.tokens for one in alphabet_model.generate_batch(prompts, max_batch=8, max_tokens_in_flight=150)]
-    assert [len(one) for one in texts] == [one.changes["max_new_tokens"] for one in prompts]
-    assert 100 < most <= 150
-    gc.collect()
-    assert not caches, "a cache outlived its batch"
 
 
 # ---- Errors --------------------------------------------------------------------------------------------------
