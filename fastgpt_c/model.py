@@ -22,6 +22,7 @@ from fastgpt_c.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from fastgpt_c.batch import Request
     from fastgpt_c.beams import Beam, Beams
+    from fastgpt_c.scoring import TokenScores
 
 
 def load(
@@ -222,6 +223,25 @@ class Model:
             rows = session.inspect(tokens, "ln_f")["ln_f"]
         vector: Floats = rows[-1] if pooling == "last" else rows.mean(axis=0, dtype=np.float64)
         return vector.astype(np.float32)
+
+    def score(
+        self, text: Prompt, *, top_k: int = 0, bos: bool = False, stride: int | None = None,
+        n_threads: int | None = None, kv_type: str = "f32",
+    ) -> TokenScores:  # fmt: skip
+        """How likely the model finds text (or token ids): TokenScores(tokens, logprobs, ranks, top_tokens ...).
+
+        top_k   tell the top_k likeliest tokens in each place, too
+        bos     begin with the end-of-text token, as GPT-2's texts do, so that the first token has a score as well;
+                otherwise its log-probability is NaN
+        stride  how far to move on in a text longer than n_ctx, see scoring.windows; None = n_ctx // 2
+
+        Raises UsageError (a token outside [0, n_vocab), top_k or stride out of range), KeyboardInterrupt.
+        """
+        from fastgpt_c.scoring import Scorer, score, start_token
+
+        tokens = self.encode(text) if isinstance(text, str) else text
+        with Scorer(self, n_threads=n_threads, kv_type=kv_type) as scorer:
+            return score(scorer, tokens, top_k=top_k, start=start_token(self) if bos else None, stride=stride)
 
     # ---- Life ----
 
