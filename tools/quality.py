@@ -2,9 +2,9 @@
 
     python tools/quality.py tests/data/fairy_tales_heldout.txt [-m MODEL]
 
-Writes the model in every type as fastgpt-c quantize does, reads the text as tools/perplexity.py does, and prints a
-table in Markdown.  Each type reads it twice: a window at once (prefill), and token by token (decode), since the two
-are computed in different ways.  All are compared with the prefill of f32:
+Writes the model in every type as fastgpt-c quantize does, reads the text as fastgpt-c eval does with --stride n_ctx,
+and prints a table in Markdown.  Each type reads it twice: a window at once (prefill), and token by token (decode),
+since the two are computed in different ways.  All are compared with the prefill of f32:
 
     perplexity      exp of the mean of -log q(next token); and by how much it is larger
     KL divergence   mean of sum_v p(v) log(p(v) / q(v)) in nats, p of f32, q of the type (Kullback & Leibler 1951)
@@ -25,13 +25,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from perplexity import Tokens, chosen, log_probabilities, windows
 
 import fastgpt_c
 from fastgpt_c import hub
 from fastgpt_c.convert import TYPES, quantize
+from fastgpt_c.scoring import log_normalisers, windows
 
 LogProbabilities = npt.NDArray[np.float64]
+Tokens = npt.NDArray[np.int64]
 PATHS = ("prefill", "decode")
 
 
@@ -47,7 +48,7 @@ class Score:
     def add(self, p: LogProbabilities, q: LogProbabilities, targets: Tokens) -> None:
         """p and q [n][n_vocab], targets [n]."""
         self.n_tokens += len(targets)
-        self.nats -= float(chosen(q, targets).sum())
+        self.nats -= float(q[np.arange(len(targets)), targets].sum())
         self.divergence += float((np.exp(p) * (p - q)).sum())
         self.n_same += int((p.argmax(axis=1) == q.argmax(axis=1)).sum())
 
@@ -60,16 +61,20 @@ def predictions(session: fastgpt_c.Session, tokens: Tokens, path: str) -> LogPro
     """[len(tokens)][n_vocab] what is likely to follow each token of a window."""
     session.truncate(0)
     if path == "prefill":
-        return log_probabilities(session.prefill(tokens, all_logits=True))
-    return log_probabilities(np.stack([session.decode(int(token)) for token in tokens]))
+        logits = session.prefill(tokens, all_logits=True)
+    else:
+        logits = np.stack([session.decode(int(token)) for token in tokens])
+    return logits.astype(np.float64) - log_normalisers(logits)[:, None]
 
 
 def scores(models: dict[str, fastgpt_c.Model], text: Path) -> dict[tuple[str, str], Score]:
     """By type and path."""
     found = {(type, path): Score() for type in models for path in PATHS}
+    n_ctx, tokens = models["f32"].n_ctx, np.array(models["f32"].encode(text.read_text(encoding="utf-8")))
     with ExitStack() as stack:
         sessions = {type: stack.enter_context(model.session()) for type, model in models.items()}
-        for window in windows(models["f32"], text):
+        for begin, _, end in windows(len(tokens), n_ctx, stride=n_ctx):
+            window = tokens[begin:end]
             p = predictions(sessions["f32"], window, "prefill")[:-1]
             for (type, path), score in found.items():
                 score.add(p, predictions(sessions[type], window, path)[:-1], window[1:])

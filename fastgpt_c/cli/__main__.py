@@ -15,6 +15,7 @@ from fastgpt_c.cli import (
     config,
     convert,
     download,
+    evaluate,
     generate,
     info,
     lens,
@@ -73,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         config,
         bench,
         profile,
+        evaluate,
     ):
         command.add_parser(subparsers)
     return parser
