@@ -21,6 +21,7 @@ from fastgpt_c.cli import (
     lens,
     profile,
     quantize,
+    score,
     tokens,
     verify,
 )
@@ -75,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         bench,
         profile,
         evaluate,
+        score,
     ):
         command.add_parser(subparsers)
     return parser
