@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastgpt_c.inside import inspect
     from fastgpt_c.model import Model, load
     from fastgpt_c.sampling import Sampler, Sampling
+    from fastgpt_c.scoring import TokenScores
     from fastgpt_c.session import Session, step
     from fastgpt_c.tokenizer import Tokenizer
 
@@ -52,6 +53,7 @@ __all__ = [
     "Sampling",
     "Session",
     "TextGeneration",
+    "TokenScores",
     "Tokenizer",
     "UsageError",
     "__version__",
@@ -76,6 +78,7 @@ _HOMES = {
     "inside": ("inspect",),
     "model": ("Model", "load"),
     "sampling": ("Sampler", "Sampling"),
+    "scoring": ("TokenScores",),
     "session": ("Session", "step"),
     "tokenizer": ("Tokenizer",),
 }

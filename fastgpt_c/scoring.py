@@ -169,9 +169,9 @@ class Scorer:
         parts = []
         for begin in range(len(context) - 1, len(read), self._n_rows):
             some = read[begin : begin + self._n_rows]
-            logits = self._session.prefill(some, all_logits=True)
             first = begin - len(context) + 1
-            parts.append(score_logits(logits, targets[first : first + len(some)], top_k))
+            rows = targets[first : first + len(some)]
+            parts.append(score_logits(self._session.prefill(some, all_logits=True), rows, top_k))
         self._held = read
         return joined(parts)
 

@@ -80,6 +80,13 @@ def test_missing_extra(alphabet: Path, tmp_path: Path, missing: str, arguments: 
     assert_complains(result, FAILURE, command)
 
 
+def test_missing_harness(tmp_path: Path) -> None:
+    """The same for the adapter that lm-evaluation-harness loads."""
+    result = run("-c", "import fastgpt_c.lm_eval_adapter", program=[sys.executable], **refuse(tmp_path, ["lm_eval"]))
+    assert result.returncode != 0
+    assert "pip install 'fastgpt-c[eval]'" in result.stderr.decode().splitlines()[-1]
+
+
 def test_without_extras_the_main_job_works(alphabet: Path, tmp_path: Path) -> None:
     """A GGUF file needs none of them."""
     assert output_of("generate", "-m", alphabet, "a", "-n", "2", **refuse(tmp_path, sorted(HEAVY))) == b"abc\n"

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import FAILURE, INTERRUPTED, WRONG_USAGE, assert_complains, in_terminal, output_of, run
+from command import FAILURE, INTERRUPTED, WRONG_USAGE, assert_complains, in_terminal, output_here, output_of, run
 from scripted import ALPHABET
 
 import fastgpt_c
+from fastgpt_c.cli import evaluate as evaluate_command
+from fastgpt_c.cli.__main__ import main
 from fastgpt_c.errors import UsageError
 from fastgpt_c.evaluation import Evaluation, evaluate
 
@@ -134,6 +136,18 @@ def test_refusals(alphabet: Path, long_model: fastgpt_c.Model, tmp_path: Path) -
         assert_complains(run("eval", *arguments), status, *words)
     with pytest.raises(UsageError, match="outside"):
         list(evaluate(long_model, [0, 97]))
+
+
+def test_a_text_without_end(
+    alphabet: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more is read than the tokenizer takes; what is longer is refused."""
+    monkeypatch.setattr(evaluate_command, "MOST_BYTES", 5)
+    (tmp_path / "text").write_bytes(b"abcde")
+    output_here(capfd, "eval", "-m", alphabet, tmp_path / "text")
+    (tmp_path / "text").write_bytes(b"abcdef")
+    assert main(["eval", "-m", str(alphabet), str(tmp_path / "text")]) == WRONG_USAGE
+    assert "more than 5 bytes" in capfd.readouterr().err
 
 
 def test_progress_and_ctrl_c(tmp_path: Path) -> None:

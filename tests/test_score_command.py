@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,7 @@ def test_answers_come_line_by_line(alphabet: Path) -> None:
         for number in (1, 2):
             process.stdin.write(lines({"text": "ab"}))
             process.stdin.flush()
+            assert select.select([process.stdout], [], [], TIMEOUT)[0]
             assert json.loads(process.stdout.readline())["line"] == number
         assert interrupt(process, TIMEOUT) == b""
     with running("score", "-m", alphabet, "-") as process:

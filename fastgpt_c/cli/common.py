@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.errors import UsageError
@@ -134,3 +134,13 @@ def text_of(args: argparse.Namespace, name: str) -> str:
         return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeError as error:
         raise UsageError(f"the {name.lower()} is not UTF-8: {error}") from error
+
+
+@contextmanager
+def binary_input(name: str) -> Iterator[BinaryIO]:
+    """The bytes of a file; "-" is standard input."""
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    with Path(name).open("rb") as stream:
+        yield stream

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
@@ -25,6 +23,8 @@ A smaller stride gives each token more to go by, and takes longer.  Any bytes ar
 Perplexity counts each predicted token once.  The guide's own sum, shown beside it, counts a window of k new tokens as
 k - 1, which is right only where windows do not overlap.
 """
+
+MOST_BYTES = 2**31 - 1  # what the tokenizer takes at once
 
 FIGURES = (
     "n_tokens", "n_scored", "n_bytes", "nats_per_token", "perplexity", "guide_perplexity", "bits_per_byte", "seconds",
@@ -50,14 +50,22 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
-    if not data:
-        raise UsageError("the text is empty: there is nothing to predict")
+    data = _read(args.file)
     with common.load_model(args) as model:
         result = _evaluate(args, model, model.tokenizer.encode(data))
         report = _report(model, result)
     print(json.dumps(report, ensure_ascii=False) if args.json else _table(result))
     return 0
+
+
+def _read(name: str) -> bytes:
+    with common.binary_input(name) as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if not data:
+        raise UsageError("the text is empty: there is nothing to predict")
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"the text has more than {MOST_BYTES:,} bytes; evaluate it in parts")
+    return data
 
 
 def _evaluate(args: argparse.Namespace, model: Model, tokens: list[int]) -> Evaluation:

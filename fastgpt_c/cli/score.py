@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fastgpt_c.cli import common
 from fastgpt_c.cli.jsonl import Record, records
@@ -58,7 +58,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     n_lines = n_wrong = 0
     with (
-        _input(args.file) as source,
+        common.binary_input(args.file) as source,
         common.load_model(args) as model,
         _Answers(args, model) as answers,
         _output(args.output) as target,
@@ -70,15 +70,6 @@ def run(args: argparse.Namespace) -> int:
     if n_wrong:
         print(f"fastgpt-c: {n_wrong} of {n_lines} lines could not be scored", file=sys.stderr)
     return FAILURE if n_wrong else 0
-
-
-@contextmanager
-def _input(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    with Path(name).open("rb") as stream:
-        yield stream
 
 
 @contextmanager
