@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 A text longer than the model's n_ctx is read in windows of n_ctx tokens, each S tokens after the one before, and a
 window scores what those before it did not reach: the recipe of transformers' guide "Perplexity of fixed-length models".
-A smaller stride gives each token more to go by, and takes longer.  Any bytes are a text; none is left out.
+A smaller stride gives each token more to go by, and takes longer.  With GPT-2's tokenizer any bytes are a text; none is
+left out.
 
 Perplexity counts each predicted token once.  The guide's own sum, shown beside it, counts a window of k new tokens as
 k - 1, which is right only where windows do not overlap.
@@ -52,7 +53,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     data = _read(args.file)
     with common.load_model(args) as model:
-        result = _evaluate(args, model, model.tokenizer.encode(data))
+        result = _evaluate(args, model, _tokens(model, data))
         report = _report(model, result)
     print(json.dumps(report, ensure_ascii=False) if args.json else _table(result))
     return 0
@@ -66,6 +67,17 @@ def _read(name: str) -> bytes:
     if len(data) > MOST_BYTES:
         raise UsageError(f"the text has more than {MOST_BYTES:,} bytes; evaluate it in parts")
     return data
+
+
+def _tokens(model: Model, data: bytes) -> list[int]:
+    from fastgpt_c.tokenizer import Tokenizer
+
+    if isinstance(model.tokenizer, Tokenizer):
+        return model.tokenizer.encode(data)
+    try:
+        return model.tokenizer.encode(data.decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the text is not UTF-8, as this model's tokenizer needs it: {error}") from None
 
 
 def _evaluate(args: argparse.Namespace, model: Model, tokens: list[int]) -> Evaluation:
