@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[TextIO]:
-    from fastgpt_c.atomically import atomically
+    from fastgpt_c.files import atomically
 
     if path is None:
         yield sys.stdout

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFileType
 from tqdm import tqdm
 
-from fastgpt_c.atomically import atomically
 from fastgpt_c.convert.fingerprint import KEY, Fingerprint
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.files import atomically
