@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.cli.status_line import StatusLine
 from fastgpt_c.errors import UsageError
 
@@ -81,7 +82,8 @@ def _tokens(model: Model, data: bytes) -> list[int]:
 
 
 def _evaluate(args: argparse.Namespace, model: Model, tokens: list[int]) -> Evaluation:
-    from fastgpt_c.evaluation import evaluate
+    with ending_at_once():
+        from fastgpt_c.evaluation import evaluate
 
     with StatusLine("tokens") as progress:
         for result in evaluate(model, tokens, stride=args.stride, bos=args.bos, kv_type=args.kv_type):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.cli.jsonl import Record, records
 from fastgpt_c.errors import FastGPTError, UsageError
 
@@ -74,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[TextIO]:
-    from fastgpt_c.files import atomically
-
     if path is None:
         yield sys.stdout
         return
+    with ending_at_once():
+        from fastgpt_c.files import atomically
     with atomically(path) as part, part.open("w", encoding="utf-8", errors="replace") as stream:
         yield stream
 
@@ -87,9 +88,12 @@ class _Answers:
     """One session for all lines."""
 
     def __init__(self, args: argparse.Namespace, model: Model) -> None:
-        from fastgpt_c.scoring import Scorer, start_token
-        from fastgpt_c.session import checked_int
+        with ending_at_once():
+            from fastgpt_c.choices import score_choices
+            from fastgpt_c.scoring import Scorer, score, start_token
+            from fastgpt_c.session import checked_int
 
+        self._score, self._score_choices = score, score_choices
         _ = model.tokenizer  # without one, no line can be scored
         self._model = model
         self._start = start_token(model) if args.bos else None
@@ -106,12 +110,10 @@ class _Answers:
             return {"error": str(error)}
 
     def _text(self, text: object) -> Record:
-        from fastgpt_c.scoring import score
-
         if not isinstance(text, str):
             raise UsageError(f'"text" is {type(text).__name__}, not a string')
         tokens = self._model.encode(text)
-        scores = score(self._scorer, tokens, top_k=self._top_k, start=self._start, stride=self._stride)
+        scores = self._score(self._scorer, tokens, top_k=self._top_k, start=self._start, stride=self._stride)
         answer: Record = {
             "loglikelihood": _rounded(scores.total),
             "tokens": tokens,
@@ -128,12 +130,10 @@ class _Answers:
         return answer
 
     def _choices(self, record: Record) -> Record:
-        from fastgpt_c.choices import score_choices
-
         context, choices = record.get("context"), record.get("choices")
         if not isinstance(context, str) or not isinstance(choices, list) or not _are_strings(choices):
             raise UsageError('the line has neither "text" nor a "context" and a list of "choices", all of them strings')
-        found = score_choices(self._model, self._scorer, context, choices)
+        found = self._score_choices(self._model, self._scorer, context, choices)
         return {
             "best": _best([choice.loglikelihood for choice in found]),
             "best_per_token": _best([choice.per_token for choice in found]),
