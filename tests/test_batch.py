@@ -48,6 +48,8 @@ def random_requests(rng: np.random.Generator, n: int, n_vocab: int, n_ctx: int) 
             temperature=float(rng.choice([0, 1, 2])),
             top_k=int(rng.choice([0, 5])),
             repetition_penalty=float(rng.choice([1, 1.3])),
+            frequency_penalty=float(rng.choice([0, 0.5])),
+            min_new_tokens=int(rng.integers(0, 9)),
             stop=[" t", "q"][: rng.integers(0, 3)],
             seed=int(rng.integers(0, 2**40)),
         )
@@ -285,6 +287,18 @@ def test_a_request_has_options_of_its_own_alone(name: str) -> None:
     """What the whole batch has in common, and what is no option, is refused by name."""
     with pytest.raises(UsageError, match=f"{name} is no option of a single prompt"):
         Request("a", **{name: 1})
+
+
+@pytest.mark.parametrize("options", [{"regex": "a"}, {"prompt_lookup": 3}, {"logits_processor": print}], ids=str)
+def test_what_needs_a_text_of_its_own_is_refused(alphabet_model: fastgpt_c.Model, options: dict[str, Any]) -> None:
+    """By name, for the whole batch and for one prompt, beside which the others go on."""
+    named = f"^{next(iter(options))} works for one text at a time"
+    with pytest.raises(UsageError, match=named):
+        alphabet_model.stream_batch(["a"], **options)
+    results = dict(alphabet_model.stream_batch(["a", Request("a", **options)], max_new_tokens=2))
+    assert content(results[0])[0] == "bc"
+    with pytest.raises(UsageError, match=named):
+        raise results[1]  # type: ignore[misc]
 
 
 def test_no_prompts(alphabet_model: fastgpt_c.Model) -> None:

@@ -15,6 +15,7 @@ from command import output_here
 from scripted import EOS, N_VOCAB, greedy, logits_after
 
 import fastgpt_c
+from fastgpt_c.cli.__main__ import main
 from fastgpt_c.errors import MissingExtraError, UsageError
 
 SCHEMA: dict[str, Any] = {
@@ -124,6 +125,13 @@ def test_the_command_takes_constraints(tmp_path: Path, capfd: pytest.CaptureFixt
     for options in (["--regex", '"yes"|"no"'], ["--json-schema", schema.read_text()], ["--json-schema", str(schema)]):
         assert json.loads(output_here(capfd, "generate", "Is it?", "--no-prompt", *options)) in ("yes", "no")
     assert output_here(capfd, "generate", "Is it?", "--no-prompt", "--grammar", str(grammar)) in ("yes\n", "no\n")
+
+
+def test_the_command_tells_of_a_cut_text(alphabet: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What -n cuts is no match yet; the text is shown all the same."""
+    assert main(["generate", "-m", str(alphabet), "a", "-n", "3", "--regex", "[a-z]{9}"]) == 0
+    shown = capfd.readouterr()
+    assert (shown.out, "3 tokens were too few for a match" in shown.err) == ("abcd\n", True)
 
 
 # ---- Logits processors ---------------------------------------------------------------------------------------

@@ -134,6 +134,10 @@ def run(args: argparse.Namespace) -> int:
             completion = generation.finish() if args.json else _print_stream(generation, shown)
         if args.json:
             print(json.dumps(_report(prompt, model, completion, load_seconds), ensure_ascii=False))
+        if completion.finish_reason == "length" and any(constraints_of(args).values()):
+            print(
+                f"fastgpt-c: {args.max_new_tokens} tokens were too few for a match; give more with -n", file=sys.stderr
+            )
         if args.verbose:
             print(_summary(model, completion, load_seconds), file=sys.stderr)
     return 0
