@@ -84,7 +84,7 @@ static void widen_unit(void *arg, int unit, int thread) {
 
 static void gelu_unit(void *arg, int unit, int thread) {
     (void)unit;
-    ((const job *)arg)->k->gelu(out_of(arg, thread), N_FUNCTION);
+    ((const job *)arg)->k->activation[GELU_TANH](out_of(arg, thread), N_FUNCTION);
 }
 
 static void softmax_unit(void *arg, int unit, int thread) {

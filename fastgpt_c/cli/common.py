@@ -28,7 +28,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", metavar="MODEL", help=MODEL_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="threads to compute with (all usable cores)")
-    group.add_argument("--no-mmap", action="store_true", help="copy the model file instead of mapping it")
+    help_of_copy = "copy the model file instead of mapping it: loads slower, may run faster"
+    group.add_argument("--no-mmap", action="store_true", help=help_of_copy)
 
 
 def add_kv_type_option(parser: argparse.ArgumentParser) -> None:
