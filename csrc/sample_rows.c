@@ -14,8 +14,9 @@ static void draw_row(void *arg, int row, int thread) {
     int32_t *token = &d->tokens[row];
     (void)thread;
     if (!sampler) return;
-    if (fastgpt_sampler_sample(sampler, d->logits + row * d->n_vocab, token)) *token = -1;
-    else fastgpt_sampler_accept(sampler, token, 1);
+    if (fastgpt_sampler_sample(sampler, d->logits + row * d->n_vocab, token) ||
+        fastgpt_sampler_accept(sampler, token, 1))
+        *token = -1;
 }
 
 fastgpt_status fastgpt_sample_rows(fastgpt_pool *pool, fastgpt_sampler *const *samplers, int32_t n_rows,

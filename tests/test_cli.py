@@ -227,6 +227,14 @@ def test_info(alphabet: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert rows == list(facts)
 
 
+def test_no_name_steers_the_terminal(alphabet: Path, tmp_path: Path) -> None:
+    """The name of a model is a stranger's text."""
+    file = tmp_path / "model.gguf"
+    file.write_bytes(alphabet.read_bytes().replace(b"alphabet", b"alph\x1bbet"))
+    said = run("generate", "-m", file, "a", "-n", "1", "-v").stderr.decode()
+    assert "alph bet" in said and "\x1b" not in said
+
+
 def test_info_checks_the_fingerprint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A bit flipped in a tensor or a size is found; a file without a fingerprint is told apart from both."""
     folder, file = write_checkpoint(tmp_path / "checkpoint", CONFIG), tmp_path / "model.gguf"

@@ -473,8 +473,9 @@ fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const flo
  *   pool      NULL = the calling thread alone
  *   samplers  [n_rows], each with that n_vocab and none of them twice; a row whose sampler is NULL is left out
  *   logits    [n_rows][n_vocab], as fastgpt_step leaves them
- *   tokens    [n_rows], in the rows that are not left out; -1 where fastgpt_sampler_sample refuses the logits
- * Returns OK, ARGUMENT or THREADS.  Allocates nothing. */
+ *   tokens    [n_rows], in the rows that are not left out; -1 where fastgpt_sampler_sample refuses the logits,
+ *             or there is no memory for the history that no_repeat_ngram_size needs
+ * Returns OK, ARGUMENT or THREADS.  Allocates nothing but that history. */
 fastgpt_status fastgpt_sample_rows(fastgpt_pool *pool, fastgpt_sampler *const *samplers, int32_t n_rows,
                                    int32_t n_vocab, const float *logits, int32_t *tokens);
 

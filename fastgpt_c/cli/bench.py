@@ -94,7 +94,7 @@ def _heading(model: Model, ceiling: Roofline) -> str:
     }
     peaks = ", ".join(f"{rate / 1e9:.0f} {kind}" for kind, rate in rates.items() if rate)
     return (
-        f"{model.name or model.path.name}, {model.type}, {ceiling.n_threads} threads; this machine: "
+        f"{common.title(model)}, {model.type}, {ceiling.n_threads} threads; this machine: "
         f"{ceiling.read_bytes_per_second / 1e9:.1f} GB/s, {peaks} GFLOP/s\n"
         f"{'':26}{'ms':>9} {'tokens/s':>9} {'GB/s':>7} {'of bandwidth':>13} {'GFLOP/s':>9}"
     )

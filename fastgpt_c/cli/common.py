@@ -62,6 +62,16 @@ def reader_of(args: argparse.Namespace, model: Model) -> Iterator[Reader]:
         yield reader
 
 
+def one_line(text: str) -> str:
+    """text for a terminal: a file's texts are a stranger's, and none of them may steer it."""
+    return text.translate(dict.fromkeys([*range(32), *range(127, 160)], " "))
+
+
+def title(model: Model) -> str:
+    """A model's name, or else its file's."""
+    return one_line(model.name or model.path.name)
+
+
 def load_model(args: argparse.Namespace) -> Model:
     with ending_at_once():
         from fastgpt_c.model import load

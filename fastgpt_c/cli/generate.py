@@ -195,7 +195,7 @@ def _summary(model: Model, completion: Completion, load_seconds: float) -> str:
     n_new = len(completion.tokens) + (completion.finish_reason == "eos")
     reused = f", {completion.n_reused} of them from the prompt cache" if completion.n_reused else ""
     rows = [
-        ("model", f"{model.name or model.path.name}, {model.n_params:,} parameters, {model.type}"),
+        ("model", f"{common.title(model)}, {model.n_params:,} parameters, {model.type}"),
         ("", f"n_layer {model.n_layer}, n_head {model.n_head}, n_embd {model.n_embd}, n_ctx {model.n_ctx}"),
         ("input", f"{completion.n_prompt} tokens{reused}"),
         ("output", f"{len(completion.tokens)} tokens, ended by {completion.finish_reason}, seed {completion.seed}"),

@@ -12,8 +12,6 @@ from fastgpt_c.errors import ModelFileError, UsageError, missing_extra
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
 
-# A file's texts are a stranger's: none of them may steer the terminal.
-CONTROL_TO_SPACE = dict.fromkeys([*range(32), *range(127, 160)], " ")
 FINGERPRINT = "fastgpt.fingerprint.sha256"
 
 
@@ -135,4 +133,4 @@ def _shown(value: Any) -> str:
         return " ".join(value) or "none"
     if isinstance(value, float):
         return f"{value / 1e9:,.1f} x 10^9"
-    return f"{value:,}" if isinstance(value, int) else str(value).translate(CONTROL_TO_SPACE)
+    return f"{value:,}" if isinstance(value, int) else common.one_line(str(value))
