@@ -345,3 +345,12 @@ void op_attention(const engine *e, const attention_span *spans, int n_spans, int
     pool_run(e->pool, block_unit, &job, n * n_head);
     for (int i = 0; i < n_spans;) i += stream_round(job, spans + i, n_spans - i);
 }
+
+void attention_probabilities(const engine *e, const attention_span *s, int n_head, int n_embd, int head, int token,
+                             float *out) {
+    const attention_job job = {.e = e, .n_head = n_head, .n_embd = n_embd};
+    int n_keys = s->n_past + token + 1;
+    memset(out, 0, (size_t)n_keys * sizeof *out);
+    add_scores(&job, s, head, out, n_keys, s->q + (int64_t)token * n_embd + head * head_width(&job), 1, 0, n_keys);
+    softmax_of_scores(&job, out, n_keys);
+}

@@ -1,7 +1,6 @@
 /* taps.c - see taps.h. */
 #include "taps.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "options.h"
@@ -54,17 +53,10 @@ void taps_rows(const taps *t, float *out, int32_t level, const float *x, int32_t
 typedef struct probabilities_job {
     const engine *e;
     const attention_span *spans;
-    int n_embd, head_at, head_width;
+    int n_head, n_embd, head;
     float *out; /* [rows of the slice][n_keys] */
     int64_t n_keys;
 } probabilities_job;
-
-/* out[i] = q . keys[i], of one head; keys [n][n_embd] */
-static void score(const probabilities_job *job, number_type type, float *out, const float *q, const uint8_t *keys,
-                  int n) {
-    int64_t ld = row_bytes(type, job->n_embd);
-    job->e->kernels->dot_rows[type](out, n, q, 0, keys + row_bytes(type, job->head_at), ld, 1, n, job->head_width);
-}
 
 /* One row: what a token of the slice pays to each position up to its own; the others are 0. */
 static void probabilities_unit(void *arg, int row, int thread) {
@@ -73,26 +65,21 @@ static void probabilities_unit(void *arg, int row, int thread) {
     int t = row;
     (void)thread;
     for (; t >= s->n_tokens; s++) t -= s->n_tokens;
-    int n_seen = s->n_past + t + 1;
-    float *out = job->out + row * job->n_keys, scale = 1 / sqrtf((float)job->head_width);
-    const float *q = s->q + (int64_t)t * job->n_embd + job->head_at;
-    memset(out, 0, (size_t)job->n_keys * sizeof *out);
-    if (s->n_prefix > 0) score(job, s->type, out, q, s->prefix_keys, s->n_prefix);
-    score(job, s->type, out + s->n_prefix, q, s->keys, n_seen - s->n_prefix);
-    for (int i = 0; i < n_seen; i++) out[i] *= scale;
-    job->e->kernels->softmax(out, n_seen);
+    float *out = job->out + row * job->n_keys;
+    int64_t n_seen = s->n_past + t + 1;
+    attention_probabilities(job->e, s, job->n_head, job->n_embd, job->head, t, out);
+    memset(out + n_seen, 0, (size_t)(job->n_keys - n_seen) * sizeof *out);
 }
 
 void taps_attention(const taps *t, const engine *e, int32_t l, const attention_span *spans, int32_t n_rows,
                     int32_t n_head) {
-    int32_t width = t->n_embd / n_head;
     for (int32_t i = 0; i < t->to.n_heads; i++) {
         if (t->to.heads[i].layer != l) continue;
         probabilities_job job = {.e = e,
                                  .spans = spans,
+                                 .n_head = n_head,
                                  .n_embd = t->n_embd,
-                                 .head_at = t->to.heads[i].head * width,
-                                 .head_width = width,
+                                 .head = t->to.heads[i].head,
                                  .out = t->to.attention + (i * t->n_tokens + t->first) * t->to.n_keys,
                                  .n_keys = t->to.n_keys};
         pool_run(e->pool, probabilities_unit, &job, n_rows);

@@ -12,7 +12,7 @@ static inline int32_t four_bytes(const void *p) {
 
 /* What the caller reads for a block of BYTE_ROWS_AT_ONCE rows. */
 static inline void prefetch_block(const uint8_t *next, int64_t block) {
-    enum { LINE = 64, BYTES = BYTE_ROWS_AT_ONCE * 34 };
+    enum { LINE = 64, BYTES = BYTE_ROWS_AT_ONCE * sizeof(block_q8_0) };
     __builtin_prefetch(next + block * BYTES);
     __builtin_prefetch(next + block * BYTES + LINE);
 }
@@ -97,7 +97,7 @@ ALWAYS_INLINE void byte_rows_half_panel(float *c, const matrix_block *x, const u
 static void matrix_bytes(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                          const uint8_t *next, int n_tokens, int n_rows, int n_in) {
     float c[MATRIX_ROWS * MATRIX_TOKENS];
-    int64_t ldw = quantized_row_bytes(n_in), ld_next = n_in / 32 * 34;
+    int64_t ldw = quantized_row_bytes(n_in), ld_next = n_in / 32 * (int64_t)sizeof(block_q8_0);
     bool few = n_tokens <= MATRIX_LANES / 2;
     for (int r = 0; r < n_rows && few; r += 2 * BYTE_ROWS_AT_ONCE)
         byte_rows_half_panel(c + r * MATRIX_TOKENS, x, w + r * ldw, zero, next + r * ld_next, n_in);
