@@ -14,6 +14,7 @@ from fastgpt_c.batch import Batch, Request
 from fastgpt_c.batch_lines import RECORD_BEGIN, Line, LineError, completion_record, error_record, parse, seeds
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation import Completion
+from fastgpt_c.lines import numbered_lines
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
@@ -25,12 +26,7 @@ SECONDS_BETWEEN_SYNCS = 1.0
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes."""
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MOST_BYTES_A_LINE + 1):
-            number += 1
-            rest = line
-            while rest and not rest.endswith(b"\n"):
-                rest = file.readline(MOST_BYTES_A_LINE + 1)
+        for number, line in numbered_lines(file, MOST_BYTES_A_LINE):
             if line.strip():
                 yield number, line
 

@@ -49,7 +49,7 @@ def _numbers(text: str) -> list[int]:
 def run(args: argparse.Namespace) -> int:
     from fastgpt_c import benchmark, system
 
-    with common.load_model(argparse.Namespace(model=args.model, no_mmap=args.no_mmap, threads=None)) as model:
+    with common.load_file(args.model, args, n_threads=None) as model:
         plan = _plan(args, model)
         plan.check(model.n_ctx)
         report: dict[str, Any] = {"model": model.name, "file": str(model.path), "type": model.type, "machine": []}

@@ -73,10 +73,15 @@ def title(model: Model) -> str:
 
 
 def load_model(args: argparse.Namespace) -> Model:
+    return load_file(args.model, args, args.threads)
+
+
+def load_file(model: str | None, args: argparse.Namespace, n_threads: int | None) -> Model:
+    """A model as --no-mmap says, with so many threads."""
     with ending_at_once():
         from fastgpt_c.model import load
 
-    return load(args.model, use_mmap=not args.no_mmap, n_threads=args.threads, progress=sys.stderr.isatty())
+    return load(model, use_mmap=not args.no_mmap, n_threads=n_threads, progress=sys.stderr.isatty())
 
 
 # Number options of sampling, in the order in which they apply: name, type, default, metavar, help.

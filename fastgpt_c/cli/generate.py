@@ -160,9 +160,7 @@ def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
 def _draft_of(args: argparse.Namespace) -> AbstractContextManager[Model | None]:
     if args.draft is None:
         return nullcontext()
-    from fastgpt_c.model import load
-
-    return load(args.draft, use_mmap=not args.no_mmap, n_threads=args.threads, progress=sys.stderr.isatty())
+    return common.load_file(args.draft, args, args.threads)
 
 
 def _print_stream(generation: TextGeneration, prompt: str) -> Completion:

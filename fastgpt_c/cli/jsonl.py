@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from fastgpt_c.errors import UsageError
+from fastgpt_c.lines import numbered_lines
 
 Record = dict[str, Any]
 
@@ -15,19 +16,11 @@ MOST_BYTES = 2**24  # of a line: what it takes in memory is many times that
 
 def records(stream: BinaryIO) -> Iterator[tuple[int, Record | UsageError]]:
     """The number of each line that is not blank, from 1, and its object, or what is wrong with it."""
-    number = 0
-    while line := stream.readline(MOST_BYTES + 1):
-        number += 1
+    for number, line in numbered_lines(stream, MOST_BYTES):
         if len(line) > MOST_BYTES:
-            _skip_rest(stream, line)
             yield number, UsageError(f"the line has more than {MOST_BYTES:,} bytes")
         elif line.strip():
             yield number, _object(line)
-
-
-def _skip_rest(stream: BinaryIO, line: bytes) -> None:
-    while line and not line.endswith(b"\n"):
-        line = stream.readline(MOST_BYTES)
 
 
 def _object(line: bytes) -> Record | UsageError:
