@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+# Seconds after which the main thread looks for a signal that came just before it began to wait.
+PATIENCE = 0.1
+
 
 def interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:
     """Runs work in another thread while the main one waits for it and for Ctrl-C, which calls stop.
@@ -28,7 +31,8 @@ def interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:
     signal.signal(signal.SIGINT, on_interrupt)
     try:
         thread.start()
-        thread.join()
+        while thread.is_alive():
+            thread.join(PATIENCE)
     except BaseException:  # of another signal's handler
         stop()
         thread.join()

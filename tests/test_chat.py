@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from scripted import ALPHABET, EOS, write_random_model, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.cli.chat import Conversation, conversation_of
+from fastgpt_c.cli.interrupt import line_of
 from fastgpt_c.convert import convert
 from fastgpt_c.errors import ContextFullError
 
@@ -250,3 +254,29 @@ def test_a_long_line_in_a_terminal(polite: Path) -> None:
         assert terminal.see(b"User: ") == b"Hello!\r\nAssistant: Hi!\r\nUser: "
         terminal.type(b"\x04")
         assert terminal.end()[1] == 0
+
+
+def test_ctrl_c_that_another_thread_takes() -> None:
+    """A signal that does not interrupt the read itself ends the wait for a line, too, and at once."""
+    master, slave = pty.openpty()
+    nap = threading.Event()
+    taker = threading.Thread(target=nap.wait)
+    taker.start()  # before SIGINT is blocked here, so that it is not there
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    sending = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    too_late = threading.Timer(TIMEOUT / 4, os.write, (master, b"\n"))
+    try:
+        with os.fdopen(slave) as terminal, pytest.raises(KeyboardInterrupt):
+            too_late.start()
+            sending.start()
+            begin = time.monotonic()
+            line_of(terminal)
+        assert time.monotonic() - begin < TIMEOUT / 8, "Ctrl-C had to wait for a line"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, usual)
+        too_late.cancel()
+        too_late.join()
+        nap.set()
+        os.close(master)

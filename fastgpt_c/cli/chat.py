@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.interrupt import line_of
 from fastgpt_c.errors import ContextFullError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _user_turns(user: str) -> Iterator[str]:
         try:
             if asks:
                 print(f"{user}: ", end="", flush=True)
-            line = sys.stdin.readline()  # not input(), which is deaf to Ctrl-C for a moment after its prompt
+            line = line_of(sys.stdin) if asks else sys.stdin.readline()
         except KeyboardInterrupt:
             line = ""
         if not line:

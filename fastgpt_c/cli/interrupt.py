@@ -1,12 +1,14 @@
-"""What Ctrl-C does before there is anything to put in order."""
+"""Where Python alone would lose a Ctrl-C: while it imports, and as it begins to wait for a line."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 INTERRUPTED = 130  # as a shell counts processes that Ctrl-C ended
 
@@ -23,3 +25,21 @@ def ending_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+def line_of(terminal: TextIO) -> str:
+    """terminal.readline(), which Ctrl-C ends whenever it comes.  For the main thread.
+
+    Python looks for signals before the system call that reads, and when that is interrupted.  A signal in between, or
+    one that another thread takes, would be noticed only after the line; so this waits for the line or the signal.
+    """
+    signalled, on_signal = os.pipe()
+    os.set_blocking(on_signal, False)
+    before = signal.set_wakeup_fd(on_signal, warn_on_full_buffer=False)
+    try:
+        select.select([terminal.fileno(), signalled], [], [])
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(signalled)
+        os.close(on_signal)
+    return terminal.readline()
