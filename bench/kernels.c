@@ -70,6 +70,17 @@ static void matrix_bytes_unit(void *arg, int unit, int thread) {
                            128, w + (r + MATRIX_ROWS) * j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
 }
 
+static void matrix_floats_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const float *w = (const float *)(const void *)rows_of(j, unit, thread);
+    for (int r = 0, n; r < ROWS_PER_UNIT; r += n, w += n * N_IN) {
+        n = ROWS_PER_UNIT - r < FLOAT_ROWS ? ROWS_PER_UNIT - r : FLOAT_ROWS;
+        read_ahead next = {(const uint8_t *)(w + n * N_IN), j->ldw, 64, 16};
+        j->k->matrix_floats(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x, FLOAT_LANES * N_IN, w,
+                            N_IN, next, j->n_tokens, n, N_IN);
+    }
+}
+
 static void sum_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     j->k->weighted_sum[j->type](out_of(j, thread), (const float *)(const void *)j->x, rows_of(j, unit, thread), j->ldw,
@@ -187,6 +198,8 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     if (j->k->matrix) run_rows(pool, j, "matrix", matrix_unit, "BF16", row_bytes(TYPE_BF16, N_IN), per_number);
     if (j->k->matrix_bytes)
         run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
+    if (j->k->matrix_floats)
+        run_rows(pool, j, "matrix_floats", matrix_floats_unit, "F32", row_bytes(TYPE_F32, N_IN), per_number);
 }
 
 static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {

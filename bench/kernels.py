@@ -108,7 +108,7 @@ def body(rows: list[Record], ceiling: Record) -> Iterator[list[str]]:
 def kind_of(row: Record) -> str:
     """The arithmetic that bounds it."""
     if row["kernel"].startswith("matrix"):
-        return {"BF16": "bf16", "bytes": "int8"}[row["type"]]
+        return {"BF16": "bf16", "bytes": "int8", "F32": "f32"}[row["type"]]
     return "int8" if row["kernel"] == "dot_rows" and row["type"] in BLOCKS else "f32"
 
 

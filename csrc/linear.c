@@ -1,4 +1,4 @@
-/* linear.c - see linear.h.  Four ways to multiply:
+/* linear.c - see linear.h.  Five ways to multiply:
  *
  *   dot     few tokens: the kernels stream the weights once, each row for all tokens.  Weights in blocks meet
  *           activations that were rounded to 8 bits.  Any number of tokens in a deterministic step, since each output
@@ -7,6 +7,8 @@
  *           as dot, so only the order of the sums in F32 differs.
  *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
  *           are rounded to BF16.
+ *   floats  many tokens, all weights, where there is a kernel for it that is faster than BLAS: weights are widened to
+ *           F32, a few rows at a time, and meet FLOAT_LANES tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
  * A unit is a tile of outputs and tokens whose size depends on the shape alone, so that the threads only decide who
@@ -24,7 +26,8 @@ enum {
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
-    PANEL_K = 1024           /* columns of a widened panel: whole blocks of every type */
+    OUTPUTS_PER_FLOATS = FLOAT_ROWS,
+    PANEL_K = 1024 /* columns of a widened panel: whole blocks of every type */
 };
 
 typedef struct linear_job linear_job;
@@ -132,15 +135,47 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
     }
 }
 
+/* ---- floats ---- */
+
+static void prepare_floats(const linear_job *job, int panel, int thread) {
+    (void)thread;
+    fill_float_panel(job->e->activations, panel, job->x, job->n_tokens, job->n_in);
+}
+
+/* Where the next columns of the same rows begin, or after the last ones the next rows. */
+static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
+    bool next_rows = next_column >= w->n_in;
+    const uint8_t *row = weight_row(w, next_rows ? first_out + OUTPUTS_PER_FLOATS : first_out);
+    int line_numbers = w->type == TYPE_F32 ? 16 : w->type == TYPE_Q4_0 || w->type == TYPE_Q6_K ? 64 : 32;
+    return (read_ahead){.at = row + row_bytes(w->type, next_rows ? 0 : next_column),
+                        .ld = row_bytes(w->type, w->n_in),
+                        .line_bytes = row_bytes(w->type, 256) * line_numbers / 256,
+                        .line_numbers = line_numbers};
+}
+
+static void floats_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                        int n_tokens, int thread) {
+    const weight *w = &task->w;
+    (void)first_token; /* 0: a tile has all tokens */
+    for (int k = 0; k < w->n_in; k += PANEL_K) {
+        int64_t ldw;
+        int n = min_int(PANEL_K, w->n_in - k);
+        const float *rows = float_rows(job->e->kernels, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
+        job->e->kernels->matrix_floats(output_of(task, first_out, 0), task->ld_out,
+                                       float_panel(job->e->activations, 0, job->n_in) + (int64_t)k * FLOAT_LANES,
+                                       (int64_t)job->n_in * FLOAT_LANES, rows, ldw, ahead_of(w, first_out, k + n),
+                                       n_tokens, n_out, n);
+    }
+}
+
 /* ---- sgemm ---- */
 
 /* out += x w^T for columns [first, first + n) of both. */
 static void sgemm_columns(const linear_job *job, float *out, int64_t ld_out, const float *x, const weight *w,
                           int first_out, int n_out, int n_tokens, int first, int n, int thread) {
-    float *panel = scratch_of(job, thread);
-    for (int64_t r = 0; r < n_out; r++)
-        job->e->kernels->widen[w->type](panel + r * n, weight_row(w, first_out + r) + row_bytes(w->type, first), n);
-    blas_gemm_nt(n_tokens, n_out, n, 1, x + first, job->n_in, panel, n, 1, out, ld_out);
+    int64_t ldw;
+    const float *rows = float_rows(job->e->kernels, w, first_out, n_out, first, n, &ldw, scratch_of(job, thread));
+    blas_gemm_nt(n_tokens, n_out, n, 1, x + first, job->n_in, rows, ldw, 1, out, ld_out);
 }
 
 static void sgemm_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
@@ -148,14 +183,9 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
     const weight *w = &task->w;
     float *out = output_of(task, first_out, first_token);
     const float *x = job->x + (int64_t)first_token * job->n_in;
-    if (w->type == TYPE_F32) {
-        const float *rows = (const float *)(const void *)weight_row(w, first_out);
-        blas_gemm_nt(n_tokens, n_out, w->n_in, 1, x, job->n_in, rows, w->n_in, 1, out, task->ld_out);
-        return;
-    }
-    for (int k = 0; k < w->n_in; k += PANEL_K)
-        sgemm_columns(job, out, task->ld_out, x, w, first_out, n_out, n_tokens, k, min_int(PANEL_K, w->n_in - k),
-                      thread);
+    int n = w->type == TYPE_F32 ? w->n_in : PANEL_K;
+    for (int k = 0; k < w->n_in; k += n)
+        sgemm_columns(job, out, task->ld_out, x, w, first_out, n_out, n_tokens, k, min_int(n, w->n_in - k), thread);
 }
 
 /* ---- Choice and units ---- */
@@ -164,6 +194,7 @@ static const way dot_floats = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, NULL, 0};
 static const way dot_quantized = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, quantize_rows, ROWS_PER_QUANTIZATION};
 static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES};
 static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES};
+static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, FLOAT_LANES};
 static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0};
 
 static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
@@ -172,9 +203,10 @@ static bool multiplies_bf16(const kernels *k, number_type type) {
     return k->matrix && type != TYPE_F32 && type != TYPE_F16;
 }
 
-/* Figures of Zen 4 with the 124M shape. */
+/* Figures with the 124M shape of Zen 4, and where there is a matrix_floats, of Zen 2. */
 int linear_few_tokens(const kernels *k, number_type type) {
     if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 4;
+    if (k->matrix_floats) return type == TYPE_F32 ? 4 : 9;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 
@@ -183,7 +215,8 @@ static const way *choose(const engine *e, number_type type, int n_tokens) {
     if (e->deterministic || n_tokens <= linear_few_tokens(k, type))
         return takes_quantized(type) ? &dot_quantized : &dot_floats;
     if (multiplies_bytes(k, type)) return &bytes;
-    return multiplies_bf16(k, type) ? &matrix : &sgemm;
+    if (multiplies_bf16(k, type)) return &matrix;
+    return k->matrix_floats ? &floats : &sgemm;
 }
 
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {

@@ -8,10 +8,11 @@
 int64_t panel_k(int64_t n_in) { return round_up(n_in, MATRIX_K); }
 
 int64_t panels_bytes(int64_t n_tokens, int64_t n_in) {
-    return round_up(n_tokens, MATRIX_TOKENS) * panel_k(n_in) * (int64_t)sizeof(uint16_t);
+    int64_t halves = round_up(n_tokens, MATRIX_TOKENS) * panel_k(n_in) * (int64_t)sizeof(uint16_t);
+    return larger(halves, round_up(n_tokens, FLOAT_LANES) * n_in * (int64_t)sizeof(float));
 }
 
-/* Rows of weights as BF16 behind one row of F32, or a panel of activations: the largest of all. */
+/* Rows of weights as BF16 behind one row of F32, or a panel of activations: the largest of those of MATRIX_LANES. */
 int64_t panel_scratch_bytes(int64_t n_in) {
     return panel_k(n_in) * ((int64_t)sizeof(float) + MATRIX_ROWS * (int64_t)sizeof(uint16_t));
 }
@@ -24,13 +25,17 @@ matrix_block *bytes_panel(void *panels, int token, int n_in) {
     return (matrix_block *)panels + (int64_t)(token / MATRIX_LANES) * (n_in / 32);
 }
 
+float *float_panel(void *panels, int token, int n_in) {
+    return (float *)panels + (int64_t)(token / FLOAT_LANES) * FLOAT_LANES * n_in;
+}
+
 /* out[i][t] = rows[t][i], numbers of 4 bytes; out [n][MATRIX_LANES], rows [MATRIX_LANES][n] */
 static void interleave(uint32_t *out, const uint32_t *rows, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t t = 0; t < MATRIX_LANES; t++) out[i * MATRIX_LANES + t] = rows[t * n + i];
 }
 
-/* The tokens of a panel end here. */
+/* The tokens of a panel of MATRIX_LANES end here. */
 static int end_of(int panel, int n_tokens) { return min_int((panel + 1) * MATRIX_LANES, n_tokens); }
 
 void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch) {
@@ -64,6 +69,15 @@ void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x,
     for (int64_t i = 0; i < n_in / 32; i++) fill_block(blocks + i, rows + 32 * i, scales + i, ld);
 }
 
+void fill_float_panel(void *panels, int panel, const float *x, int n_tokens, int n_in) {
+    int first = panel * FLOAT_LANES, n = min_int(n_tokens - first, FLOAT_LANES);
+    float *out = float_panel(panels, first, n_in);
+    const float *rows = x + (int64_t)first * n_in;
+    if (n < FLOAT_LANES) memset(out, 0, (size_t)(FLOAT_LANES * (int64_t)n_in) * sizeof *out);
+    for (int64_t i = 0; i < n_in; i++)
+        for (int64_t t = 0; t < n; t++) out[i * FLOAT_LANES + t] = rows[t * n_in + i];
+}
+
 const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch) {
     int64_t n = panel_k(w->n_in);
     *ld = n * (int64_t)sizeof(uint16_t);
@@ -84,4 +98,14 @@ const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_row
     for (int64_t r = 0; r < n_rows; r++)
         k->byte_row[w->type](rows + r * quantized_row_bytes(w->n_in), weight_row(w, first + r), w->n_in);
     return rows;
+}
+
+const float *float_rows(const kernels *k, const weight *w, int first_row, int n_rows, int first, int n, int64_t *ld,
+                        void *scratch) {
+    const uint8_t *rows = weight_row(w, first_row) + row_bytes(w->type, first);
+    *ld = w->type == TYPE_F32 ? w->n_in : n;
+    if (w->type == TYPE_F32) return (const float *)(const void *)rows;
+    float *wide = scratch;
+    for (int64_t r = 0; r < n_rows; r++) k->widen[w->type](wide + r * n, rows + r * row_bytes(w->type, w->n_in), n);
+    return wide;
 }

@@ -8,4 +8,4 @@
 
 #include "amx_tiles.h"
 
-const kernels kernels_amx = KERNELS("amx", "amx", matrix, NULL);
+const kernels kernels_amx = KERNELS("amx", "amx", matrix, NULL, NULL);

@@ -6,4 +6,6 @@
 
 #include "simd.h"
 
-const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL);
+#include "matrix_floats.h"
+
+const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL, matrix_floats);

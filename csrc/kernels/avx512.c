@@ -7,4 +7,4 @@
 
 #include "simd.h"
 
-const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL);
+const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, NULL);

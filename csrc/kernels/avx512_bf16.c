@@ -67,4 +67,4 @@ static void matrix(float *out, int64_t ldo, const uint16_t *x, const uint16_t *w
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }
 
-const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", matrix, matrix_bytes);
+const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", matrix, matrix_bytes, NULL);

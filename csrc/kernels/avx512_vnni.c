@@ -8,4 +8,4 @@
 
 #include "matrix_vnni.h"
 
-const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes);
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, NULL);

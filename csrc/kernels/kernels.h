@@ -50,6 +50,23 @@ typedef struct matrix_block {
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                                  const uint8_t *next, int n_tokens, int n_rows, int n_in);
 
+/* Tiles of the matrix kernel for floats. */
+enum { FLOAT_LANES = 8, FLOAT_ROWS = 48 };
+
+/* What the caller will read next for row r, from at + r * ld on: a line at most for so many numbers; fetched
+ * meanwhile. */
+typedef struct read_ahead {
+    const uint8_t *at;
+    int64_t ld, line_bytes;
+    int line_numbers; /* even */
+} read_ahead;
+
+/* out[t][r] += x[t] . w[r]; up to FLOAT_LANES tokens are summed by even and odd k, more in rising order of k.
+ *   x  panels [n_in][FLOAT_LANES] that are ldx floats apart, of which n_tokens count; the last one is whole
+ *   w  [n_rows][n_in], rows ldw floats apart; n_rows <= FLOAT_ROWS */
+typedef void matrix_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw,
+                                  read_ahead next, int n_tokens, int n_rows, int n_in);
+
 /* What stands between the two products of a feed-forward layer. */
 typedef enum activation { GELU_TANH, GELU_ERF, RELU, SILU, N_ACTIVATIONS } activation;
 
@@ -63,6 +80,8 @@ typedef struct kernels {
     narrow_kernel *narrow[TYPE_BF16 + 1];
     matrix_kernel *matrix; /* NULL where the CPU multiplies no BF16 numbers */
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
+
+    matrix_floats_kernel *matrix_floats; /* NULL where BLAS takes its place */
 
     /* A row of weights as unsigned bytes: n of them, q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] -
      * zero), where zero is byte_zero of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */

@@ -22,8 +22,8 @@
 #include "simd_blocks.h"
 #include "simd_math.h"
 
-/* What one file makes of all that; both kernels of matrices may be NULL. */
-#define KERNELS(its_name, its_family, its_matrix, its_matrix_bytes)                                              \
+/* What one file makes of all that; the kernels of matrices may be NULL. */
+#define KERNELS(its_name, its_family, its_matrix, its_matrix_bytes, its_matrix_floats)                           \
     {                                                                                                            \
         .name = its_name,                                                                                        \
         .family = its_family,                                                                                    \
@@ -33,6 +33,7 @@
         .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},                                             \
         .matrix = its_matrix,                                                                                    \
         .matrix_bytes = its_matrix_bytes,                                                                        \
+        .matrix_floats = its_matrix_floats,                                                                      \
         .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0},                                  \
         .quantize_row = quantize_row,                                                                            \
         .softmax = softmax,                                                                                      \

@@ -107,16 +107,20 @@ BLOCK_KERNEL(q6_k, TYPE_Q6_K)
 
 /* ---- Rows ---- */
 
-ALWAYS_INLINE void widen_group(float *out, group g, int8_t zero) {
+/* Scales are those of lanes of four numbers, and in all types but Q6_K the same for all lanes. */
+ALWAYS_INLINE void widen_group(const number_type type, float *out, group g) {
     int8_t q[GROUP];
-    for (int p = 0; p < PARTS; p++) g.q[p] -= zero;
+    for (int p = 0; p < PARTS; p++) g.q[p] -= zero_point(type);
     memcpy(q, g.q, sizeof q);
 #pragma GCC unroll 8
-    for (int i = 0; i < GROUP; i += WIDTH) store(out + i, widen_bytes(q + i) * g.scale[i / (4 * WIDTH)][i / 4 % WIDTH]);
+    for (int i = 0; i < GROUP; i += WIDTH) {
+        vec scale = g.scale[i / (4 * WIDTH)];
+        store(out + i, widen_bytes(q + i) * (type == TYPE_Q6_K ? splat(scale[i / 4 % WIDTH]) : scale));
+    }
 }
 
 ALWAYS_INLINE void widen_row(const number_type type, float *out, const char *row, int n) {
-    for (int i = 0; i < n / GROUP; i++) widen_group(out + GROUP * i, group_of(type, row, i), zero_point(type));
+    for (int i = 0; i < n / GROUP; i++) widen_group(type, out + GROUP * i, group_of(type, row, i));
 }
 
 static void widen_row_q8_0(float *out, const void *row, int n) { widen_row(TYPE_Q8_0, out, row, n); }

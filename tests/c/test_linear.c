@@ -128,14 +128,14 @@ static void test_type(fastgpt_pool *pool, number_type type, const int *n_in, int
 }
 
 int main(void) {
-    static const int any[] = {33, 1, 7, 96}, blocks[] = {96, 32}, q6_k[] = {256, 1280};
+    static const int any[] = {33, 1, 7, 96, 1030}, blocks[] = {96, 32}, q6_k[] = {256, 1280};
     int n_sets;
     const kernels *const *sets = kernels_all(&n_sets);
     fastgpt_pool *pool;
     CHECK(fastgpt_pool_create(3, &pool) == FASTGPT_OK && pool_enter(pool) == FASTGPT_OK);
     for (int i = 0; i < n_sets; i++) {
         set = sets[i];
-        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++) test_type(pool, type, any, 4);
+        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++) test_type(pool, type, any, 5);
         test_type(pool, TYPE_Q8_0, blocks, 2);
         test_type(pool, TYPE_Q4_0, blocks, 2);
         test_type(pool, TYPE_Q6_K, q6_k, 2);
