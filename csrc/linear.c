@@ -206,7 +206,7 @@ static bool multiplies_bf16(const kernels *k, number_type type) {
 /* Figures with the 124M shape of Zen 4, and where there is a matrix_floats, of Zen 2. */
 int linear_few_tokens(const kernels *k, number_type type) {
     if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 4;
-    if (k->matrix_floats) return type == TYPE_F32 ? 4 : 9;
+    if (k->matrix_floats) return type == TYPE_F32 ? 6 : 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 

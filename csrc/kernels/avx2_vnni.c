@@ -1,7 +1,7 @@
 /* avx2_vnni.c - avx2.c with AVX-VNNI, which multiplies and adds bytes in one instruction. */
 #define WIDTH 8
 #define ROWS 4
-#define TOKENS 2
+#define TOKENS 3
 #include "x86.h"
 
 #include "simd.h"

@@ -48,12 +48,16 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
         }
     }
     if (k < n_in) {
+#pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
             vec wr = load_row_first(type, w + r * ldw, k, n_in - k);
+#pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row_first(TYPE_F32, x + t * ldx, k, n_in - k);
         }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
         for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += sum_lanes(sum[r][t]);
 }
 
