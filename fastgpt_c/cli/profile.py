@@ -97,7 +97,7 @@ def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
         with session.profile(_n_events(model, session.n_threads, len(tokens) + n)) as profile:
             logits = session.prefill(tokens)
             for _ in range(n):
-                logits = session.decode(profile.sample(sampler, logits))
+                logits = session.decode(session.sample(sampler, logits))
     return profile
 
 
