@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_random_gguf
 from profiles import profiled, write_source
 
 import fastgpt_c
 from fastgpt_c.batch import Batch, in_order, stream
 from fastgpt_c.convert import quantize
 from fastgpt_c.generation import Reader
-from fastgpt_c.number_types import row_bytes
 from fastgpt_c.profiling import Profile, report
 
 N_BATCH = 512
@@ -27,6 +27,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- Counts: equal to formulas, to the last byte -----------------------------------------------------------
+
+
+BLOCKS = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18), "q6_k": (256, 210)}
+
+
+def row_bytes(kind: str, n: int) -> int:
+    """Bytes of n numbers, whole blocks of so many numbers in so many bytes."""
+    n_numbers, n_bytes = BLOCKS[kind]
+    assert n % n_numbers == 0
+    return n // n_numbers * n_bytes
 
 
 def expected_counts(model: fastgpt_c.Model, types: dict[str, str], kv: str, past: int, n: int) -> dict[str, list[int]]:
@@ -93,6 +103,16 @@ def test_counts_equal_the_formulas(source: Path, tmp_path: Path, kind: str, kv: 
         assert_counts(p, model, types, kv, 550, 3)
     n_ops = Counter((r["phase"], int(r["layer"])) for r in p.records)
     assert n_ops == {(phase, layer): n for phase in ("prefill", "decode") for layer, n in ((-1, 5), (0, 8), (1, 8))}
+
+
+def test_counts_of_a_model_of_one_type_alone(tmp_path: Path) -> None:
+    """The same where the embeddings are in blocks as well: Q6_K, which nothing here writes."""
+    path = write_random_gguf(
+        tmp_path / "q6_k.gguf", n_layer=2, n_head=4, n_embd=256, n_ctx=600, n_vocab=96, type="q6_k"
+    )
+    with fastgpt_c.load(path) as model, model.session(kv_type="f16") as session:
+        p = profiled(session, [i % 96 for i in range(550)], 3)
+        assert_counts(p, model, dict.fromkeys(("w", "wpe", "wte"), "q6_k"), "f16", 550, 3)
 
 
 def test_a_shared_prefix_counts_once(source: Path) -> None:
