@@ -11,6 +11,7 @@ const sum = numbers => numbers.reduce((a, b) => a + b, 0);
 const nSteps = () => data.phases[phase].n_steps;
 const ms = ns => (ns / 1e6 / nSteps()).toFixed(3); // a step
 const percent = share => (100 * share).toFixed(1) + "%";
+const ofRoof = share => share === null ? "" : share >= 1.0005 ? ">100%" : percent(share); // above it means nothing
 const ofPhase = rows => rows.filter(row => row.phase === phase);
 const counted = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 const part = (op, attributes) => svg("rect", {class: "part " + op, ...attributes});
@@ -134,7 +135,7 @@ function log10Scale(values, from, to) {
 }
 
 function pointText({op, intensity, rate, row}) {
-  const share = row.roofline === null ? "" : `\n${percent(row.roofline)} of what this machine could do`;
+  const share = row.roofline === null ? "" : `\n${ofRoof(row.roofline)} of what this machine could do`;
   return `${op}\n${intensity.toPrecision(3)} operations for each byte\n${rate.toFixed(1)} GFLOP/s, ` +
     `${(row.bytes / row.ns).toFixed(1)} GB/s${share}`;
 }
@@ -188,7 +189,7 @@ function drawRoofline() {
   byId("roofline").replaceChildren(...axes(x, y, bottom), ...(roof ? roofLines(x, y) : []), ...dots, ...placeLabels(points, x, y));
   walkable([dots]);
   byId("roofline-text").textContent = roof ?
-    "Under the slope the memory sets the pace, under a flat line the arithmetic.  Whatever stays in a cache may rise above the slope." :
+    "Under the slope the memory sets the pace, under a flat line the arithmetic.  What rises above the slope was read from a cache." :
     "What this machine can do was not measured; the points show what was done.";
 }
 
@@ -201,8 +202,8 @@ const COLUMNS = [
   ["calls", "calls", row => row.calls, row => String(row.calls)],
   ["gb", "GB/s", row => row.bytes / row.ns, row => row.bytes ? (row.bytes / row.ns).toFixed(1) : ""],
   ["gflop", "GFLOP/s", row => row.operations / row.ns, row => row.operations ? (row.operations / row.ns).toFixed(1) : ""],
-  ["roofline", "of roofline", row => row.roofline ?? -1, row => row.roofline === null ? "" : percent(row.roofline)],
-  ["best", "at best", row => row.roofline_at_best ?? -1, row => row.roofline_at_best === null ? "" : percent(row.roofline_at_best)],
+  ["roofline", "of roofline", row => row.roofline ?? -1, row => ofRoof(row.roofline)],
+  ["best", "at best", row => row.roofline_at_best ?? -1, row => ofRoof(row.roofline_at_best)],
 ];
 
 function heading([key, text]) {
