@@ -308,6 +308,29 @@ def test_page_shows_the_report(
         assert tab.locator("#roofline .roof").count() == (0 if ceiling is None else 2)
 
 
+@pytest.mark.parametrize("width", [390, 1200])
+def test_charts_can_be_read(browser: Any, example: Profile, tmp_path: Path, width: int) -> None:
+    """On a phone, too: nothing is wider than the page, a unit of a chart is a pixel, also after the page was made
+    narrower, and no label of the roofline meets another one."""
+    path = tmp_path / "profile.html"
+    example.write_html(path, ROOFLINE)
+    boxes = "texts => texts.map(text => text.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
+    with opened(browser, path, width=width + 200) as tab:
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        scales = "charts => charts.map(c => c.getBoundingClientRect().width / c.viewBox.baseVal.width)"
+        assert tab.eval_on_selector_all("svg", scales) == pytest.approx([1, 1, 1])
+        for phase in ("prefill", "decode"):
+            tab.click(f"[data-phase={phase}]")
+            labels = tab.eval_on_selector_all("#roofline text.strong", boxes)
+            assert len(labels) == 11
+            for i, (left, top, right, bottom) in enumerate(labels):
+                assert left >= 0 and right <= width
+                for other in labels[:i]:
+                    apart = max(left - other[2], other[0] - right, top - other[3], other[1] - bottom)
+                    assert apart > -3, "a line of text is a little higher than its letters"
+
+
 def test_page_of_a_profile_without_steps(browser: Any, random_model: fastgpt_c.Model, tmp_path: Path) -> None:
     """Nothing to show is shown without an error."""
     with random_model.session() as session, session.profile() as p:
