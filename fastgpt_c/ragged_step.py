@@ -38,6 +38,7 @@ class RaggedStep:
             lib.fastgpt_context_create, self._model, self._pool, max(N_TOKENS_A_STEP, n_rows),
             free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
         )  # fmt: skip
+        self.is_profiled = False
         self._options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
         self._options.deterministic = deterministic
         self._spans = ffi.new("fastgpt_span[]", n_rows)

@@ -91,6 +91,7 @@ class Session:
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
         self._context = self._new_context()
+        self.is_profiled = False
         # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
         self._lock = threading.RLock()
 

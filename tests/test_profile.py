@@ -188,6 +188,23 @@ def test_a_profile_is_one_block_long(random_model: fastgpt_c.Model) -> None:
         assert again.phases["prefill"] == again.phases["prefill"] | {"n_steps": 1, "n_tokens": 2}
 
 
+def test_one_profile_at_a_time(random_model: fastgpt_c.Model) -> None:
+    """A second one inside of the first is refused, as one of a closed session is; the first goes on, and another may
+    follow it."""
+    with random_model.session() as session:
+        with session.profile() as p:
+            session.decode(1)
+            with pytest.raises(fastgpt_c.UsageError, match="begun already"), session.profile():
+                pass
+            session.decode(1)
+        assert p.phases["decode"]["n_steps"] == 2
+        with session.profile() as p:
+            session.decode(1)
+        assert p.phases["decode"]["n_steps"] == 1
+    with pytest.raises(fastgpt_c.UsageError, match="closed"):
+        session.profile()
+
+
 def test_logits_do_not_change(random_model: fastgpt_c.Model) -> None:
     """The same bits with a profile and without one."""
     with random_model.session() as session:

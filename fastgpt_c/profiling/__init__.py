@@ -38,6 +38,7 @@ class Profiled(Protocol):
     """Whose steps a profile times: a Session, or the RaggedStep of a batch."""
 
     n_threads: int
+    is_profiled: bool
     _model: Any
     _context: Any
 
@@ -64,7 +65,8 @@ class Profile:
 
     def __init__(self, profiled: Profiled, n_events: int) -> None:
         self._profiled, self._n_events = profiled, checked_int("n_events", n_events, 0)
-        self.model = _facts_of(profiled._model)
+        with profiled._in_use():
+            self.model = _facts_of(profiled._model)
         self.n_threads = profiled.n_threads
         self._context: Any = None
         self.records: Records = _table("fastgpt_profile_record", 0)[0]
@@ -73,15 +75,17 @@ class Profile:
         self.n_events_lost = 0
 
     def __enter__(self) -> Profile:
-        if self._context is not None:
-            raise UsageError("the profile has begun already")
         with self._profiled._in_use():
-            self._context = self._profiled._context
-            check(lib.fastgpt_profile_start(self._context, self._n_events))
+            if self._profiled.is_profiled:
+                raise UsageError("a profile of these steps has begun already")
+            context = self._profiled._context
+            check(lib.fastgpt_profile_start(context, self._n_events))
+            self._context, self._profiled.is_profiled = context, True
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         lib.fastgpt_profile_stop(self._context)
+        self._profiled.is_profiled = False
         self.records = _named(_copied("fastgpt_profile_record", lib.fastgpt_profile_records, self._context))
         self.events = _named(_copied("fastgpt_profile_event", lib.fastgpt_profile_events, self._context))
         summary = ffi.new("fastgpt_profile_summary *")
