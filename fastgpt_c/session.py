@@ -42,6 +42,7 @@ class Session:
                past, and round keys and values
     deterministic  whether its logits are the same bits however its tokens are cut into steps and whatever shares them,
                on one kind of CPU; slower where many tokens are read at once
+    is_profiled  whether a profile of its steps has begun and not ended
     """
 
     def __init__(

@@ -708,8 +708,8 @@ typedef struct fastgpt_roofline {
 } fastgpt_roofline;
 
 /* Measures with all threads of the pool, NULL = the calling thread, in windows of about a millisecond, of which the
- * best counts: others may use the machine as well.  Takes some tenths of a second, and for that time 256 MiB, or 8 times
- * a larger last-level cache, 1 GiB at most.  On error *out is all zero.
+ * best counts: others may use the machine as well.  Takes some tenths of a second, and for that time 256 MiB, or 8
+ * times a larger last-level cache, 1 GiB at most.  On error *out is all zero.
  * Returns OK, ARGUMENT (out is NULL, or FASTGPT_ISA names no kernels), MEMORY or THREADS. */
 fastgpt_status fastgpt_measure_roofline(fastgpt_pool *pool, fastgpt_roofline *out);
 
