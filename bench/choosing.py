@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def main() -> None:
     for name, processor in {"no processor": None, "empty processor": no_change, "x + 1": one_pass}.items():
         options = fastgpt_c.Options(temperature=0, logits_processor=processor)
         chooser = Chooser(Vocabulary(), options, [])  # type: ignore[arg-type]
-        print(f"greedy, {name:20}{least(lambda chooser=chooser: chooser.choose([], logits)):8.0f}")
+        choose = partial(chooser.choose, [], logits, fastgpt_c.Sampler.sample)
+        print(f"greedy, {name:20}{least(choose):8.0f}")
     with fastgpt_c.load() as model:
         story = iter(model.encode("Once upon a time there was a little girl. " * 100))
         constraint = constraint_on(model, "(?s).*", None, None)

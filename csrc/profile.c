@@ -152,6 +152,20 @@ void profile_end_step(profile *p) {
     phase->ns += p->lap_ns - p->step.start_ns;
 }
 
+/* ---- Drawing ---- */
+
+void profile_begin_draw(profile *p) {
+    if (!p->on) return;
+    p->lap_ns = os_nanoseconds();
+    pool_watch(p->pool, p->n_kept > 0);
+}
+
+void profile_end_draw(profile *p, int32_t n_rows) {
+    if (!p->on) return;
+    profile_end_lap(p, -1, FASTGPT_OP_SAMPLE, n_rows);
+    pool_watch(p->pool, false);
+}
+
 /* ---- Life ---- */
 
 void profile_free(profile *p) {

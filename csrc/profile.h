@@ -51,4 +51,8 @@ static inline void profile_lap(profile *p, int32_t layer, fastgpt_op op, int32_t
 
 void profile_end_step(profile *p);
 
+/* Around the draws of n_rows tokens, outside of a step; those that a draw leaves out do not count. */
+void profile_begin_draw(profile *p);
+void profile_end_draw(profile *p, int32_t n_rows);
+
 #endif

@@ -9,11 +9,13 @@
 #include "os.h"
 #include "pool.h"
 
+/* Others may use the machine as well, so it is watched through many short windows, of which the best counts. */
 enum {
-    ROUNDS = 5,                  /* the best of them counts: others may use the machine as well */
+    ROUNDS_OF_ARRAY = 5,
     BYTES_PER_UNIT = 1 << 20,
-    UNITS_PER_THREAD = 4,        /* of a loop: a thread that falls behind leaves some to the others */
-    NANOSECONDS_PER_UNIT = 1000000,
+    ROUNDS_OF_LOOP = 20,
+    NANOSECONDS_PER_UNIT = 250000,
+    UNITS_PER_THREAD = 4, /* in a window: a thread that falls behind leaves some to the others */
     CALIBRATION_LOOPS = 1000,
 };
 
@@ -62,22 +64,21 @@ typedef struct measurement {
     fastgpt_pool *pool;
     peak peak;
     uint64_t *array;
+    int first; /* unit of the array that the window begins with */
     const peak_rate *rate;
     int n_rounds; /* of the loop of rate */
     _Atomic uint64_t sink;
 } measurement;
 
-/* Seconds that the fastest of several runs of n_units takes. */
-static double best_seconds(measurement *m, pool_job job, int n_units) {
-    int64_t best = INT64_MAX;
-    for (int i = 0; i < ROUNDS; i++) {
-        int64_t begin = os_nanoseconds();
-        pool_run(m->pool, job, m, n_units);
-        int64_t taken = os_nanoseconds() - begin;
-        best = taken < best ? taken : best;
-    }
-    return 1e-9 * (double)(best > 0 ? best : 1);
+/* Looks through one more window, n_units of job; *best_ns is the shortest so far. */
+static void watch(measurement *m, pool_job job, int n_units, int64_t *best_ns) {
+    int64_t begin = os_nanoseconds();
+    pool_run(m->pool, job, m, n_units);
+    int64_t taken = os_nanoseconds() - begin;
+    if (taken < *best_ns) *best_ns = taken > 0 ? taken : 1;
 }
+
+static int units_of_window(const measurement *m) { return UNITS_PER_THREAD * pool_n_threads(m->pool); }
 
 /* ---- Bandwidth ---- */
 
@@ -94,13 +95,18 @@ static void write_unit(void *arg, int unit, int thread) {
 static void read_unit(void *arg, int unit, int thread) {
     measurement *m = arg;
     (void)thread;
-    m->sink += m->peak.read(unit_of_array(m, unit), BYTES_PER_UNIT);
+    m->sink += m->peak.read(unit_of_array(m, m->first + unit), BYTES_PER_UNIT);
 }
 
+/* Windows go through the array one after the other, so what one reads has left the caches since the round before. */
 static double read_bandwidth(measurement *m, size_t n_bytes) {
-    int n_units = (int)(n_bytes / BYTES_PER_UNIT);
+    int n_units = (int)(n_bytes / BYTES_PER_UNIT), n = units_of_window(m);
+    int64_t best_ns = INT64_MAX;
     pool_run(m->pool, write_unit, m, n_units);
-    return (double)n_bytes / best_seconds(m, read_unit, n_units);
+    if (n > n_units) n = n_units;
+    for (int round = 0; round < ROUNDS_OF_ARRAY; round++)
+        for (m->first = 0; m->first + n <= n_units; m->first += n) watch(m, read_unit, n, &best_ns);
+    return 1e9 * n * BYTES_PER_UNIT / (double)best_ns;
 }
 
 /* ---- Arithmetic ---- */
@@ -122,10 +128,12 @@ static int rounds_of_a_unit(const peak_rate *rate, _Atomic uint64_t *sink) {
 /* Operations a second, 0 where there are none of the kind. */
 static double operations(measurement *m, const peak_rate *rate) {
     if (!rate->loop) return 0;
-    int n_units = UNITS_PER_THREAD * pool_n_threads(m->pool);
+    int n = units_of_window(m);
+    int64_t best_ns = INT64_MAX;
     m->rate = rate;
     m->n_rounds = rounds_of_a_unit(rate, &m->sink);
-    return (double)n_units * m->n_rounds * rate->n_operations / best_seconds(m, loop_unit, n_units);
+    for (int round = 0; round < ROUNDS_OF_LOOP; round++) watch(m, loop_unit, n, &best_ns);
+    return 1e9 * n * m->n_rounds * rate->n_operations / (double)best_ns;
 }
 
 /* ---- Both ---- */

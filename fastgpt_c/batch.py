@@ -13,6 +13,7 @@ from fastgpt_c.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
+    from fastgpt_c.profiling import Profile
 
 Result = tuple[int, Completion | FastGPTError]
 
@@ -55,6 +56,11 @@ class Batch:
     def run(self, requests: Iterable[tuple[Any, Prompt | Request]]) -> Iterator[Job]:
         """The jobs of (tag, prompt), as they end."""
         return self._scheduler.run(self._job(tag, prompt) for tag, prompt in requests)
+
+    def profile(self, n_events: int = 200_000) -> Profile:
+        """with batch.profile() as p: times each op of the steps in the block, and the drawing of their tokens; as
+        Session.profile does for one sequence."""
+        return self._scheduler.profile(n_events)
 
     def _job(self, tag: Any, prompt: Prompt | Request) -> Job:
         request = prompt if isinstance(prompt, Request) else Request(prompt)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastgpt_c.constraints import constraint_on
+from fastgpt_c.sampling import Sampler
 from fastgpt_c.session import Floats
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ class Chooser:
         self._eos_token = model.eos_token
         self.seed = self._sampler.seed
 
-    def choose(self, tokens: Sequence[int], logits: Floats) -> int:
-        """The token after tokens, drawn and noted; logits [n_vocab] may be changed."""
+    def choose(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
+        """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
+        that the logits are from, so that its profile counts the draw."""
         if self._processor is not None:
             processed = self._processor(tokens, logits)
             logits = logits if processed is None else processed
         if self._constraint is not None:
             self._sampler.allow_mask(self._constraint.mask())
-        token = self._sampler.sample(logits)
+        token = draw(self._sampler, logits)
         self._sampler.accept([token])
         if self._constraint is not None and token != self._eos_token:
             self._constraint.accept(token)

@@ -352,7 +352,7 @@ class _Loop:
                 tokens = newer_half(tokens, self._model.n_ctx)
             if not self._options.kv_cache:
                 reader.forget()
-            token = self._chooser.choose(tokens, reader.logits_after(tokens))
+            token = self._chooser.choose(tokens, reader.logits_after(tokens), reader.session.sample)
             tokens.append(token)
             self._seconds[i > 0] += time.perf_counter() - begin
             if i == 0:

@@ -56,14 +56,18 @@ def _shapes(batch: Sequence[tuple[Session, Tokens]], n_tokens: int) -> dict[str,
 
 
 def _known(name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    if name not in shapes:
-        raise UsageError(f"{name!r} is not to be had; it must be one of {', '.join(NAMES)}")
+    if not isinstance(name, str) or name not in shapes:
+        raise UsageError(f"{name!r} is not to be had; it must be one of {', '.join(NAMES)}; attention comes with heads")
     return shapes[name]
 
 
 def _checked_heads(session: Session, heads: Sequence[Head]) -> list[Head]:
     n_head = lib.fastgpt_model_n_head(session._model)
+    try:
+        pairs = [(layer, head) for layer, head in heads]
+    except (TypeError, ValueError):
+        raise UsageError(f"heads is {heads!r}, not pairs of layer and head such as [(0, 3)]") from None
     return [
         (checked_int("layer", layer, 0, session.n_layer - 1), checked_int("head", head, 0, n_head - 1))
-        for layer, head in heads
+        for layer, head in pairs
     ]

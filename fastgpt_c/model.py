@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgpt_c import tokenizers
 from fastgpt_c._lib import check, create, error_text, ffi, lib
-from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
+from fastgpt_c.errors import ContextFullError, FastGPTError, ModelFileError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
 from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
 from fastgpt_c.tokenizer import Tokenizer
@@ -219,7 +219,11 @@ class Model:
         if pooling not in ("last", "mean"):
             raise UsageError(f'pooling is {pooling!r}; it must be "last" or "mean"')
         tokens = token_array(self.encode(prompt) if isinstance(prompt, str) else prompt)
-        with self.session() as session:
+        if not len(tokens):
+            raise UsageError("the prompt is empty: there is nothing to embed")
+        if len(tokens) > self.n_ctx:
+            raise ContextFullError(f"the prompt has {len(tokens)} tokens, more than the model's n_ctx of {self.n_ctx}")
+        with self.session(n_ctx=len(tokens)) as session:
             rows = session.inspect(tokens, "ln_f")["ln_f"]
         vector: Floats = rows[-1] if pooling == "last" else rows.mean(axis=0, dtype=np.float64)
         return vector.astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +31,14 @@ class RaggedStep:
     """
 
     def __init__(self, model: Model, n_rows: int, n_threads: int | None, deterministic: bool) -> None:
-        self.n_vocab = model.n_vocab
         # C borrows the weights and the threads: keep them alive.
         self._model, self._pool = model.handle, model.pool(n_threads)
+        self.n_threads: int = lib.fastgpt_pool_n_threads(self._pool)
         self._context = create(
             lib.fastgpt_context_create, self._model, self._pool, max(N_TOKENS_A_STEP, n_rows),
             free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
         )  # fmt: skip
+        self.is_profiled = False
         self._options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
         self._options.deterministic = deterministic
         self._spans = ffi.new("fastgpt_span[]", n_rows)
@@ -65,13 +67,17 @@ class RaggedStep:
         self._step(n_rows, n_tokens)
         self._n_tokens, self._seconds = n_tokens, time.perf_counter() - begin
         logits = float_pointer(self._logits)
-        check(lib.fastgpt_sample_rows(self._pool, self._samplers, n_rows, self.n_vocab, logits, self._drawn))
+        check(lib.fastgpt_profile_sample_rows(self._context, self._samplers, n_rows, logits, self._drawn))
         return ffi.unpack(self._drawn, n_rows)  # type: ignore[no-any-return]
 
     def logits(self, row: int) -> Floats:
         """[n_vocab] of the latest step, until the next one."""
         logits: Floats = self._logits[row]
         return logits
+
+    def _in_use(self) -> AbstractContextManager[None]:
+        """For profiling.Profile; a batch belongs to one thread."""
+        return nullcontext()
 
     def _step(self, n_rows: int, n_tokens: int) -> None:
         context, logits = self._context, float_pointer(self._logits)

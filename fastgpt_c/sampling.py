@@ -143,20 +143,21 @@ class Sampler:
     def sample(self, logits: npt.ArrayLike) -> int:
         """Draws a token from logits [n_vocab]; UsageError for NaN, +infinity, or where every token is banned."""
         token = ffi.new("int32_t *")
-        check(lib.fastgpt_sampler_sample(self._handle, float_pointer(self._row(logits)), token))
+        check(lib.fastgpt_sampler_sample(self._handle, float_pointer(self.row(logits)), token))
         return int(token[0])
 
     def probabilities(self, logits: npt.ArrayLike) -> Floats:
         """float32 [n_vocab]: what sample would draw from; 0 for tokens filtered out.  Draws nothing."""
         out = np.empty(self.n_vocab, np.float32)
-        check(lib.fastgpt_sampler_probabilities(self._handle, float_pointer(self._row(logits)), float_pointer(out)))
+        check(lib.fastgpt_sampler_probabilities(self._handle, float_pointer(self.row(logits)), float_pointer(out)))
         return out
 
     def reset(self) -> None:
         """Empties the history and starts the generator and mirostat again; biases and allowed tokens stay."""
         check(lib.fastgpt_sampler_reset(self._handle))
 
-    def _row(self, logits: npt.ArrayLike) -> npt.NDArray[Any]:
+    def row(self, logits: npt.ArrayLike) -> Floats:
+        """logits as float32 [n_vocab], without a copy where they are that already; UsageError for another shape."""
         row = np.ascontiguousarray(logits, np.float32)
         if row.shape != (self.n_vocab,):
             raise UsageError(f"logits have shape {row.shape}, not ({self.n_vocab},)")

@@ -23,6 +23,7 @@ from fastgpt_c.session import checked_int
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
+    from fastgpt_c.profiling import Profile
 
 
 MOST_ROWS = 4096  # each takes a row of logits
@@ -107,6 +108,12 @@ class Scheduler:
             if not self._slots:
                 return
             yield from self._advance()
+
+    def profile(self, n_events: int) -> Profile:
+        """Of the steps of run; see Session.profile."""
+        from fastgpt_c.profiling import Profile
+
+        return Profile(self._step, n_events)
 
     def _admit(self, source: Iterator[Job]) -> Iterator[Job]:
         """Gives jobs their slots while the next step has room to read more; yields those that never need one."""

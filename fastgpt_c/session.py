@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastgpt_c.inside import Head
     from fastgpt_c.model import Model
     from fastgpt_c.profiling import Profile
+    from fastgpt_c.sampling import Sampler
 
 Tokens = Sequence[int] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -41,6 +42,7 @@ class Session:
                past, and round keys and values
     deterministic  whether its logits are the same bits however its tokens are cut into steps and whatever shares them,
                on one kind of CPU; slower where many tokens are read at once
+    is_profiled  whether a profile of its steps has begun and not ended
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Session:
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
         self._context = self._new_context()
+        self.is_profiled = False
         # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
         self._lock = threading.RLock()
 
@@ -119,6 +122,14 @@ class Session:
         with self._in_use(), self._undone_on_error():
             check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
         return logits
+
+    def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
+        """sampler.sample(logits), which a profile of this session counts as op "sample"."""
+        token = ffi.new("int32_t *")
+        row = float_pointer(sampler.row(logits))
+        with self._in_use():
+            check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
+        return int(token[0])
 
     def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
         """Appends tokens, and gives what the step had inside by names: "hidden" and so on, see fastgpt_c.inspect."""

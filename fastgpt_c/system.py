@@ -48,22 +48,24 @@ def roofline(n_threads: int | None = None) -> Roofline:
     return Roofline(**{name: getattr(out, name) for name in Roofline.__dataclass_fields__})
 
 
-def cached_roofline(n_threads: int | None = None) -> Roofline:
-    """roofline(), measured once for a machine and kept in hub.cache_dir(): the key is the CPU's name, the number of
-    threads, the kernels and the version of the library.  Where nothing can be kept it is measured each time."""
-    pool = create(lib.fastgpt_pool_create, checked_n_threads(n_threads), free=lib.fastgpt_pool_free)
-    n_threads = lib.fastgpt_pool_n_threads(pool)
+def best_roofline(n_threads: int | None = None) -> Roofline:
+    """Measures as roofline does, and gives the best of each rate that this machine has shown so far.
+
+    Other programs can only make a measurement worse, so the best of several comes closest to the machine's own.  It is
+    kept in hub.cache_dir(): the key is the CPU's name, the number of threads, the kernels and the version of the
+    library.  Where nothing can be kept, the best is what it is now.  Raises as roofline does.
+    """
+    now = roofline(n_threads)
     known = facts()
-    key = {name: known[name] for name in ("cpu", "kernels", "version")} | {"n_threads": n_threads}
+    key = {name: known[name] for name in ("cpu", "kernels", "version")} | {"n_threads": now.n_threads}
     name = re.sub(r"[^\w.]+", "-", "-".join(map(str, key.values())))
     path = cache_dir() / "roofline" / f"{name}.json"
-    ceiling = _kept_roofline(path, n_threads)
-    if ceiling is None:
-        ceiling = roofline(n_threads)
-        with suppress(OSError, FastGPTError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(key | asdict(ceiling), indent=1) + "\n")
-    return ceiling
+    kept = _kept_roofline(path, now.n_threads) or now
+    best = Roofline(**{rate: max(value, getattr(kept, rate)) for rate, value in asdict(now).items()})
+    with suppress(OSError, FastGPTError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(key | asdict(best), indent=1) + "\n")
+    return best
 
 
 def _kept_roofline(path: Path, n_threads: int) -> Roofline | None:

@@ -25,6 +25,6 @@ def profiled(session: fastgpt_c.Session, tokens: list[int], n: int, **options: A
     with session.profile(**options) as p:
         logits = session.prefill(tokens)
         for token in tokens[:n]:
-            p.sample(sampler, logits)
+            session.sample(sampler, logits)
             logits = session.decode(token)
     return p

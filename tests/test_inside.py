@@ -126,6 +126,9 @@ def test_a_batch_shows_each_sequence_as_if_alone(tiny: Tiny) -> None:
         (lambda s: s.inspect([], "hidden"), "at least one token"),
         (lambda s: s.unembed(np.zeros((2, 3))), "n_embd"),
         (lambda s: s.unembed(0.0), "n_embd"),
+        (lambda s: s.inspect([1], ["hidden"]), r"\['hidden'\] is not to be had; it must be one of hidden,"),
+        (lambda s: s.inspect([1], heads=(0, 3)), r"heads is \(0, 3\), not pairs of layer and head"),
+        (lambda s: s.inspect([1], heads=[(0, 1, 2)]), "not pairs of layer and head"),
     ],
 )
 def test_what_is_not_there_is_refused(tiny: Tiny, ask: Callable[[fastgpt_c.Session], Any], complaint: str) -> None:
@@ -165,7 +168,7 @@ def test_embed_takes_text(alphabet_model: fastgpt_c.Model) -> None:
     """The vector of a text is that of its tokens; no text, too much of it, and another pooling are refused."""
     model = alphabet_model
     np.testing.assert_array_equal(model.embed("abc"), model.embed(model.encode("abc")))
-    with pytest.raises(UsageError, match="at least one token"):
+    with pytest.raises(UsageError, match="the prompt is empty: there is nothing to embed"):
         model.embed("")
     with pytest.raises(ContextFullError):
         model.embed("a" * (model.n_ctx + 1))

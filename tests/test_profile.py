@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_random_gguf
 from profiles import profiled, write_source
 
 import fastgpt_c
+from fastgpt_c.batch import Batch, in_order, stream
 from fastgpt_c.convert import quantize
-from fastgpt_c.number_types import row_bytes
+from fastgpt_c.generation import Reader
 from fastgpt_c.profiling import Profile, report
 
 N_BATCH = 512
@@ -25,6 +27,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- Counts: equal to formulas, to the last byte -----------------------------------------------------------
+
+
+BLOCKS = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18), "q6_k": (256, 210)}
+
+
+def row_bytes(kind: str, n: int) -> int:
+    """Bytes of n numbers, whole blocks of so many numbers in so many bytes."""
+    n_numbers, n_bytes = BLOCKS[kind]
+    assert n % n_numbers == 0
+    return n // n_numbers * n_bytes
 
 
 def expected_counts(model: fastgpt_c.Model, types: dict[str, str], kv: str, past: int, n: int) -> dict[str, list[int]]:
@@ -93,6 +105,16 @@ def test_counts_equal_the_formulas(source: Path, tmp_path: Path, kind: str, kv: 
     assert n_ops == {(phase, layer): n for phase in ("prefill", "decode") for layer, n in ((-1, 5), (0, 8), (1, 8))}
 
 
+def test_counts_of_a_model_of_one_type_alone(tmp_path: Path) -> None:
+    """The same where the embeddings are in blocks as well: Q6_K, which nothing here writes."""
+    path = write_random_gguf(
+        tmp_path / "q6_k.gguf", n_layer=2, n_head=4, n_embd=256, n_ctx=600, n_vocab=96, type="q6_k"
+    )
+    with fastgpt_c.load(path) as model, model.session(kv_type="f16") as session:
+        p = profiled(session, [i % 96 for i in range(550)], 3)
+        assert_counts(p, model, dict.fromkeys(("w", "wpe", "wte"), "q6_k"), "f16", 550, 3)
+
+
 def test_a_shared_prefix_counts_once(source: Path) -> None:
     """Neighbours that were forked from one session read its positions together; others read all of theirs."""
     with fastgpt_c.load(source) as model, model.session() as first, model.session() as other:
@@ -154,7 +176,7 @@ def test_ops_are_all_of_the_time(slow_model: fastgpt_c.Model) -> None:
 
 
 def test_a_profile_is_one_block_long(random_model: fastgpt_c.Model) -> None:
-    """Steps outside of the block do not count; a second profile begins at zero; nothing samples after the end."""
+    """Steps outside of the block do not count; a second profile begins at zero."""
     with random_model.session() as session:
         session.decode(1)
         p = profiled(session, [1, 2, 3], 1)
@@ -164,8 +186,23 @@ def test_a_profile_is_one_block_long(random_model: fastgpt_c.Model) -> None:
         assert (p.phases["decode"]["n_steps"], p.phases["prefill"]["n_tokens"]) == (1, 3)
         again = profiled(session, [4, 5], 0)
         assert again.phases["prefill"] == again.phases["prefill"] | {"n_steps": 1, "n_tokens": 2}
-        with pytest.raises(fastgpt_c.UsageError, match="over"):
-            p.sample(fastgpt_c.Sampler(session.n_vocab), np.zeros(session.n_vocab))
+
+
+def test_one_profile_at_a_time(random_model: fastgpt_c.Model) -> None:
+    """A second one inside of the first is refused, as one of a closed session is; the first goes on, and another may
+    follow it."""
+    with random_model.session() as session:
+        with session.profile() as p:
+            session.decode(1)
+            with pytest.raises(fastgpt_c.UsageError, match="begun already"), session.profile():
+                pass
+            session.decode(1)
+        assert p.phases["decode"]["n_steps"] == 2
+        with session.profile() as p:
+            session.decode(1)
+        assert p.phases["decode"]["n_steps"] == 1
+    with pytest.raises(fastgpt_c.UsageError, match="closed"):
+        session.profile()
 
 
 def test_logits_do_not_change(random_model: fastgpt_c.Model) -> None:
@@ -175,3 +212,41 @@ def test_logits_do_not_change(random_model: fastgpt_c.Model) -> None:
         session.truncate(0)
         with session.profile():
             assert (session.prefill([1, 2, 3], all_logits=True) == plain).all()
+
+
+# ---- Draws -------------------------------------------------------------------------------------------------
+
+
+def draws_of(p: Profile) -> tuple[int, int]:
+    """Calls and bytes of the draws that the profile counts; each is in a step's events, too."""
+    rows = p.records[p.records["op"] == "sample"]
+    events = p.events[(p.events["op"] == "sample") & (p.events["thread"] == 0)]
+    assert len(events) == rows["calls"].sum() and (rows["ns"] > 0).all()
+    return int(rows["calls"].sum()), int(rows["bytes"].sum())
+
+
+@pytest.mark.parametrize("prompt_lookup", [0, 4], ids=["plain", "speculative"])
+def test_generating_counts_its_draws(random_model: fastgpt_c.Model, prompt_lookup: int) -> None:
+    """A text that grows in a profiled session has a draw for each of its tokens, whatever was guessed; drawing in the
+    session is drawing."""
+    options = fastgpt_c.Options(max_new_tokens=12, seed=3, prompt_lookup=prompt_lookup)
+    with random_model.session() as session, session.profile() as p:
+        text = random_model.stream([1, 2, 3, 1, 2], options, reader=Reader(session)).finish()
+    n = len(text.tokens) + (text.finish_reason == "eos")
+    assert draws_of(p) == (n, n * 4 * random_model.n_vocab)
+    assert text.tokens == random_model.generate([1, 2, 3, 1, 2], options).tokens
+
+
+def test_a_batch_counts_its_draws(random_model: fastgpt_c.Model) -> None:
+    """One call a step, whose bytes are the rows that were drawn: not those of prompts that are still being read."""
+    prompts = [[1, 2, 3], [4, 5, 6, 7], [8]]
+    options = fastgpt_c.Options(max_new_tokens=5, temperature=0)
+    batch = Batch(random_model, options, max_batch=2, max_tokens_in_flight=None)
+    with batch.profile() as p:
+        texts = in_order(stream(batch, prompts))
+    plain = random_model.generate_batch(prompts, options, max_batch=2)
+    assert [text.tokens for text in texts] == [text.tokens for text in plain]
+    n_steps = sum(phase["n_steps"] for phase in p.phases.values())
+    n_drawn = sum(len(text.tokens) + (text.finish_reason == "eos") for text in texts)
+    assert draws_of(p) == (n_steps, n_drawn * 4 * random_model.n_vocab)
+    assert n_steps < n_drawn

@@ -590,7 +590,7 @@ typedef enum fastgpt_op {
     FASTGPT_OP_PROJ = 8, /* with the addition to the residual stream */
     FASTGPT_OP_LN_F = 9,
     FASTGPT_OP_LM_HEAD = 10,
-    FASTGPT_OP_SAMPLE = 11, /* fastgpt_profile_sample; not a part of a step's time */
+    FASTGPT_OP_SAMPLE = 11, /* fastgpt_profile_sample, fastgpt_profile_sample_rows; not a part of a step's time */
     FASTGPT_OP_OTHER = 12, /* the rest of a step's time */
     FASTGPT_OP_LAYER = 13, /* in events alone: a whole layer */
     FASTGPT_OP_STEP = 14 /* in events alone: a whole step */
@@ -605,8 +605,9 @@ typedef enum fastgpt_phase { FASTGPT_PHASE_PREFILL = 0, FASTGPT_PHASE_DECODE = 1
 /* Sums over all calls of one op in one layer in one phase.
  *
  * bytes and operations are what the op needs, counted by these formulas for each call, not measured.  A call has n
- * tokens (of a slice), or n rows of logits for ln_f and lm_head.  E = n_embd, F = n_ff, V = n_vocab; |w| = the bytes
- * of a weight matrix and its bias as they lie in memory; |row| = the bytes of a row of E numbers of the cache's type:
+ * tokens (of a slice), or n rows of logits for ln_f, lm_head and sample.  E = n_embd, F = n_ff, V = n_vocab; |w| = the
+ * bytes of a weight matrix and its bias as they lie in memory; |row| = the bytes of a row of E numbers of the cache's
+ * type:
  *
  *     op               bytes                                        operations
  *     embed            n (row of wte + row of wpe + 4 E)            n E
@@ -618,7 +619,7 @@ typedef enum fastgpt_phase { FASTGPT_PHASE_PREFILL = 0, FASTGPT_PHASE_DECODE = 1
  *     gelu             8 n F                                        9 n F
  *     proj             |w| + 4 n F + 8 n E                          2 n E F
  *     lm_head          |w| + 4 n E + 4 n V                          2 n E V
- *     sample           4 V                                          0
+ *     sample           4 n V                                        0
  *
  * So weights, and the past of each span, count once a slice (and a prefix once for neighbours that share it), and
  * activations in F32 once where they are read and once where they are written; what a kernel writes down meanwhile,
@@ -675,6 +676,11 @@ void fastgpt_profile_stop(fastgpt_context *ctx);
 fastgpt_status fastgpt_profile_sample(fastgpt_context *ctx, fastgpt_sampler *sampler, const float *logits,
                                       int32_t *token);
 
+/* fastgpt_sample_rows with the pool of ctx and the n_vocab of its model: one call of op sample while ctx is profiled,
+ * whose n counts the rows that are not left out.  Returns as that does, and ARGUMENT for ctx NULL. */
+fastgpt_status fastgpt_profile_sample_rows(fastgpt_context *ctx, fastgpt_sampler *const *samplers, int32_t n_rows,
+                                           const float *logits, int32_t *tokens);
+
 /* All zero before the first start.  Returns OK or ARGUMENT. */
 fastgpt_status fastgpt_profile_summarize(const fastgpt_context *ctx, fastgpt_profile_summary *out);
 
@@ -701,9 +707,9 @@ typedef struct fastgpt_roofline {
     double int8_operations_per_second; /* its dot products of int8 summed in int32, 0 where it has none */
 } fastgpt_roofline;
 
-/* Measures with all threads of the pool, NULL = the calling thread; the best of several rounds counts.  Takes a few
- * tenths of a second on an idle machine, and for that time 256 MiB, or 8 times a larger last-level cache, 1 GiB at
- * most.  On error *out is all zero.
+/* Measures with all threads of the pool, NULL = the calling thread, in windows of about a millisecond, of which the
+ * best counts: others may use the machine as well.  Takes some tenths of a second, and for that time 256 MiB, or 8
+ * times a larger last-level cache, 1 GiB at most.  On error *out is all zero.
  * Returns OK, ARGUMENT (out is NULL, or FASTGPT_ISA names no kernels), MEMORY or THREADS. */
 fastgpt_status fastgpt_measure_roofline(fastgpt_pool *pool, fastgpt_roofline *out);
 

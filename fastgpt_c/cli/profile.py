@@ -23,8 +23,8 @@ examples:
   fastgpt-c profile --compare one.json two.json
 
 "of roofline" is the least time that an op's bytes and operations could take here, as a part of its time; "at best",
-of the time of its fastest calls.  What the machine can do is measured once and kept in ~/.cache/fastgpt-c/roofline; if
-other programs were busy then, delete that and measure again.  docs/profiling.md tells how to read all of it.
+of the time of its fastest calls.  What the machine can do is measured each time, and the best that was ever seen is
+kept in ~/.cache/fastgpt-c/roofline.  docs/profiling.md tells how to read all of it.
 """
 
 N_EVENTS_AT_MOST = 2_000_000
@@ -70,7 +70,7 @@ def _profile(args: argparse.Namespace) -> int:
         profile = measure(model, "Once upon a time" if args.prompt is None else args.prompt, args.n, args.kv_type)
     from fastgpt_c import system
 
-    ceiling = None if args.no_roofline else system.cached_roofline(profile.n_threads)
+    ceiling = None if args.no_roofline else system.best_roofline(profile.n_threads)
     if args.trace:
         profile.write_trace(args.trace)
     if args.html:
@@ -97,7 +97,7 @@ def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
         with session.profile(_n_events(model, session.n_threads, len(tokens) + n)) as profile:
             logits = session.prefill(tokens)
             for _ in range(n):
-                logits = session.decode(profile.sample(sampler, logits))
+                logits = session.decode(session.sample(sampler, logits))
     return profile
 
 

@@ -47,6 +47,16 @@ function describe(node, text) {
 
 document.addEventListener("keydown", event => { if (event.key === "Escape") tooltip.hidden = true; });
 
+// ---- Tables that are wider than the page: the side fades behind which there is more ----
+
+function showWhetherThereIsMore() {
+  for (const node of document.querySelectorAll(".scroll"))
+    node.classList.toggle("more", node.scrollLeft + node.clientWidth < node.scrollWidth - 1);
+}
+document.addEventListener("scroll", showWhetherThereIsMore, {capture: true, passive: true});
+addEventListener("resize", showWhetherThereIsMore);
+addEventListener("load", showWhetherThereIsMore);
+
 // ---- Arrow keys ----
 
 // One stop of the Tab key for rows of nodes; arrows, Home and End move inside.  rows [n][any length] of nodes.

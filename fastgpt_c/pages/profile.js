@@ -1,16 +1,17 @@
 // data is a report of fastgpt_c/profiling/report.py.
 const OPS = ["embed", "ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "proj", "ln_f", "lm_head", "sample",
   "other"];
-const WIDTH = 1080;
 const roof = data.roofline;
 const phases = Object.keys(data.phases).filter(name => data.phases[name].n_steps > 0);
 let phase = phases[phases.length - 1];
 let order = {key: "ns", falling: true};
+let width = 0; // of the charts: as many units as there are pixels, so that texts keep their size
 
 const sum = numbers => numbers.reduce((a, b) => a + b, 0);
 const nSteps = () => data.phases[phase].n_steps;
 const ms = ns => (ns / 1e6 / nSteps()).toFixed(3); // a step
 const percent = share => (100 * share).toFixed(1) + "%";
+const ofRoof = share => share === null ? "" : share >= 1.0005 ? ">100%" : percent(share); // above it means nothing
 const ofPhase = rows => rows.filter(row => row.phase === phase);
 const counted = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 const part = (op, attributes) => svg("rect", {class: "part " + op, ...attributes});
@@ -55,9 +56,9 @@ function recordText(name, r, total) {
 function drawLayers() {
   const rows = layerRows(), height = 23, left = 70, right = 60;
   const whole = rows.map(row => sum(row.parts.map(r => r.ns)));
-  const scale = (WIDTH - left - right) / Math.max(...whole), total = sum(whole);
+  const scale = (width - left - right) / Math.max(...whole), total = sum(whole);
   const chart = byId("layers"), walk = [];
-  chart.setAttribute("viewBox", `0 0 ${WIDTH} ${rows.length * height}`);
+  chart.setAttribute("viewBox", `0 0 ${width} ${rows.length * height}`);
   chart.replaceChildren(...rows.map((row, y) => {
     let x = left;
     const parts = row.parts.map(r => {
@@ -103,18 +104,19 @@ function stepBar(step, x, width, bottom, scale) {
 }
 
 function drawTimeline() {
-  const steps = ofPhase(data.steps), left = 46, bottom = 190, top = 12;
+  const steps = ofPhase(data.steps), left = 46, bottom = 194, top = 18;
   byId("timeline-title").textContent = phase === "decode" ? "Token by token" : "Prefill, step by step";
   const most = Math.max(...steps.map(step => step.ns), 1), scale = (bottom - top) / most;
-  const room = Math.min((WIDTH - left) / Math.max(steps.length, 1), 60);
+  const room = Math.min((width - left) / Math.max(steps.length, 1), 60);
   const bars = steps.map((step, i) => stepBar(step, left + i * room, Math.max(room - (room > 4 ? 1.5 : 0), 0.5), bottom, scale));
+  const unit = svg("text", {class: "end", x: left - 6, y: 10}, "ms");
   const grid = ticks(most / 1e6, 4).map(value => {
     const y = bottom - value * 1e6 * scale;
-    return svg("g", {}, svg("line", {class: "grid", x1: left, x2: WIDTH, y1: y, y2: y}),
+    return svg("g", {}, svg("line", {class: "grid", x1: left, x2: width, y1: y, y2: y}),
       svg("text", {class: "end", x: left - 6, y: y + 4}, +value.toPrecision(6)));
   });
-  byId("timeline").setAttribute("viewBox", `0 0 ${WIDTH} ${bottom + 8}`);
-  byId("timeline").replaceChildren(...grid, ...bars);
+  byId("timeline").setAttribute("viewBox", `0 0 ${width} ${bottom + 8}`);
+  byId("timeline").replaceChildren(unit, ...grid, ...bars);
   walkable([bars]);
 }
 
@@ -134,20 +136,49 @@ function log10Scale(values, from, to) {
 }
 
 function pointText({op, intensity, rate, row}) {
-  const share = row.roofline === null ? "" : `\n${percent(row.roofline)} of what this machine could do`;
+  const share = row.roofline === null ? "" : `\n${ofRoof(row.roofline)} of what this machine could do`;
   return `${op}\n${intensity.toPrecision(3)} operations for each byte\n${rate.toFixed(1)} GFLOP/s, ` +
     `${(row.bytes / row.ns).toFixed(1)} GB/s${share}`;
 }
 
-// Labels to the right of their points, pushed down where they would meet.
+// Where the labels of near points stand: in a column beside them, at the left where the chart ends at the right.
+function columnOf(dots) {
+  const xs = dots.map(d => d.x), ys = dots.map(d => d.y), room = 76, half = 7.5 * dots.length;
+  const atRight = Math.max(...xs) + room < width, middle = sum(ys) / ys.length;
+  const x = atRight ? Math.max(...xs) + 14 : Math.min(...xs) - 14;
+  return {
+    x, atRight, top: middle - half,
+    box: {left: Math.min(...xs, x - (atRight ? 0 : room)) - 8, right: Math.max(...xs, x + (atRight ? room : 0)) + 8,
+      top: Math.min(...ys, middle - half) - 8, bottom: Math.max(...ys, middle + half) + 8},
+  };
+}
+
+const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+// Dots whose labels would meet have one column together.
+function groupsOf(dots) {
+  const groups = dots.map(dot => [dot]);
+  for (let i = 0; i < groups.length; i++) for (let j = i + 1; j < groups.length; j++)
+    if (meet(columnOf(groups[i]).box, columnOf(groups[j]).box)) {
+      groups[i].push(...groups.splice(j, 1)[0]);
+      i = j = -1; // anew: the larger group may meet others
+      break;
+    }
+  return groups;
+}
+
+// A label for each point, and a line between the two where labels stand in a column.
 function placeLabels(points, x, y) {
-  const placed = [];
-  for (const p of [...points].sort((a, b) => b.rate - a.rate)) {
-    const label = {p, x: x.at(p.intensity) + 10, y: y.at(p.rate) + 4};
-    for (const other of placed) if (Math.abs(other.x - label.x) < 70 && label.y - other.y < 14) label.y = other.y + 14;
-    placed.push(label);
-  }
-  return placed.map(label => svg("text", {class: "strong", x: label.x, y: label.y}, label.p.op));
+  const dots = points.map(p => ({op: p.op, x: x.at(p.intensity), y: y.at(p.rate)}));
+  return groupsOf(dots).flatMap(group => {
+    const column = columnOf(group);
+    return group.sort((a, b) => a.y - b.y).flatMap((dot, i) => {
+      const middle = column.top + 15 * i + 7.5, end = column.atRight ? column.x - 3 : column.x + 3;
+      const line = svg("path", {class: "leader " + dot.op, d: `M${dot.x} ${dot.y}L${end} ${middle}`});
+      const label = svg("text", {class: "strong" + (column.atRight ? "" : " end"), x: column.x, y: middle + 4}, dot.op);
+      return group.length > 1 ? [line, label] : [label];
+    });
+  });
 }
 
 function roofLines(x, y) {
@@ -157,7 +188,7 @@ function roofLines(x, y) {
   const flat = peaks().flatMap(({kind, rate}) => [
     svg("path", {class: "roof", d: `M${x.at(rate / bandwidth)} ${y.at(rate)}H${x.at(x.high)}`}),
     svg("text", {class: "end", x: x.at(x.high), y: y.at(rate) - 6}, `${rate.toFixed(0)} GFLOP/s ${kind}`)]);
-  const name = svg("text", {x: x.at(from) + 8, y: y.at(bandwidth * from) - 22}, `${bandwidth.toFixed(1)} GB/s`);
+  const name = svg("text", {x: x.at(from) + 10, y: y.at(bandwidth * from) + 14}, `${bandwidth.toFixed(1)} GB/s`);
   return [slope, ...flat, name];
 }
 
@@ -165,9 +196,9 @@ function axes(x, y, bottom) {
   return [
     ...x.marks.map(value => svg("g", {}, svg("line", {class: "grid", x1: x.at(value), x2: x.at(value), y1: 22, y2: bottom}),
       svg("text", {class: "middle", x: x.at(value), y: bottom + 16}, value))),
-    ...y.marks.map(value => svg("g", {}, svg("line", {class: "grid", x1: 60, x2: WIDTH - 10, y1: y.at(value), y2: y.at(value)}),
+    ...y.marks.map(value => svg("g", {}, svg("line", {class: "grid", x1: 60, x2: width - 10, y1: y.at(value), y2: y.at(value)}),
       svg("text", {class: "end", x: 54, y: y.at(value) + 4}, value))),
-    svg("text", {class: "end", x: WIDTH - 10, y: bottom + 34}, "operations for each byte"),
+    svg("text", {class: "end", x: width - 10, y: bottom + 34}, "operations for each byte"),
     svg("text", {x: 60, y: 12}, "GFLOP/s"),
   ];
 }
@@ -177,18 +208,18 @@ function drawRoofline() {
     ({op: row.op, row, intensity: row.operations / row.bytes, rate: row.operations / row.ns}));
   const tops = roof ? peaks().map(peak => peak.rate) : [];
   const ridges = tops.map(rate => rate * 1e9 / roof.read_bytes_per_second), bottom = 330;
-  const x = log10Scale([...points.map(p => p.intensity), ...ridges], 60, WIDTH - 10);
+  const x = log10Scale([...points.map(p => p.intensity), ...ridges], 60, width - 10);
   const y = log10Scale([...points.map(p => p.rate), ...tops], bottom, 22);
   const dots = points.map(p => {
     const dot = svg("circle", {class: "dot " + p.op, cx: x.at(p.intensity), cy: y.at(p.rate), r: 6.5});
     describe(dot, () => pointText(p));
     return dot;
   });
-  byId("roofline").setAttribute("viewBox", `0 0 ${WIDTH} ${bottom + 40}`);
-  byId("roofline").replaceChildren(...axes(x, y, bottom), ...(roof ? roofLines(x, y) : []), ...dots, ...placeLabels(points, x, y));
+  byId("roofline").setAttribute("viewBox", `0 0 ${width} ${bottom + 40}`);
+  byId("roofline").replaceChildren(...axes(x, y, bottom), ...(roof ? roofLines(x, y) : []), ...placeLabels(points, x, y), ...dots);
   walkable([dots]);
   byId("roofline-text").textContent = roof ?
-    "Under the slope the memory sets the pace, under a flat line the arithmetic.  Whatever stays in a cache may rise above the slope." :
+    "Under the slope the memory sets the pace, under a flat line the arithmetic.  What rises above the slope was read from a cache." :
     "What this machine can do was not measured; the points show what was done.";
 }
 
@@ -201,8 +232,8 @@ const COLUMNS = [
   ["calls", "calls", row => row.calls, row => String(row.calls)],
   ["gb", "GB/s", row => row.bytes / row.ns, row => row.bytes ? (row.bytes / row.ns).toFixed(1) : ""],
   ["gflop", "GFLOP/s", row => row.operations / row.ns, row => row.operations ? (row.operations / row.ns).toFixed(1) : ""],
-  ["roofline", "of roofline", row => row.roofline ?? -1, row => row.roofline === null ? "" : percent(row.roofline)],
-  ["best", "at best", row => row.roofline_at_best ?? -1, row => row.roofline_at_best === null ? "" : percent(row.roofline_at_best)],
+  ["roofline", "of roofline", row => row.roofline ?? -1, row => ofRoof(row.roofline)],
+  ["best", "at best", row => row.roofline_at_best ?? -1, row => ofRoof(row.roofline_at_best)],
 ];
 
 function heading([key, text]) {
@@ -227,7 +258,10 @@ function drawTable() {
 
 // ---- All ----
 
+const room = () => byId("layers").getBoundingClientRect().width;
+
 function draw() {
+  width = room();
   for (const button of byId("phases").children) button.setAttribute("aria-pressed", button.dataset.phase === phase);
   drawLayers();
   drawTimeline();
@@ -237,4 +271,7 @@ function draw() {
 
 byId("summary").textContent = summary();
 byId("phases").append(...phases.map(phaseButton));
-if (phase) draw();
+if (phase) {
+  draw();
+  addEventListener("resize", () => { if (room() !== width) draw(); });
+}

@@ -2,7 +2,7 @@
 
     with model.session() as session, session.profile() as p:
         logits = session.prefill(tokens)
-        token = p.sample(sampler, logits)
+        token = session.sample(sampler, logits)
     print(p.table())
     p.write_html(Path("profile.html"))
 
@@ -11,18 +11,18 @@ The formulas behind bytes and operations stand in fastgpt.h, at fastgpt_profile_
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c._lib import check, ffi, float_pointer, lib
+from fastgpt_c._lib import check, ffi, lib
 from fastgpt_c.errors import UsageError
 from fastgpt_c.profiling import report, tables, trace
-from fastgpt_c.sampling import Sampler
-from fastgpt_c.session import Session, checked_int
+from fastgpt_c.session import checked_int
 
 if TYPE_CHECKING:
     from fastgpt_c.system import Roofline
@@ -34,8 +34,19 @@ MODEL_SIZES = ("n_params", "n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n
 OPS = np.array([ffi.string(lib.fastgpt_op_name(op)).decode() for op in range(lib.FASTGPT_OP_STEP + 1)])
 
 
+class Profiled(Protocol):
+    """Whose steps a profile times: a Session, or the RaggedStep of a batch."""
+
+    n_threads: int
+    is_profiled: bool
+    _model: Any
+    _context: Any
+
+    def _in_use(self) -> AbstractContextManager[None]: ...
+
+
 class Profile:
-    """What happened between "with" and the end of its block, in the session that it was made by.
+    """What happened between "with" and the end of its block, in the session or batch that it was made by.
 
     records  structured array, a row for each op that ran, by phase, then in the order of a step
                  phase       "decode" for steps whose sessions all have one new token, else "prefill"
@@ -52,10 +63,11 @@ class Profile:
     model    name, type and sizes of the model
     """
 
-    def __init__(self, session: Session, n_events: int) -> None:
-        self._session, self._n_events = session, checked_int("n_events", n_events, 0)
-        self.model = _facts_of(session)
-        self.n_threads = session.n_threads
+    def __init__(self, profiled: Profiled, n_events: int) -> None:
+        self._profiled, self._n_events = profiled, checked_int("n_events", n_events, 0)
+        with profiled._in_use():
+            self.model = _facts_of(profiled._model)
+        self.n_threads = profiled.n_threads
         self._context: Any = None
         self.records: Records = _table("fastgpt_profile_record", 0)[0]
         self.events: Records = _table("fastgpt_profile_event", 0)[0]
@@ -63,15 +75,17 @@ class Profile:
         self.n_events_lost = 0
 
     def __enter__(self) -> Profile:
-        if self._context is not None:
-            raise UsageError("the profile has begun already")
-        with self._session._in_use():
-            self._context = self._session._context
-            check(lib.fastgpt_profile_start(self._context, self._n_events))
+        with self._profiled._in_use():
+            if self._profiled.is_profiled:
+                raise UsageError("a profile of these steps has begun already")
+            context = self._profiled._context
+            check(lib.fastgpt_profile_start(context, self._n_events))
+            self._context, self._profiled.is_profiled = context, True
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         lib.fastgpt_profile_stop(self._context)
+        self._profiled.is_profiled = False
         self.records = _named(_copied("fastgpt_profile_record", lib.fastgpt_profile_records, self._context))
         self.events = _named(_copied("fastgpt_profile_event", lib.fastgpt_profile_events, self._context))
         summary = ffi.new("fastgpt_profile_summary *")
@@ -81,16 +95,6 @@ class Profile:
             self.phases[name] = {field: getattr(phase, field) for field in ("n_steps", "n_tokens", "ns")}
         self.n_events_lost = summary.n_events_lost
         self._context = None
-
-    def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
-        """sampler.sample(logits), whose time becomes the op "sample".  Inside of the block only."""
-        if self._context is None:
-            raise UsageError("the profile is over")
-        token = ffi.new("int32_t *")
-        row = float_pointer(sampler._row(logits))
-        with self._session._in_use():
-            check(lib.fastgpt_profile_sample(self._context, sampler._handle, row, token))
-        return int(token[0])
 
     # ---- Exports ----
 
@@ -111,9 +115,10 @@ class Profile:
         report.write_page(path, self.report(roofline))
 
 
-def _facts_of(session: Session) -> dict[str, Any]:
-    texts = {name: getattr(lib, f"fastgpt_model_{name}")(session._model) for name in ("name", "type")}
-    sizes = {name: int(getattr(lib, f"fastgpt_model_{name}")(session._model)) for name in MODEL_SIZES}
+def _facts_of(model: Any) -> dict[str, Any]:
+    """Of a fastgpt_model *."""
+    texts = {name: getattr(lib, f"fastgpt_model_{name}")(model) for name in ("name", "type")}
+    sizes = {name: int(getattr(lib, f"fastgpt_model_{name}")(model)) for name in MODEL_SIZES}
     return {name: ffi.string(text).decode("utf-8", "replace") for name, text in texts.items()} | sizes
 
 

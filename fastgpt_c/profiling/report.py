@@ -38,7 +38,8 @@ def make(profile: Profile, roofline: Roofline | None) -> JSON:
     records     one for each phase, layer and op
     ops         the same, summed over the layers (also best_ns), with "share" of the phase's time, sampling included;
                 "roofline": the least time that the op's bytes and operations take on this machine, as a part of its
-                time, and "roofline_at_best": were all calls as fast as the fastest; None where it means nothing
+                time, and "roofline_at_best": were all calls as fast as the fastest; None where it means nothing.
+                Above 1 memory was not what it waited for: what it reads was in a cache
     steps       one for each step whose events are all there: step, phase, n_tokens, start_ns (from the first of them),
                 ns, sample_ns, and "ops": nanoseconds of each op
     """
@@ -88,10 +89,10 @@ def _fits(value: object, shape: Any) -> bool:
 
 
 def _arithmetic(model: JSON, roofline: Roofline) -> str:
-    """The best that the machine has for weights of the model's type."""
-    if model["type"].startswith("Q") and roofline.int8_operations_per_second:
-        return "int8"
-    return "bf16" if model["type"] == "BF16" and roofline.bf16_operations_per_second else "f32"
+    """The best that the machine has for weights of the model's type: their own, or F32, to which all can be widened."""
+    own = "int8" if model["type"].startswith("Q") else model["type"].lower()
+    kinds = ("f32", own) if own in ("int8", "bf16") else ("f32",)
+    return max(kinds, key=lambda kind: float(getattr(roofline, f"{kind}_operations_per_second")))
 
 
 def _least_ns(record: JSON, ceiling: JSON) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 JSON = dict[str, Any]
 
+ABOVE = ">100%"
 LAYER_OPS = ("ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "proj")
 
 
@@ -16,6 +17,8 @@ def profile(report: JSON) -> str:
     for name, phase in report["phases"].items():
         if phase["n_steps"]:
             parts += [_title(name, phase), "\n".join(_op_lines(report, name)), "\n".join(_layer_lines(report, name))]
+    if any(_is_above(row[name]) for row in report["ops"] for name in ("roofline", "roofline_at_best")):
+        parts.append(f"{ABOVE}: faster than memory was ever seen to be, so what the op reads was in a cache")
     if report["n_events_lost"]:
         parts.append(f"{report['n_events_lost']} events are lost to the trace; the tables are complete")
     return "\n\n".join(parts)
@@ -47,7 +50,9 @@ def _title(name: str, phase: JSON) -> str:
 
 def _op_lines(report: JSON, phase: str) -> Iterator[str]:
     n_steps = report["phases"][phase]["n_steps"]
-    widths = {"ms a step": 10, "share": 8, "calls": 8, "GB/s": 9, "GFLOP/s": 10, "of roofline": 13, "at best": 9}
+    widths = {"ms a step": 10, "share": 8, "calls": 8, "GB/s": 9, "GFLOP/s": 10}
+    if report["roofline"]:
+        widths |= {"of roofline": 13, "at best": 9}
     yield f"{'op':12}" + "".join(f"{head:>{width}}" for head, width in widths.items())
     for row in report["ops"]:
         if row["phase"] == phase:
@@ -58,7 +63,14 @@ def _op_lines(report: JSON, phase: str) -> Iterator[str]:
 
 
 def _percent(share: float | None, width: int) -> str:
-    return " " * width if share is None else f"{share:{width}.0%}"
+    """Of the roofline."""
+    text = "" if share is None else ABOVE if _is_above(share) else f"{share:.0%}"
+    return f"{text:>{width}}"
+
+
+def _is_above(share: float | None) -> bool:
+    """Whether a share of the roofline is no share any more, and its number without a meaning."""
+    return share is not None and share >= 1.005  # less is shown as 100%
 
 
 def _rate(amount: int, ns: int, width: int) -> str:

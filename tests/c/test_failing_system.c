@@ -316,6 +316,7 @@ static void test_draw_without_threads(void) {
     fastgpt_sampler_params params = {.struct_size = sizeof params, .temperature = 1, .seed = 7};
     fastgpt_sampler *sampler = NULL, *other = NULL;
     fastgpt_pool *pool = new_pool(2);
+    fastgpt_context *ctx = new_context(model, pool, 0);
     int32_t n_vocab = fastgpt_model_n_vocab(model), token = 77, expected;
     float *logits = new_floats(n_vocab);
     for (int32_t i = 0; i < n_vocab; i++) logits[i] = (float)(i % 5);
@@ -323,11 +324,13 @@ static void test_draw_without_threads(void) {
     CHECK(fastgpt_sampler_create(n_vocab, &params, &other) == FASTGPT_OK);
     threads_fail = true;
     CHECK(fastgpt_sample_rows(pool, &sampler, 1, n_vocab, logits, &token) == FASTGPT_ERR_THREADS && token == 77);
+    CHECK(fastgpt_profile_sample_rows(ctx, &sampler, 1, logits, &token) == FASTGPT_ERR_THREADS && token == 77);
     threads_fail = false;
     CHECK(fastgpt_sample_rows(pool, &sampler, 1, n_vocab, logits, &token) == FASTGPT_OK);
     CHECK(fastgpt_sampler_sample(other, logits, &expected) == FASTGPT_OK && token == expected);
     fastgpt_sampler_free(sampler);
     fastgpt_sampler_free(other);
+    fastgpt_context_free(ctx);
     fastgpt_pool_free(pool);
     free(logits);
 }

@@ -206,6 +206,62 @@ static void test_phases(void) {
     fastgpt_context_free(ctx);
 }
 
+/* ---- Drawing for a batch ---- */
+
+enum { N_ROWS = 9 };
+
+static bool is_left_out(int row) { return row % 4 == 3; }
+
+/* Draws N_ROWS rows twice, with the profile of ctx or without one. */
+static void draw_rows(fastgpt_context *ctx, fastgpt_pool *pool, const float *logits, int32_t *drawn) {
+    fastgpt_sampler *samplers[N_ROWS], *given[N_ROWS];
+    for (int i = 0; i < N_ROWS; i++) samplers[i] = new_sampler(), given[i] = is_left_out(i) ? NULL : samplers[i];
+    for (int i = 0; i < 2 * N_ROWS; i++) drawn[i] = -7;
+    for (int i = 0; i < 2; i++) {
+        int32_t *rows = drawn + i * N_ROWS;
+        fastgpt_status status = ctx ? fastgpt_profile_sample_rows(ctx, given, N_ROWS, logits, rows)
+                                    : fastgpt_sample_rows(pool, given, N_ROWS, (int32_t)shape.n_vocab, logits, rows);
+        CHECK(status == FASTGPT_OK);
+    }
+    for (int i = 0; i < N_ROWS; i++) fastgpt_sampler_free(samplers[i]);
+}
+
+/* A draw of a batch is one call of op sample, of the phase and step before it; the tokens are those without a profile,
+ * and what workers do of it lies inside of it. */
+static void test_batch_is_drawn(int32_t n_threads) {
+    fastgpt_pool *pool = new_pool(n_threads);
+    fastgpt_context *ctx = new_context(model, pool, 0);
+    fastgpt_kv_cache *kv = new_cache(model, 0);
+    float *logits = new_floats(N_ROWS * (int64_t)shape.n_vocab);
+    int32_t plain[2 * N_ROWS], profiled[2 * N_ROWS];
+    random_fill(&seed, logits, N_ROWS * (int)shape.n_vocab);
+    draw_rows(NULL, pool, logits, plain);
+    draw_rows(ctx, pool, logits, profiled);
+    CHECK(memcmp(plain, profiled, sizeof plain) == 0 && get_records(ctx) == 0);
+
+    CHECK(fastgpt_profile_start(ctx, MAX_EVENTS) == FASTGPT_OK);
+    CHECK(fastgpt_decode(ctx, kv, 1, NULL) == FASTGPT_OK);
+    draw_rows(ctx, pool, logits, profiled);
+    CHECK(memcmp(plain, profiled, sizeof plain) == 0);
+    int32_t n = get_records(ctx), n_events = get_events(ctx), n_draws = 0;
+    const fastgpt_profile_record *r = &records[n - 2];
+    CHECK(r->op == FASTGPT_OP_SAMPLE && r->phase == FASTGPT_PHASE_DECODE && r->layer == -1 && r->calls == 2);
+    CHECK(r->bytes == 2 * 7 * 4 * (int64_t)shape.n_vocab && r->operations == 0);
+    fastgpt_profile_summary sum = get_summary(ctx);
+    check_phase(&sum.decode, FASTGPT_PHASE_DECODE, n);
+    for (int32_t i = 0; i < n_events; i++) {
+        const fastgpt_profile_event *e = &events[i];
+        if (e->op != FASTGPT_OP_SAMPLE) continue;
+        CHECK(e->step == 0 && e->phase == FASTGPT_PHASE_DECODE && (e->thread == 0 || parent_of(e, n_events)));
+        n_draws += e->thread == 0;
+    }
+    CHECK(n_draws == 2);
+    free(logits);
+    fastgpt_kv_cache_free(kv);
+    fastgpt_context_free(ctx);
+    fastgpt_pool_free(pool);
+}
+
 static void test_cancelled_step_counts_what_it_did(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     fastgpt_kv_cache *kv = new_cache(model, 0);
@@ -235,6 +291,11 @@ static void test_errors(void) {
     CHECK(fastgpt_profile_sample(NULL, sampler, logits, &token) == FASTGPT_ERR_ARGUMENT);
     CHECK(fastgpt_profile_start(ctx, 100) == FASTGPT_OK);
     CHECK(fastgpt_profile_sample(ctx, sampler, logits, &token) == FASTGPT_ERR_LOGITS && token == -7);
+    CHECK(fastgpt_profile_sample_rows(NULL, &sampler, 1, logits, &token) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_profile_sample_rows(ctx, NULL, 1, logits, &token) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_profile_sample_rows(ctx, &sampler, 1, NULL, &token) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_profile_sample_rows(ctx, &sampler, 1, logits, NULL) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_profile_sample_rows(ctx, &sampler, -1, logits, &token) == FASTGPT_ERR_ARGUMENT && token == -7);
     run(ctx, logits);
     fastgpt_profile_stop(NULL);
 
@@ -274,6 +335,7 @@ int main(void) {
     test_workers_are_seen();
     test_overflow_is_counted();
     test_phases();
+    for (int32_t n_threads = 1; n_threads <= 3; n_threads++) test_batch_is_drawn(n_threads);
     test_cancelled_step_counts_what_it_did();
     test_errors();
     test_names();
