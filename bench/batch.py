@@ -2,10 +2,13 @@
 
     python bench/batch.py                    the demo model; -m FILE for another
 
-A bare step is one call of the library that decodes a token for each of max_batch sequences, and nothing else.  Batches
-and bare steps take turns; figures are medians over the turns.  "scheduler" is the time of a batch that is neither in a
-step nor in the drawing of tokens: all that Python does.  "equal" is the share of tokens that are those of a lone run:
-of all tokens up to and with the first that differs, since after that the texts are no longer the same.
+Bare steps are the steps of the same batch once more: the same tokens in the same rows, and nothing else, neither
+scheduler nor drawing.  Batches and bare steps take turns, round by round; figures are medians over the rounds, of
+seconds as a clock tells them and, since other processes may disturb those, of seconds that the process itself computed.
+(With --threads 2 or more, threads that wait for work compute, too, for a moment.)  "scheduler" is the time of a batch
+that is neither in a step nor in the drawing of tokens: all that Python does.  "equal" is the share of tokens that are
+those of a lone run: of all tokens up to and with the first that differs, since after that the texts are no longer the
+same.
 """
 
 from __future__ import annotations
@@ -15,14 +18,13 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fastgpt_c
 from fastgpt_c import scheduler
-from fastgpt_c._lib import ffi
-from fastgpt_c.cache_pool import CachePool
+from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.ragged_step import RaggedStep
 
 WORDS = (
@@ -53,12 +55,28 @@ def requests(n: int, max_new_tokens: int, seed: int) -> list[fastgpt_c.Request]:
 
 
 @dataclass
-class Run:
-    """Seconds of a batch and of its parts, and the tokens that its steps read."""
+class Seconds:
+    """Of a clock, and of the process on all its cores."""
 
-    seconds: float = 0.0
-    stepping: float = 0.0
-    drawing: float = 0.0
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def begin(self) -> None:
+        self.wall -= time.perf_counter()
+        self.cpu -= time.process_time()
+
+    def end(self) -> None:
+        self.wall += time.perf_counter()
+        self.cpu += time.process_time()
+
+
+@dataclass
+class Run:
+    """Times of a batch and of its parts, and what its steps read."""
+
+    whole: Seconds = field(default_factory=Seconds)
+    stepping: Seconds = field(default_factory=Seconds)
+    stepping_and_drawing: Seconds = field(default_factory=Seconds)
     n_tokens: int = 0
     n_steps: int = 0
 
@@ -69,44 +87,77 @@ class TimedStep(RaggedStep):
     latest = Run()
 
     def _step(self, n_rows: int, n_tokens: int) -> None:
-        begin = time.perf_counter()
+        self.latest.stepping.begin()
         super()._step(n_rows, n_tokens)
-        self.latest.stepping += time.perf_counter() - begin
+        self.latest.stepping.end()
         self.latest.n_tokens += n_tokens
         self.latest.n_steps += 1
 
     def run(self, n_rows: int, n_tokens: int) -> list[int]:
-        begin, stepped_before = time.perf_counter(), self.latest.stepping
+        self.latest.stepping_and_drawing.begin()
         tokens = super().run(n_rows, n_tokens)
-        self.latest.drawing += time.perf_counter() - begin - (self.latest.stepping - stepped_before)
+        self.latest.stepping_and_drawing.end()
         return tokens
+
+
+# Of a row of a step: which cache, how many tokens it holds before, and the tokens that it reads.
+Span = tuple[Any, int, list[int]]
+
+
+class RecordedStep(RaggedStep):
+    """Notes what the steps read."""
+
+    steps: ClassVar[list[list[Span]]] = []
+
+    def _step(self, n_rows: int, n_tokens: int) -> None:
+        spans = [self._spans[row] for row in range(n_rows)]
+        self.steps.append([(s.kv, lib.fastgpt_kv_cache_n_past(s.kv), ffi.unpack(s.tokens, s.n_tokens)) for s in spans])
+        super()._step(n_rows, n_tokens)
+
+
+def run_batch(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any], step: type) -> None:
+    scheduler.RaggedStep = step  # type: ignore[misc]
+    model.generate_batch(prompts, **options)
 
 
 def timed_batch(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any]) -> Run:
     run = TimedStep.latest = Run()
-    begin = time.perf_counter()
-    model.generate_batch(prompts, **options)
-    run.seconds = time.perf_counter() - begin
+    run.whole.begin()
+    run_batch(model, prompts, options, TimedStep)
+    run.whole.end()
     return run
 
 
-def bare_rate(model: fastgpt_c.Model, args: argparse.Namespace) -> float:
-    """Tokens a second of steps that decode a token for each of max_batch sequences, in the middle of their texts."""
-    n_rows, n_past, n_steps = args.max_batch, 8 + args.max_new_tokens // 2, 40
-    step = RaggedStep(model, n_rows, None, False)
-    pool = CachePool(model, "f32", n_rows * model.n_ctx)
-    caches = [cache for _ in range(n_rows) if (cache := pool.take([0], n_past + n_steps + 1))]
-    tokens = ffi.new("int32_t[]", [1] * n_past)
-    for row, cache in enumerate(caches):
-        step.read(row, cache.kv, tokens, n_past, ffi.NULL)
-    step._step(n_rows, n_rows * n_past)
-    for row, cache in enumerate(caches):
-        step.go_on(row, cache.kv, 1, ffi.NULL)
-    step._step(n_rows, n_rows)  # the first one is not counted
-    begin = time.perf_counter()
-    for _ in range(n_steps):
-        step._step(n_rows, n_rows)
-    return float(n_rows * n_steps / (time.perf_counter() - begin))
+def recorded_steps(
+    model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any]
+) -> list[list[Span]]:
+    RecordedStep.steps = []
+    run_batch(model, prompts, options, RecordedStep)
+    return RecordedStep.steps
+
+
+def bare_steps(model: fastgpt_c.Model, steps: list[list[Span]], options: dict[str, Any]) -> Seconds:
+    """The recorded steps, on caches of their own."""
+    step = RaggedStep(model, options["max_batch"], options["n_threads"], "deterministic" in options)
+    caches: dict[Any, Any] = {}
+    seconds = Seconds()
+    for spans in steps:
+        texts = [ffi.new("int32_t[]", tokens) for _, _, tokens in spans]
+        for row, ((recorded, n_past, tokens), text) in enumerate(zip(spans, texts, strict=True)):
+            kv = caches.get(recorded) or caches.setdefault(recorded, new_cache(model))
+            check(lib.fastgpt_kv_cache_truncate(kv, n_past))
+            step.read(row, kv, text, len(tokens), ffi.NULL)
+        seconds.begin()
+        step._step(len(spans), sum(len(tokens) for _, _, tokens in spans))
+        seconds.end()
+    return seconds
+
+
+def new_cache(model: fastgpt_c.Model) -> Any:
+    return create(
+        lib.fastgpt_kv_cache_create, model.handle, 0,
+        free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
+    )  # fmt: skip
 
 
 def equal_share(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any]) -> float:
@@ -122,25 +173,30 @@ def equal_share(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], option
 
 
 def measure(model: fastgpt_c.Model, args: argparse.Namespace, options: dict[str, Any]) -> None:
-    """Prints a line."""
-    turns = []
-    for turn in range(args.rounds):
-        before = bare_rate(model, args)
-        run = timed_batch(model, requests(args.prompts, args.max_new_tokens, turn), options)
-        turns.append((run, (before + bare_rate(model, args)) / 2))
+    """Prints a line for each clock."""
+    prompts = requests(args.prompts, args.max_new_tokens, seed=0)
+    steps = recorded_steps(model, prompts, options)
+    turns = [(timed_batch(model, prompts, options), bare_steps(model, steps, options)) for _ in range(args.rounds)]
+    mode = "deterministic" if "deterministic" in options else "fast"
+    run = turns[0][0]
+    print(f"  {mode}: {run.n_steps} steps of {run.n_tokens / run.n_steps:.1f} tokens on average")
+    for clock in ("wall", "cpu"):
+        print(f"    {clock:4} {shares(turns, lambda seconds, clock=clock: getattr(seconds, clock))}")
 
-    def median(value: Callable[[Run], float]) -> float:
-        return statistics.median(value(run) for run, _ in turns)
 
-    rate = median(lambda run: run.n_tokens / run.seconds)
-    of_bare = statistics.median(run.n_tokens / run.seconds / bare for run, bare in turns)
-    rest = median(lambda run: 1e6 * (run.seconds - run.stepping - run.drawing) / run.n_steps)
-    mode = "deterministic" if options.get("deterministic") else "fast"
-    print(
-        f"  {mode:13} {rate:7.0f} tokens/s, {of_bare:6.1%} of bare "
-        f"steps; steps {median(lambda run: run.stepping / run.seconds):6.1%}, "
-        f"drawing {median(lambda run: run.drawing / run.seconds):6.1%}, "
-        f"scheduler {median(lambda run: 1 - (run.stepping + run.drawing) / run.seconds):6.1%}, {rest:4.0f} us a step"
+def shares(turns: list[tuple[Run, Seconds]], of: Callable[[Seconds], float]) -> str:
+    def median(value: Callable[[Run, float], float]) -> float:
+        return statistics.median(value(run, of(bare)) for run, bare in turns)
+
+    of_bare = median(lambda run, bare: bare / of(run.whole))
+    stepping = median(lambda run, _: of(run.stepping) / of(run.whole))
+    drawing = median(lambda run, _: (of(run.stepping_and_drawing) - of(run.stepping)) / of(run.whole))
+    rest = median(lambda run, _: 1 - of(run.stepping_and_drawing) / of(run.whole))
+    rest_of_step = median(lambda run, _: 1e6 * (of(run.whole) - of(run.stepping_and_drawing)) / run.n_steps)
+    rate = median(lambda run, _: run.n_tokens / of(run.whole))
+    return (
+        f"{rate:7.0f} tokens/s, {of_bare:6.1%} of bare steps; steps {stepping:6.1%}, drawing {drawing:6.1%}, "
+        f"scheduler {rest:6.1%}, {rest_of_step:4.0f} us a step"
     )
 
 
@@ -150,15 +206,15 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--max-new-tokens", type=int, default=50)
     parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal", type=int, default=60, help="prompts whose tokens are compared with lone runs")
     args = parser.parse_args()
-    scheduler.RaggedStep = TimedStep  # type: ignore[misc]
     with fastgpt_c.load(args.model) as model:
         print(f"{model.name}, {model.type}, {args.prompts} prompts, {args.max_new_tokens} new tokens each, about")
         for name, sampling in {"greedy": {"temperature": 0}, "temperature 0.8, top_p 0.95": {"seed": 1}}.items():
             print(f"{name}, max_batch {args.max_batch}")
-            options = {"max_batch": args.max_batch, **sampling}
+            options = {"max_batch": args.max_batch, "n_threads": args.threads, **sampling}
             for mode in ({}, {"deterministic": True}):
                 measure(model, args, options | mode)
             share = equal_share(model, requests(args.equal, args.max_new_tokens, seed=7), options)

@@ -8,7 +8,11 @@ generated ones; all prompts run in one batch.  In turns, round by round, seconds
     own       the prompts' own tokens and the new ones, as if there were no prefix
     shared    one prefill, a fork for each prompt, then their tokens
     copied    one prefill, a copy for each prompt, then their tokens: stored and read again for each
-The ratio shared / (prefix + own) is the price of having the prefix at all: attention over it.
+and the same by generate_batch, which finds out itself what the prompts have in common, and draws the new tokens:
+    batch own     the prompts' own tokens as prompts of a batch
+    batch shared  whole prompts
+The ratio shared / (prefix + own) is the price of having the prefix at all: attention over it.  It leaves nothing out:
+"own" knows of no prefix, so all that its presence costs later tokens counts.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from pathlib import Path
 import numpy as np
 
 import fastgpt_c
+
+# What takes the prefix, and the same work without it.
+BESIDE = {"shared": "own", "copied": "own", "batch shared": "batch own"}
 
 
 def main() -> None:
@@ -58,6 +65,8 @@ class Bench:
             "own": lambda: self._run([self._session() for _ in self.own]),
             "shared": self._shared,
             "copied": self._copied,
+            "batch own": lambda: self._generate([]),
+            "batch shared": lambda: self._generate(self.prefix.tolist()),
         }
 
     def _session(self) -> fastgpt_c.Session:
@@ -88,6 +97,21 @@ class Bench:
         for session in sessions:
             session.close()
 
+    def _generate(self, prefix: list[int]) -> None:
+        """The prompts by one batch, each with all its new tokens."""
+        eos = self.model.eos_token
+        completions = self.model.generate_batch(
+            [prefix + own[: self.args.own].tolist() for own in self.own],
+            max_new_tokens=self.args.new,
+            temperature=0,
+            logit_bias=None if eos is None else {eos: -np.inf},
+            max_batch=self.args.prompts,
+            deterministic=self.args.deterministic,
+            n_threads=self.args.threads,
+        )
+        if any(len(completion.tokens) != self.args.new for completion in completions):
+            raise AssertionError("a text ended early")
+
 
 def seconds(work: Callable[[], None], n_threads: int | None) -> float:
     """With one thread its own seconds, which other processes hardly disturb."""
@@ -99,14 +123,16 @@ def seconds(work: Callable[[], None], n_threads: int | None) -> float:
 
 def report(rounds: list[dict[str, float]], bench: Bench) -> str:
     model, args = bench.model, bench.args
-    ratios = [{name: r[name] / (r["prefix"] + r["own"]) for name in ("shared", "copied")} for r in rounds]
+    ratios = [{name: r[name] / (r["prefix"] + r[own]) for name, own in BESIDE.items()} for r in rounds]
     head = f"{model.name or model.path.name}, {model.type}: {args.prompts} prompts, {args.prefix} tokens in common, "
     lines = [head + f"{args.own} of their own, {args.new} new ones"]
     for name in rounds[0]:
-        line = f"{name:8}{statistics.median(r[name] for r in rounds) * 1e3:10.1f} ms"
+        line = f"{name:12}{statistics.median(r[name] for r in rounds) * 1e3:10.1f} ms"
         if name in ratios[0]:
             ratio = statistics.median(r[name] for r in ratios)
-            line += f"{ratio:8.2f} x (prefix + own){bench.n_bytes[name] / 1e6:10.1f} MB of caches"
+            line += f"{ratio:8.2f} x (prefix + {BESIDE[name]})"
+        if name in bench.n_bytes:
+            line += f"{bench.n_bytes[name] / 1e6:10.1f} MB of caches"
         lines.append(line)
     return "\n".join(lines)
 

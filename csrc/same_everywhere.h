@@ -33,21 +33,23 @@ static inline double next_uniform(uint64_t *state) {
 /* ln 2 in two parts: a whole number times the first is exact. */
 static const double LN2_HIGH = 0.693147180369123816490, LN2_LOW = 1.90821492927058770002e-10;
 
-/* exp(x) for x <= 0, to 1e-15 of itself; 0 below -700.  x = n ln 2 + r, |r| <= ln 2 / 2, and Taylor. */
+/* exp(x) for x <= 0, to 1e-15 of itself; 0 below -700.  x = n ln 2 + r, |r| <= ln 2 / 2, and Taylor.  Without a branch,
+ * so that a loop over it becomes vector code. */
 static inline double exp_same_everywhere(double x) {
     static const double inverse_factorial[] = {
         1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
         1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       1.0 / 2,      1,           1};
-    if (!(x >= -700)) return 0;
-    double n = (double)(int)(x * 1.4426950408889634 - 0.5);
-    double r = x - n * LN2_HIGH - n * LN2_LOW;
+    double within = x >= -700 ? x : -700.0;
+    int32_t n = (int32_t)(within * 1.4426950408889634 - 0.5);
+    double r = within - n * LN2_HIGH - n * LN2_LOW;
     double sum = 0;
     for (size_t i = 0; i < sizeof inverse_factorial / sizeof *inverse_factorial; i++)
         sum = sum * r + inverse_factorial[i];
-    uint64_t bits = (uint64_t)(1023 + (int)n) << 52;
+    uint64_t bits = (uint64_t)(uint32_t)(1023 + n) << 52;
     double power;
     memcpy(&power, &bits, sizeof power);
-    return sum * power;
+    sum *= power;
+    return x >= -700 ? sum : 0;
 }
 
 /* ln x for a normal x > 0, to 1e-15.  x = 2^n m, m in [sqrt(1/2), sqrt(2)), and ln m = 2 artanh((m - 1) / (m + 1)). */

@@ -1,5 +1,5 @@
 /* sampler.c - logits -> token: life, history and drawing.  sampler_logits.c adjusts the logits, sampler_filters.c says
- * which candidates are drawn from. */
+ * which candidates are drawn from, sampler_ranks.c sorts and weighs them. */
 #include "sampler.h"
 
 #include <math.h>
@@ -16,7 +16,7 @@ static candidate drawn(fastgpt_sampler *s) {
     double whole = sum_of_kept(s), point = next_uniform(&s->state) * whole, sum = 0;
     int32_t last = s->n_kept - 1, i = 0;
     for (; i < last; i++) {
-        sum += candidate_weight(s, kept_candidate(s, i));
+        sum += kept_weight(s, i);
         if (point < sum) break;
     }
     candidate taken = kept_candidate(s, i);
@@ -40,8 +40,8 @@ fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *lo
     double sum = greedy ? 1 : sum_of_kept(s);
     memset(probabilities, 0, (size_t)s->n_vocab * sizeof *probabilities);
     for (int32_t i = 0; i < s->n_kept; i++) {
-        candidate c = kept_candidate(s, i);
-        probabilities[c.token] = (float)(greedy ? 1 : candidate_weight(s, c) / sum);
+        double weight = greedy ? 1 : kept_weight(s, i);
+        probabilities[kept_candidate(s, i).token] = (float)(weight / sum);
     }
     return FASTGPT_OK;
 }
@@ -62,13 +62,11 @@ static bool valid(const fastgpt_sampler_params *p, int32_t n_vocab) {
 static fastgpt_status allocate(fastgpt_sampler *s) {
     size_t n = (size_t)s->n_vocab;
     s->bias = calloc(n, sizeof *s->bias);
-    s->disallowed = calloc(n, sizeof *s->disallowed);
-    s->banned = calloc(n, sizeof *s->banned);
-    s->seen = calloc(n, sizeof *s->seen);
+    s->marks = calloc(n, sizeof *s->marks);
     s->n_taken = calloc(n, sizeof *s->n_taken);
     s->row = calloc(n, sizeof *s->row);
-    bool all = s->bias && s->disallowed && s->banned && s->seen && s->n_taken && s->row;
-    return all ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+    s->weights = calloc(n, sizeof *s->weights);
+    return s->bias && s->marks && s->n_taken && s->row && s->weights ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
 fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out) {
@@ -96,20 +94,18 @@ fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_par
 void fastgpt_sampler_free(fastgpt_sampler *s) {
     if (!s) return;
     free(s->bias);
-    free(s->disallowed);
-    free(s->banned);
-    free(s->seen);
+    free(s->marks);
     free(s->n_taken);
     free(s->history.tokens);
     free(s->row);
+    free(s->weights);
     free(s);
 }
 
 int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *s) { return s->n_vocab; }
 
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
-    size_t token = sizeof *s->bias + sizeof *s->disallowed + sizeof *s->banned + sizeof *s->seen + sizeof *s->n_taken +
-                   sizeof *s->row;
+    size_t token = sizeof *s->bias + sizeof *s->marks + sizeof *s->n_taken + sizeof *s->row + sizeof *s->weights;
     return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens;
 }
 
@@ -124,7 +120,10 @@ fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *s, int32_t token, float
 
 fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *s, const uint32_t *mask) {
     if (!s) return FASTGPT_ERR_ARGUMENT;
-    for (int32_t i = 0; i < s->n_vocab; i++) s->disallowed[i] = mask && !(mask[i / 32] >> i % 32 & 1);
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        bool allowed = !mask || mask[i / 32] >> i % 32 & 1;
+        s->marks[i] = (uint8_t)((s->marks[i] & ~DISALLOWED) | (allowed ? 0 : DISALLOWED));
+    }
     return FASTGPT_OK;
 }
 
@@ -153,7 +152,7 @@ static fastgpt_status add(fastgpt_sampler *s, const int32_t *tokens, int32_t n_t
         if (status) return status;
         for (int32_t i = 0; i < n_tokens; i++) s->history.tokens[s->history.n++] = tokens[i];
     }
-    for (int32_t i = 0; i < n_tokens; i++) s->seen[tokens[i]] = true;
+    for (int32_t i = 0; i < n_tokens; i++) s->marks[tokens[i]] |= SEEN;
     for (int32_t i = 0; taken && i < n_tokens; i++) s->n_taken[tokens[i]]++;
     if (taken) s->n_new += n_tokens;
     return FASTGPT_OK;
@@ -169,7 +168,7 @@ fastgpt_status fastgpt_sampler_accept_prompt(fastgpt_sampler *s, const int32_t *
 
 fastgpt_status fastgpt_sampler_reset(fastgpt_sampler *s) {
     if (!s) return FASTGPT_ERR_ARGUMENT;
-    memset(s->seen, 0, (size_t)s->n_vocab * sizeof *s->seen);
+    for (int32_t i = 0; i < s->n_vocab; i++) s->marks[i] &= (uint8_t)~SEEN;
     memset(s->n_taken, 0, (size_t)s->n_vocab * sizeof *s->n_taken);
     s->n_new = s->history.n = 0;
     s->state = seeded(s->params.seed);

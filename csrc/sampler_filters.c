@@ -1,9 +1,7 @@
 /* sampler_filters.c - which candidates are drawn from.
  *
  * Sorted by falling logit, what the filters keep is one interval of ranks: top_n_sigma, top_k, top_p, min_p and
- * mirostat its beginning, typical_p a part around the entropy.  So they only move first_kept and n_kept, and the
- * candidates are sorted no further than somebody looks: they are a heap, from which the next largest is popped on
- * demand. */
+ * mirostat its beginning, typical_p a part around the entropy.  So they only move first_kept and n_kept. */
 #include <math.h>
 
 #include "same_everywhere.h"
@@ -11,58 +9,12 @@
 
 static const double LN2 = 0.69314718055994531;
 
-/* ---- Candidates ---- */
-
-static bool before(candidate a, candidate b) { return a.logit > b.logit || (a.logit == b.logit && a.token < b.token); }
-
-/* Restores the heap of n candidates below i. */
-static void sift_down(candidate *heap, int32_t n, int32_t i) {
-    candidate moving = heap[i];
-    for (int32_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && before(heap[child + 1], heap[child])) child++;
-        if (!before(heap[child], moving)) break;
-        heap[i] = heap[child];
-    }
-    heap[i] = moving;
-}
-
-/* The candidate of rank i, 0 for the largest. */
-static candidate ranked(fastgpt_sampler *s, int32_t i) {
-    if (s->n_popped == 0)
-        for (int32_t j = s->n_row / 2 - 1; j >= 0; j--) sift_down(s->row, s->n_row, j);
-    for (; s->n_popped <= i; s->n_popped++) {
-        int32_t last = s->n_row - s->n_popped - 1;
-        candidate top = s->row[0];
-        s->row[0] = s->row[last];
-        sift_down(s->row, last, 0);
-        s->row[last] = top;
-    }
-    return s->row[s->n_row - 1 - i];
-}
-
-double log_weight(const fastgpt_sampler *s, candidate c) {
-    return ((double)c.logit - (double)s->largest) / (double)s->params.temperature;
-}
-
-double candidate_weight(const fastgpt_sampler *s, candidate c) { return exp_same_everywhere(log_weight(s, c)); }
-
-candidate kept_candidate(fastgpt_sampler *s, int32_t i) {
-    return s->n_popped ? ranked(s, s->first_kept + i) : s->row[i];
-}
-
-double sum_of_kept(fastgpt_sampler *s) {
-    double sum = 0;
-    for (int32_t i = 0; i < s->n_kept; i++) sum += candidate_weight(s, kept_candidate(s, i));
-    return sum;
-}
-
 /* ---- The beginning of the row ---- */
 
 static void keep_likeliest(fastgpt_sampler *s) {
-    candidate best = s->row[0];
-    for (int32_t i = 1; i < s->n_row; i++)
-        if (before(s->row[i], best)) best = s->row[i];
-    s->row[0] = best;
+    int32_t i = 0; /* the first of equals */
+    while (s->row[i].logit != s->largest) i++;
+    s->row[0] = s->row[i];
     s->n_kept = 1;
 }
 
@@ -94,14 +46,14 @@ static void keep_top_p(fastgpt_sampler *s) {
     if (s->params.top_p == 0 || s->params.top_p == 1) return;
     double wanted = (double)s->params.top_p * sum_of_kept(s), sum = 0;
     int32_t n = 0;
-    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += candidate_weight(s, ranked(s, n++));
+    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += ranked_weight(s, n++);
     s->n_kept = n;
 }
 
 /* Shortens what is kept to candidates of at least this weight, and to no less than one. */
 static void keep_weights_from(fastgpt_sampler *s, double least) {
     int32_t n = 1;
-    while (n < s->n_kept && candidate_weight(s, ranked(s, s->first_kept + n)) >= least) n++;
+    while (n < s->n_kept && ranked_weight(s, s->first_kept + n) >= least) n++;
     s->n_kept = n;
 }
 
@@ -116,8 +68,8 @@ static void keep_min_p(fastgpt_sampler *s) {
 static double typical_log_weight(fastgpt_sampler *s, double sum) {
     double mean = 0;
     for (int32_t i = 0; i < s->n_kept; i++) {
-        double x = log_weight(s, kept_candidate(s, i));
-        mean += exp_same_everywhere(x) * x;
+        double weight = kept_weight(s, i);
+        mean += weight * log_weight(s, kept_candidate(s, i));
     }
     return mean / sum;
 }
@@ -141,7 +93,7 @@ static void keep_typical(fastgpt_sampler *s) {
         double nearer = left <= right ? left : right;
         if (got >= wanted && nearer > reached) break;
         reached = nearer;
-        got += candidate_weight(s, ranked(s, left <= right ? --first : end++));
+        got += ranked_weight(s, left <= right ? --first : end++);
     }
     s->first_kept = first;
     s->n_kept = end - first;

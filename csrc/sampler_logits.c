@@ -5,10 +5,9 @@
 
 static float adjusted(const fastgpt_sampler *s, float logit, int32_t token) {
     logit += s->bias[token];
-    if (s->seen[token]) {
-        float penalty = s->params.repetition_penalty;
-        logit = logit < 0 ? logit * penalty : logit / penalty;
-    }
+    if (!(s->marks[token] & SEEN)) return logit;
+    float penalty = s->params.repetition_penalty;
+    logit = logit < 0 ? logit * penalty : logit / penalty;
     if (s->n_taken[token] > 0) logit -= s->params.frequency_penalty * s->n_taken[token] + s->params.presence_penalty;
     return logit;
 }
@@ -19,32 +18,43 @@ static bool equal(const int32_t *a, const int32_t *b, int32_t n) {
     return n == 0;
 }
 
+static void mark_token(fastgpt_sampler *s, int32_t token, bool mark) {
+    if (mark) s->marks[token] |= BANNED;
+    else s->marks[token] &= (uint8_t)~BANNED;
+}
+
 /* Marks every token that would complete an n-gram which the history already has. */
 static void mark_repeats(fastgpt_sampler *s, bool mark) {
     int32_t n_before = s->params.no_repeat_ngram_size - 1, n = s->history.n;
     const int32_t *tokens = s->history.tokens;
     for (int32_t i = n_before; i < n; i++)
-        if (equal(tokens + i - n_before, tokens + n - n_before, n_before)) s->banned[tokens[i]] = mark;
+        if (equal(tokens + i - n_before, tokens + n - n_before, n_before)) mark_token(s, tokens[i], mark);
 }
 
-/* banned is all false between calls: whoever marks takes the marks away. */
+/* Nothing is banned between calls: whoever marks takes the marks away. */
 static void mark_banned(fastgpt_sampler *s, bool mark) {
     if (s->params.no_repeat_ngram_size > 0) mark_repeats(s, mark);
-    if (s->n_new < s->params.min_new_tokens && s->params.eos_token >= 0) s->banned[s->params.eos_token] = mark;
+    if (s->n_new < s->params.min_new_tokens && s->params.eos_token >= 0) mark_token(s, s->params.eos_token, mark);
 }
 
+/* Most tokens have no mark, and whether one becomes a candidate is no branch: so this costs a few cycles a token. */
 static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
-    s->n_row = s->n_popped = s->first_kept = 0;
-    s->largest = -INFINITY;
+    int32_t n = 0;
+    bool possible = true;
+    float largest = -INFINITY;
     for (int32_t i = 0; i < s->n_vocab; i++) {
-        float logit = adjusted(s, logits[i], i);
-        if (!(logits[i] < INFINITY) || !(logit < INFINITY)) return FASTGPT_ERR_LOGITS; /* NaN compares false too */
-        if (logit == -INFINITY || s->banned[i] || s->disallowed[i]) continue;
-        s->row[s->n_row++] = (candidate){logit, i};
-        if (logit > s->largest) s->largest = logit;
+        uint8_t marks = s->marks[i];
+        float logit = marks ? adjusted(s, logits[i], i) : logits[i] + s->bias[i];
+        possible &= (logits[i] < INFINITY) & (logit < INFINITY); /* NaN compares false too */
+        bool counts = (logit != -INFINITY) & !(marks & (BANNED | DISALLOWED));
+        s->row[n] = (candidate){logit, i};
+        n += counts;
+        largest = counts && logit > largest ? logit : largest;
     }
-    s->n_kept = s->n_row;
-    return s->n_row > 0 ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
+    s->n_row = s->n_kept = n;
+    s->first_kept = s->n_sorted = s->n_weighed = 0;
+    s->largest = largest;
+    return possible && n > 0 ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
 }
 
 fastgpt_status sampler_fill_row(fastgpt_sampler *s, const float *logits) {

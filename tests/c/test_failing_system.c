@@ -390,7 +390,7 @@ int main(void) {
     check_memory("pool", create_pool, 2);
     check_memory("context", create_context, 4);
     check_memory("cache", create_cache, 2);
-    check_memory("sampler", create_sampler, 8);
+    check_memory("sampler", create_sampler, 7);
     check_memory("roofline", measure_roofline, 1);
     test_caches();
     test_text();
