@@ -33,7 +33,8 @@ static void mark_banned(fastgpt_sampler *s, bool mark) {
     if (s->n_new < s->params.min_new_tokens && s->params.eos_token >= 0) s->banned[s->params.eos_token] = mark;
 }
 
-static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
+/* LOGITS when they are impossible. */
+static fastgpt_status fill_row_unmarked(fastgpt_sampler *s, const float *logits) {
     s->n_row = s->n_popped = s->first_kept = 0;
     s->largest = -INFINITY;
     for (int32_t i = 0; i < s->n_vocab; i++) {
@@ -44,12 +45,28 @@ static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
         if (logit > s->largest) s->largest = logit;
     }
     s->n_kept = s->n_row;
-    return s->n_row > 0 ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
+    return FASTGPT_OK;
+}
+
+/* The same with the bans; it may be that nothing is left. */
+static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
+    mark_banned(s, true);
+    fastgpt_status status = fill_row_unmarked(s, logits);
+    mark_banned(s, false);
+    return status;
 }
 
 fastgpt_status sampler_fill_row(fastgpt_sampler *s, const float *logits) {
-    mark_banned(s, true);
     fastgpt_status status = fill_row(s, logits);
-    mark_banned(s, false);
-    return status;
+    if (status) return status;
+    return s->n_row > 0 ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
+}
+
+fastgpt_status fastgpt_sampler_adjust(fastgpt_sampler *s, const float *logits, float *out) {
+    if (!s || !logits || !out) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = fill_row(s, logits);
+    if (status) return status;
+    for (int32_t i = 0; i < s->n_vocab; i++) out[i] = -INFINITY;
+    for (int32_t i = 0; i < s->n_row; i++) out[s->row[i].token] = s->row[i].logit;
+    return FASTGPT_OK;
 }

@@ -152,6 +152,13 @@ class Sampler:
         check(lib.fastgpt_sampler_probabilities(self._handle, float_pointer(self._row(logits)), float_pointer(out)))
         return out
 
+    def adjusted(self, logits: npt.ArrayLike) -> Floats:
+        """float32 [n_vocab]: logits after bias, penalties and bans, before temperature and filters; -infinity for what
+        is banned, which may be every token.  UsageError for NaN or +infinity."""
+        out = np.empty(self.n_vocab, np.float32)
+        check(lib.fastgpt_sampler_adjust(self._handle, float_pointer(self._row(logits)), float_pointer(out)))
+        return out
+
     def reset(self) -> None:
         """Empties the history and starts the generator and mirostat again; biases and allowed tokens stay."""
         check(lib.fastgpt_sampler_reset(self._handle))

@@ -468,6 +468,12 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *log
  * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
 
+/* Logits [n_vocab] after bias, penalties and bans, before temperature and filters, for searches that compare whole
+ * texts: banned tokens get -infinity, and it may be that all are.
+ *   adjusted  [n_vocab], may be logits themselves
+ * Draws nothing.  Returns OK, ARGUMENT, or LOGITS for NaN and +infinity; then adjusted is unchanged. */
+fastgpt_status fastgpt_sampler_adjust(fastgpt_sampler *sampler, const float *logits, float *adjusted);
+
 /* The next tokens of a batch: for each row, fastgpt_sampler_sample and then fastgpt_sampler_accept of what it drew, by
  * the threads of a pool.  Gives what those two give, one row after the other.
  *   pool      NULL = the calling thread alone
