@@ -156,8 +156,9 @@ class Model:
     ) -> list[Beam]:
         """Continuations of prompt that are likely as a whole, best first: Beam(text, tokens, finish_reason, score).
 
-        Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping.  The memory is that
-        of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
+        Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping; and those of
+        sampling.Adjustments: repetition_penalty, no_repeat_ngram_size, min_new_tokens, logit_bias ...  The memory is
+        that of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
         """
         from fastgpt_c.beams import Beams, search  # here, since few need it
 

@@ -77,7 +77,9 @@ def _add_constraint_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_beam_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "beam search", "Without drawing: no option of sampling, constraints or speculative decoding has an effect."
+        "beam search",
+        "Without drawing: of the options of sampling only penalties, logit bias and bans have an effect, and none of "
+        "constraints or speculative decoding.",
     )
     group.add_argument(
         "--beams", type=int, default=0, metavar="N", help="grow N continuations and print the likeliest; -v shows all"
@@ -145,7 +147,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
     beams = model.beam_search(
-        prompt, num_beams=args.beams, max_new_tokens=args.max_new_tokens, length_penalty=args.length_penalty
+        prompt,
+        num_beams=args.beams,
+        max_new_tokens=args.max_new_tokens,
+        length_penalty=args.length_penalty,
+        **common.adjustments_of(args),
     )
     if args.json:
         print(json.dumps({"prompt": prompt, "beams": [asdict(beam) for beam in beams]}, ensure_ascii=False))
