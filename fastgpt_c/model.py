@@ -142,7 +142,8 @@ class Model:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
         Keywords are the fields of Options: max_new_tokens, stop, on_overflow, kv_cache, kv_type, deterministic,
-        n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.
+        n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.  With
+        penalty_alpha=0.6, top_k=4 by contrastive search.
         reader: a session to go on with instead of a new one, which has its own kv_type, deterministic and n_threads.
         """
         return TextGeneration(self, prompt, replace(options or Options(), **changes), reader)
