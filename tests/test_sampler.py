@@ -109,7 +109,7 @@ def test_draws_come_from_the_probabilities(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "params",
     [{}, {"typical_p": 0.5}, {"top_n_sigma": 1.0}, {"frequency_penalty": 0.7, "presence_penalty": -0.4},
-     {"no_repeat_ngram_size": 1}, {"mirostat_tau": 3.0, "mirostat_eta": 0.0},
+     {"no_repeat_ngram_size": 1}, {"min_new_tokens": 6, "eos_token": 11}, {"mirostat_tau": 3.0, "mirostat_eta": 0.0},
      {"temperature": 1.3, "top_n_sigma": 2.0, "top_k": 60, "top_p": 0.95, "min_p": 0.01, "typical_p": 0.9,
       "mirostat_tau": 2.5, "mirostat_eta": 0.0, "repetition_penalty": 1.2}],
     ids=str,
@@ -119,6 +119,16 @@ def test_100_000_draws(params: dict[str, Any]) -> None:
     drawn = sampler(100, **params)
     drawn.accept([3, 3, 9, 60, 3])
     check_draws(drawn, random_logits(100, 2), 100_000)
+
+
+def test_100_000_draws_of_allowed_tokens() -> None:
+    """A mask in the middle of a word, beside a penalty and a filter; the others are never drawn."""
+    drawn = sampler(100, frequency_penalty=0.5, min_p=0.02)
+    drawn.accept([40, 40, 70])
+    drawn.allow(range(29, 75))
+    logits = random_logits(100, 3)
+    assert set(np.flatnonzero(drawn.probabilities(logits))) < set(range(29, 75))
+    check_draws(drawn, logits, 100_000)
 
 
 # ---- What transformers has not: a reference in float64 ------------------------------------------------------
