@@ -14,13 +14,15 @@ static size_t token_bytes(const fastgpt_kv_cache *kv) { return (size_t)kv->n_ctx
 
 /* ---- The parts ---- */
 
-/* A prefix for the first n positions of a cache, with no rows in it yet and one owner; NULL when there is no memory. */
-static kv_prefix *prefix_create(const fastgpt_kv_cache *kv, int32_t n) {
+/* A prefix of n_rows for the first n positions of a cache, with nothing in them yet and one owner; NULL when there is
+ * no memory. */
+static kv_prefix *prefix_create(const fastgpt_kv_cache *kv, int32_t n, int32_t n_rows) {
     kv_prefix *prefix = malloc(sizeof *prefix);
     if (!prefix) return NULL;
-    prefix->n_rows = n;
-    prefix->n_bytes = (size_t)n * (size_t)position_bytes(kv);
+    prefix->n_rows = n_rows;
+    prefix->n_bytes = (size_t)n_rows * (size_t)position_bytes(kv);
     prefix->block = os_alloc(prefix->n_bytes);
+    atomic_init(&prefix->n_taken, n);
     atomic_init(&prefix->n_owners, 1);
     if (prefix->block) return prefix;
     free(prefix);
@@ -125,11 +127,36 @@ static void replace(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
     fastgpt_kv_cache_free(other);
 }
 
+/* Whether the free rows behind kv's positions in its prefix, up to n, are kv's to write from now on. */
+static bool take_rows(const fastgpt_kv_cache *kv, int32_t n) {
+    int n_taken = kv->n_prefix;
+    return kv->prefix && n <= kv->prefix->n_rows &&
+           atomic_compare_exchange_strong_explicit(&kv->prefix->n_taken, &n_taken, n, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+/* Rows of a new prefix for n positions of kv.  Who forks further on once will do so again, token by token perhaps: so
+ * there is as much room again, and positions are copied a few times, not at every fork. */
+static int32_t rows_for(const fastgpt_kv_cache *kv, int32_t n) {
+    if (!kv->n_prefix) return n;
+    return n < kv->most_ctx / 2 ? 2 * n : kv->most_ctx;
+}
+
+/* Another owner of a prefix with the first n > n_prefix positions of kv: its own, where there is room behind what it
+ * reads of it and nobody was quicker, else a new one; NULL when there is no memory. */
+static kv_prefix *prefix_with(const fastgpt_kv_cache *kv, int32_t n) {
+    bool in_place = take_rows(kv, n);
+    int32_t first = in_place ? kv->n_prefix : 0;
+    kv_prefix *prefix = in_place ? prefix_share(kv->prefix) : prefix_create(kv, n, rows_for(kv, n));
+    if (!prefix) return NULL;
+    kv_cache_read(kv, first, n, prefix->block + kv_cache_row_bytes(kv, first), kv_cache_row_bytes(kv, prefix->n_rows));
+    return prefix;
+}
+
 /* Moves the first n positions of kv into a prefix.  False when there is no memory; then kv is as it was. */
 static bool move_to_prefix(fastgpt_kv_cache *kv, int32_t n) {
-    kv_prefix *prefix = prefix_create(kv, n);
+    kv_prefix *prefix = prefix_with(kv, n);
     if (!prefix) return false;
-    kv_cache_read(kv, 0, n, prefix->block, kv_cache_row_bytes(kv, n));
     fastgpt_kv_cache *moved = make_like(kv, prefix, n, kv->n_ctx, kv->n_past);
     prefix_release(prefix); /* `moved` is its owner now */
     if (!moved) return false;

@@ -6,10 +6,11 @@
 #include "fastgpt.h"
 #include "model.h"
 
-/* Rows that nobody writes any more. */
+/* Rows that nobody writes any more, and behind them perhaps free ones. */
 typedef struct kv_prefix {
     uint8_t *block; /* [n_layer][2: keys, values][n_rows][n_embd] */
     int32_t n_rows;
+    atomic_int n_taken; /* of these, from the first on; whoever raises it writes the rows in between, at once */
     size_t n_bytes;
     atomic_int n_owners; /* the last of them frees it */
 } kv_prefix;

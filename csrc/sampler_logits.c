@@ -37,8 +37,9 @@ static void mark_banned(fastgpt_sampler *s, bool mark) {
     if (s->n_new < s->params.min_new_tokens && s->params.eos_token >= 0) mark_token(s, s->params.eos_token, mark);
 }
 
-/* Most tokens have no mark, and whether one becomes a candidate is no branch: so this costs a few cycles a token. */
-static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
+/* LOGITS when they are impossible.  Most tokens have no mark, and whether one becomes a candidate is no branch: so this
+ * costs a few cycles a token. */
+static fastgpt_status fill_row_unmarked(fastgpt_sampler *s, const float *logits) {
     int32_t n = 0;
     bool possible = true;
     float largest = -INFINITY;
@@ -54,12 +55,28 @@ static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
     s->n_row = s->n_kept = n;
     s->first_kept = s->n_sorted = s->n_weighed = 0;
     s->largest = largest;
-    return possible && n > 0 ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
+    return possible ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
+}
+
+/* The same with the bans; it may be that nothing is left. */
+static fastgpt_status fill_row(fastgpt_sampler *s, const float *logits) {
+    mark_banned(s, true);
+    fastgpt_status status = fill_row_unmarked(s, logits);
+    mark_banned(s, false);
+    return status;
 }
 
 fastgpt_status sampler_fill_row(fastgpt_sampler *s, const float *logits) {
-    mark_banned(s, true);
     fastgpt_status status = fill_row(s, logits);
-    mark_banned(s, false);
-    return status;
+    if (status) return status;
+    return s->n_row > 0 ? FASTGPT_OK : FASTGPT_ERR_LOGITS;
+}
+
+fastgpt_status fastgpt_sampler_adjust(fastgpt_sampler *s, const float *logits, float *out) {
+    if (!s || !logits || !out) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = fill_row(s, logits);
+    if (status) return status;
+    for (int32_t i = 0; i < s->n_vocab; i++) out[i] = -INFINITY;
+    for (int32_t i = 0; i < s->n_row; i++) out[s->row[i].token] = s->row[i].logit;
+    return FASTGPT_OK;
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +16,18 @@ import numpy.typing as npt
 
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation import Options, Prompt, n_common, prompt_tokens
-from fastgpt_c.session import Session, checked_int, step
+from fastgpt_c.ranking import likeliest, log_softmax
+from fastgpt_c.sampling import Adjustments, Sampler, Sampling
+from fastgpt_c.session import Floats, Session, checked_int, step
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
 
 
 @dataclass(frozen=True)
-class Beams:
-    """How to search.
+class Beams(Adjustments):
+    """How to search: the fields of sampling.Adjustments, which change the log-probabilities of each beam's next tokens
+    (these need not sum to 1 any more, as in transformers), and
 
     num_beams       continuations that grow side by side; a step reads one token of each
     max_new_tokens  a continuation ends there, or with the end-of-text token
@@ -98,6 +101,7 @@ class _Search:
                 f"num_beams is {beams.num_beams}; n_vocab is {model.n_vocab}, and has to be twice as large"
             )
         self._model, self._prompt, self._beams, self._n_threads = model, list(prompt), beams, n_threads
+        self._sampler = _sampler(model, beams)
         self._ended: list[tuple[float, tuple[int, ...]]] = []  # score, tokens; best first
         self._growing = [_Growing((), 0.0, 0)]
 
@@ -109,25 +113,33 @@ class _Search:
             while self._growing:
                 texts = [(beam.parent, self._prompt + list(beam.tokens)) for beam in self._growing]
                 self._advance(caches.logits_after(texts))
+        if not self._ended:
+            raise UsageError("logit_bias and bans leave no token to go on with")
         return self._ended
 
-    def _advance(self, logits: npt.NDArray[np.float32]) -> None:
-        """One token more; nothing grows any more when the search is over.  logits [n_growing][n_vocab]."""
+    def _advance(self, logits: Floats) -> None:
+        """One token more; nothing grows any more when the search is over, or every token is banned.
+        logits [n_growing][n_vocab]."""
         candidates = list(self._candidates(logits))
         self._end([beam for beam in candidates[: self._beams.num_beams] if self._ends(beam)])
         self._growing = [beam for beam in candidates if not self._ends(beam)][: self._beams.num_beams]
         if self._growing and self._is_over():
             self._growing = []
 
-    def _candidates(self, logits: npt.NDArray[np.float32]) -> Iterator[_Growing]:
+    def _candidates(self, logits: Floats) -> Iterator[_Growing]:
         """The likeliest continuations, best first: twice num_beams, so that enough go on whichever of them end."""
-        before = np.array([beam.log_probability for beam in self._growing])
-        sums = (before[:, None] + _log_softmax(logits)).ravel()
-        n = 2 * self._beams.num_beams
-        best = np.argpartition(-sums, n - 1)[:n]
-        for i in best[np.lexsort((best, -sums[best]))].tolist():
+        rows = zip(self._growing, log_softmax(logits), strict=True)
+        sums = np.concatenate([beam.log_probability + self._adjusted(beam.tokens, row) for beam, row in rows])
+        for i in likeliest(sums, 2 * self._beams.num_beams).tolist():
             parent, token = divmod(i, logits.shape[1])
             yield _Growing((*self._growing[parent].tokens, token), float(sums[i]), parent)
+
+    def _adjusted(self, tokens: Sequence[int], row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Log-probabilities [n_vocab] of what follows these new tokens."""
+        self._sampler.reset()
+        self._sampler.accept_prompt(self._prompt)
+        self._sampler.accept(tokens)
+        return self._sampler.adjusted(row).astype(np.float64)
 
     def _ends(self, beam: _Growing) -> bool:
         return beam.tokens[-1] == self._model.eos_token or len(beam.tokens) == self._beams.max_new_tokens
@@ -166,7 +178,7 @@ class _Caches:
         self._held: list[list[int]] = [[]]  # the tokens in each
         self._places = [0]  # of the beams of the step before: the numbers of their sessions
 
-    def logits_after(self, texts: Sequence[tuple[int, list[int]]]) -> npt.NDArray[np.float32]:
+    def logits_after(self, texts: Sequence[tuple[int, list[int]]]) -> Floats:
         """float32 [n_texts][n_vocab]; each text comes with the number of the beam that it continues."""
         self._places = self._find_places(texts)
         spans = []
@@ -197,7 +209,7 @@ class _Caches:
         return len(self._sessions) - 1
 
 
-def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Row by row, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+def _sampler(model: Model, beams: Beams) -> Sampler:
+    """It knows what becomes of logits, and draws nothing here.  Raises UsageError for fields out of range."""
+    adjustments = Sampling(**{field.name: getattr(beams, field.name) for field in fields(Adjustments)})
+    return Sampler(model.n_vocab, adjustments, eos_token=model.eos_token)

@@ -38,16 +38,29 @@ class Chooser:
     def choose(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
         """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
         that the logits are from, so that its profile counts the draw."""
+        token = draw(self._sampler, self._allowed(tokens, logits))
+        self.take(token)
+        return token
+
+    def adjusted(self, tokens: Sequence[int], logits: Floats) -> Floats:
+        """float32 [n_vocab]: logits as they are before temperature and filters, -infinity where a token is banned;
+        logits [n_vocab] may be changed."""
+        return self._sampler.adjusted(self._allowed(tokens, logits))
+
+    def take(self, token: int) -> None:
+        """Notes the token that comes next."""
+        self._sampler.accept([token])
+        if self._constraint is not None and token != self._eos_token:
+            self._constraint.accept(token)
+
+    def _allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
+        """What the processor makes of logits; the sampler learns what the constraint allows."""
         if self._processor is not None:
             processed = self._processor(tokens, logits)
             logits = logits if processed is None else processed
         if self._constraint is not None:
             self._sampler.allow_mask(self._constraint.mask())
-        token = draw(self._sampler, logits)
-        self._sampler.accept([token])
-        if self._constraint is not None and token != self._eos_token:
-            self._constraint.accept(token)
-        return token
+        return logits
 
     @property
     def complete(self) -> bool:

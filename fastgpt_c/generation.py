@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class Options(Sampling):
                     called before each draw, as choosing.LogitsProcessor says
     prompt_lookup   guess so many tokens at once, as they followed the same tokens before
     draft           guess with this smaller model of the same vocabulary.  Neither changes the text: see speculative.py
+    penalty_alpha   contrastive search among the top_k likeliest tokens, see contrastive.py: how much being unlike the
+                    text before counts, in [0, 1]; 0 = greedy.  Tokens are not drawn, so nothing that draws goes with it
     """
 
     max_new_tokens: int = 100
@@ -57,6 +59,7 @@ class Options(Sampling):
     logits_processor: LogitsProcessor | None = None
     prompt_lookup: int = 0
     draft: Model | None = None
+    penalty_alpha: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -73,6 +76,10 @@ class Options(Sampling):
         checked_int("prompt_lookup", self.prompt_lookup, 0)
         if self.prompt_lookup and self.draft is not None:
             raise UsageError("give prompt_lookup or draft, not both")
+        if self.penalty_alpha is not None:
+            from fastgpt_c.contrastive import check_contrastive  # here, since few need it
+
+            check_contrastive(self)
 
     def sampler(self, n_vocab: int, eos_token: int | None) -> Sampler:
         """A sampler with these parameters."""
@@ -345,14 +352,14 @@ class _Loop:
             yield rest
 
     def _sampled(self, reader: Reader) -> Iterator[int]:
-        tokens = list(self._prompt_tokens)
+        tokens, next_token = list(self._prompt_tokens), self._way_to_choose(reader)
         for i in range(self._options.max_new_tokens):
             begin = time.perf_counter()
             if len(tokens) > self._model.n_ctx:
                 tokens = newer_half(tokens, self._model.n_ctx)
             if not self._options.kv_cache:
                 reader.forget()
-            token = self._chooser.choose(tokens, reader.logits_after(tokens), reader.session.sample)
+            token = next_token(tokens)
             tokens.append(token)
             self._seconds[i > 0] += time.perf_counter() - begin
             if i == 0:
@@ -366,6 +373,14 @@ class _Loop:
             yield token
             if self._chooser.complete:
                 return
+
+    def _way_to_choose(self, reader: Reader) -> Callable[[list[int]], int]:
+        """Gives the token that follows others."""
+        if self._options.penalty_alpha is None:
+            return lambda tokens: self._chooser.choose(tokens, reader.logits_after(tokens), reader.session.sample)
+        from fastgpt_c.contrastive import ContrastiveSearch
+
+        return ContrastiveSearch(reader, self._chooser, self._options).next_token
 
 
 def _guessing(reader: Reader, model: Model, options: Options) -> Reader:

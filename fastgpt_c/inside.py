@@ -15,7 +15,9 @@ Head = tuple[int, int]  # layer, head
 NAMES = ("hidden", "hidden_mid", "ln_1", "ln_2", "ln_f", "logits")
 
 
-def inspect(batch: Sequence[tuple[Session, Tokens]], *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
+def inspect(
+    batch: Sequence[tuple[Session, Tokens]], *names: str, heads: Sequence[Head] = (), all_logits: bool = True
+) -> dict[str, Floats]:
     """Appends tokens to several sessions in one step, as fastgpt_c.step does, and gives what the step had inside.
 
     names  which of these to give, each float32:
@@ -27,6 +29,7 @@ def inspect(batch: Sequence[tuple[Session, Tokens]], *names: str, heads: Sequenc
     heads  (layer, head) pairs; for them, in this order,
         attention   [n_heads][n_tokens][n_keys]      the weight that a token gives to each position of its sequence: 0
                                                      after its own, 1 in all; n_keys is n_past of the longest sequence
+    all_logits  False: logits [n_sessions][n_vocab], after the last token of each session, which takes less time
 
     n_tokens counts the tokens of all sessions, in their order.  What is not asked for costs nothing; logits are the
     same with it and without.  transformers' last hidden state is ln_f, its others are those of hidden.
@@ -34,6 +37,8 @@ def inspect(batch: Sequence[tuple[Session, Tokens]], *names: str, heads: Sequenc
     """
     arrays = token_arrays(batch)
     shapes = _shapes(batch, sum(map(len, arrays)))
+    if not all_logits:
+        shapes["logits"] = (len(batch), batch[0][0].n_vocab)
     found = {name: np.empty(_known(name, shapes), np.float32) for name in names}
     taps = ffi.new("fastgpt_taps *", {"struct_size": ffi.sizeof("fastgpt_taps")})
     if heads:
@@ -44,7 +49,7 @@ def inspect(batch: Sequence[tuple[Session, Tokens]], *names: str, heads: Sequenc
     for name, array in found.items():
         if name != "logits":
             setattr(taps, name, float_pointer(array))
-    run_step(batch, arrays, found.get("logits"), all_logits=True, taps=taps)
+    run_step(batch, arrays, found.get("logits"), all_logits=all_logits, taps=taps)
     return found
 
 

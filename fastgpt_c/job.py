@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 # Options that do something between two steps of one text, while a batch draws all its tokens in one call.
-ALONE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft")
+ALONE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft", "penalty_alpha")
 
 
 def check_batchable(options: Options) -> None:
     """Raises UsageError for options that a batch cannot follow."""
     for name in ALONE:
-        if getattr(options, name):
+        if getattr(options, name) != getattr(Options, name):
             raise UsageError(f"{name} works for one text at a time, not in a batch")
 
 

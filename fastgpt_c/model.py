@@ -142,7 +142,8 @@ class Model:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
         Keywords are the fields of Options: max_new_tokens, stop, on_overflow, kv_cache, kv_type, deterministic,
-        n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.
+        n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.  With
+        penalty_alpha=0.6, top_k=4 by contrastive search.
         reader: a session to go on with instead of a new one, which has its own kv_type, deterministic and n_threads.
         """
         return TextGeneration(self, prompt, replace(options or Options(), **changes), reader)
@@ -156,8 +157,9 @@ class Model:
     ) -> list[Beam]:
         """Continuations of prompt that are likely as a whole, best first: Beam(text, tokens, finish_reason, score).
 
-        Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping.  The memory is that
-        of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
+        Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping; and those of
+        sampling.Adjustments: repetition_penalty, no_repeat_ngram_size, min_new_tokens, logit_bias ...  The memory is
+        that of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
         """
         from fastgpt_c.beams import Beams, search  # here, since few need it
 

@@ -34,9 +34,8 @@ RANGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """What happens to logits before a token is drawn, in this order.  It is that of Hugging Face transformers, as far
-    as it has these; fastgpt.h names the papers.
+class Adjustments:
+    """What happens to logits first, in this order.  It is that of Hugging Face transformers, as far as it has these.
 
     logit_bias            {token: number added to its logit}; -inf bans a token
     repetition_penalty    logits of tokens in the prompt and the text are divided (or, if negative, multiplied) by it
@@ -44,6 +43,23 @@ class Sampling:
     presence_penalty      taken from the logit of every token in the text, the prompt not counted
     no_repeat_ngram_size  n: no n tokens in a row come twice, those of the prompt included
     min_new_tokens        bans the end-of-text token until there are so many
+
+    0 turns each of them off.
+    """
+
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    min_new_tokens: int = 0
+    logit_bias: Mapping[int, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Adjustments):
+    """What happens to logits before a token is drawn: the fields of Adjustments, then, in this order, again that of
+    transformers; fastgpt.h names the papers.
+
     temperature           logits are divided by it; 0 = greedy: the largest, the first of equals; no filter matters
     top_n_sigma           keep logits at most so many standard deviations below the largest
     top_k                 keep the k largest logits, and what equals the last of them
@@ -66,12 +82,6 @@ class Sampling:
     top_n_sigma: float = 0.0
     mirostat_tau: float = 0.0
     mirostat_eta: float = 0.1
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    no_repeat_ngram_size: int = 0
-    min_new_tokens: int = 0
-    logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
 
 
@@ -150,6 +160,13 @@ class Sampler:
         """float32 [n_vocab]: what sample would draw from; 0 for tokens filtered out.  Draws nothing."""
         out = np.empty(self.n_vocab, np.float32)
         check(lib.fastgpt_sampler_probabilities(self._handle, float_pointer(self.row(logits)), float_pointer(out)))
+        return out
+
+    def adjusted(self, logits: npt.ArrayLike) -> Floats:
+        """float32 [n_vocab]: logits after bias, penalties and bans, before temperature and filters; -infinity for what
+        is banned, which may be every token.  UsageError for NaN or +infinity."""
+        out = np.empty(self.n_vocab, np.float32)
+        check(lib.fastgpt_sampler_adjust(self._handle, float_pointer(self._row(logits)), float_pointer(out)))
         return out
 
     def reset(self) -> None:

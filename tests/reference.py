@@ -92,6 +92,11 @@ class GPT2:
 
     def run(self, tokens: ArrayLike) -> tuple[Array, list[tuple[Array, Array]]]:
         """As logits, and (keys, values), each [n_tokens][n_embd], of every layer."""
+        hidden, cache = self.hidden(tokens)
+        return linear(hidden, self.weights.get("output.weight", self.weights["token_embd.weight"])), cache
+
+    def hidden(self, tokens: ArrayLike) -> tuple[Array, list[tuple[Array, Array]]]:
+        """As run, but what the output matrix reads, [n_tokens][n_embd], in place of logits."""
         tokens, cache = np.asarray(tokens), []
         wte, wpe = self.weights["token_embd.weight"], self.weights["position_embd.weight"]
         x = wte[tokens] + wpe[: len(tokens)]
@@ -103,7 +108,7 @@ class GPT2:
             h = ACTIVATIONS[self.activation](h)
             x = x + linear(h, *self._op(blk + "ffn_down"))
             cache.append((k, v))
-        return linear(self._norm(x, "output_norm"), self.weights.get("output.weight", wte)), cache
+        return self._norm(x, "output_norm"), cache
 
     def _norm(self, x: Array, name: str) -> Array:
         return layer_norm(x, *self._op(name), self.eps)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command import output_here
 from conftest import Tiny
-from scripted import EOS, greedy, logits_after
+from scripted import EOS, greedy, logits_after, script_tokens
 
 import fastgpt_c
 from fastgpt_c.errors import ContextFullError, UsageError
@@ -19,13 +19,19 @@ CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "b
 FIELDS = ("num_beams", "max_new_tokens", "length_penalty", "early_stopping")
 
 
+def fields_of(case: dict[str, Any]) -> dict[str, Any]:
+    """The fields of Beams that a golden case sets."""
+    bias = {int(token): value for token, value in case["adjustments"].get("logit_bias", {}).items()}
+    return {name: case[name] for name in FIELDS} | case["adjustments"] | {"logit_bias": bias}
+
+
 def test_beams_equal_transformers(tiny: Tiny, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every golden case: the same beams in the same order, with the same scores."""
     cases = [case for case in CASES if case["checkpoint"] == checkpoint.name]
-    assert len(cases) >= 20
+    assert len(cases) >= 50
     for case in cases:
         monkeypatch.setattr(tiny.model, "eos_token", case["eos_token_id"])
-        beams = tiny.model.beam_search(case["prompt"], **{name: case[name] for name in FIELDS})
+        beams = tiny.model.beam_search(case["prompt"], **fields_of(case))
         tokens = [beam.tokens + [case["eos_token_id"]] * (beam.finish_reason == "eos") for beam in beams]
         assert tokens == [expected["tokens"] for expected in case["beams"]], case
         scores = [expected["score"] for expected in case["beams"]]
@@ -38,6 +44,30 @@ def test_one_beam_is_greedy(random_model: fastgpt_c.Model) -> None:
     assert beam.tokens == greedy(random_model, [5, 6], 9)
     assert beam.text == random_model.decode(beam.tokens)
     assert beam.score == pytest.approx(log_probability(random_model, [5, 6], beam.tokens) / 9, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "adjustments",
+    [{"no_repeat_ngram_size": 1}, {"logit_bias": {EOS: 30.0}, "min_new_tokens": 4}, {"presence_penalty": 3.0},
+     {"logit_bias": {65: 9.0, 66: 9.0}, "frequency_penalty": 0.5}],
+    ids=str,
+)  # fmt: skip
+def test_one_beam_is_greedy_with_adjustments(random_model: fastgpt_c.Model, adjustments: dict[str, Any]) -> None:
+    """Those that treat log-probabilities as they treat logits."""
+    (beam,) = random_model.beam_search([5, 6, 5], num_beams=1, max_new_tokens=12, **adjustments)
+    assert beam.tokens == greedy(random_model, [5, 6, 5], 12, **adjustments)
+    assert beam.tokens != greedy(random_model, [5, 6, 5], 12), "they matter"
+
+
+def test_beams_that_cannot_go_on(random_model: fastgpt_c.Model) -> None:
+    """They are dropped; where there is no other, an error says so."""
+    none = dict.fromkeys(range(random_model.n_vocab), -np.inf)
+    with pytest.raises(UsageError, match="leave no token to go on with"):
+        random_model.beam_search("a", num_beams=2, max_new_tokens=5, logit_bias=none)
+    three = none | {64: 0.0, 65: 0.0, EOS: 0.0}
+    beams = random_model.beam_search("b", num_beams=4, max_new_tokens=9, logit_bias=three, no_repeat_ngram_size=1)
+    found = {(*beam.tokens, beam.finish_reason) for beam in beams}
+    assert found == {("eos",), (64, "eos")}, "b is 65, which may not come again"
 
 
 def log_probability(model: fastgpt_c.Model, prompt: list[int], new: list[int]) -> float:
@@ -78,6 +108,8 @@ def test_beams_do_not_depend_on_threads(random_model: fastgpt_c.Model, num_beams
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
         ({"length_penalty": 51.0}, r"length_penalty is 51.0, not a number in \[-50, 50\]"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty is inf"),
+        ({"logit_bias": {-1: 2.0}}, "logit_bias 2.0 of token -1"),
         ({"early_stopping": "often"}, 'early_stopping is .often.; it must be True, False or "never"'),
     ],
     ids=str,
@@ -100,3 +132,6 @@ def test_the_command(alphabet: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert output_here(capfd, *arguments) == "abcdefgh\n"
     report = json.loads(output_here(capfd, *arguments, "--json", "--length-penalty", "0.5"))
     assert [report["prompt"], report["beams"][0]["text"], len(report["beams"])] == ["abc", "defgh", 3]
+    without_d = output_here(capfd, *arguments, "--logit-bias", f"{script_tokens('d')[0]}=-inf")
+    assert without_d.startswith("abc")
+    assert "d" not in without_d

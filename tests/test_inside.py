@@ -89,6 +89,15 @@ def test_looking_changes_nothing(tiny: Tiny) -> None:
             np.testing.assert_array_equal(seen.values(layer), plain.values(layer))
 
 
+def test_logits_of_the_last_tokens_alone(tiny: Tiny) -> None:
+    """A row for each session, as step gives them; what else is seen has all tokens."""
+    parts = np.split(tiny.golden["tokens"], [2, 3])
+    look_at, step = ([(tiny.model.session(), part) for part in parts] for _ in range(2))
+    given = fastgpt_c.inspect(look_at, "ln_f", "logits", all_logits=False)
+    np.testing.assert_array_equal(given["logits"], fastgpt_c.step(step))
+    assert given["ln_f"].shape == (len(tiny.golden["tokens"]), tiny.model.n_embd)
+
+
 @pytest.mark.parametrize("n_threads", [2, 3, 4])
 def test_same_bits_for_any_number_of_threads(tiny: Tiny, long_model: fastgpt_c.Model, n_threads: int) -> None:
     """Of every array, also where a prompt is cut into slices."""

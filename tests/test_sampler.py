@@ -60,6 +60,32 @@ def test_probabilities_equal_transformers(n_vocab: int) -> None:
         np.testing.assert_allclose(actual, row, rtol=1e-4, atol=1e-7, err_msg=str(case))
 
 
+@pytest.mark.parametrize("n_vocab", sorted({case["n_vocab"] for case in CASES}))
+def test_adjusted_logits_come_before_temperature_and_filters(n_vocab: int) -> None:
+    """Golden cases: whatever the filters, adjusted logits are those of the same case without any, up to a constant."""
+    off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 0.0}
+    for case in (case for case in CASES if case["n_vocab"] == n_vocab):
+        logits = VECTORS[f"logits{n_vocab}"][case["row"]]
+        actual = from_case(case).adjusted(logits)
+        expected = from_case(case | off).probabilities(logits)
+        np.testing.assert_allclose(softmax(actual.astype(np.float64)), expected, rtol=1e-4, err_msg=str(case))
+        bias = np.zeros(n_vocab, np.float32)
+        for token, value in case["bias"].items():
+            bias[int(token)] = value
+        plain = ~np.isin(np.arange(n_vocab), VECTORS[f"history{n_vocab}"]) & (actual > -np.inf)
+        np.testing.assert_array_equal(actual[plain], (logits + bias)[plain], err_msg=str(case))
+
+
+def test_all_may_be_banned_in_adjusted_logits() -> None:
+    """Unlike a draw, which needs a token; NaN and +infinity are refused alike."""
+    none = sampler(3)
+    none.allow([])
+    assert none.adjusted(np.zeros(3)).tolist() == [-INF] * 3
+    for bad in (NAN, INF):
+        with pytest.raises(UsageError, match=r"(?i)nan"):
+            none.adjusted(np.array([0, bad, 0]))
+
+
 def check_draws(drawn: Sampler, logits: np.ndarray, n_draws: int) -> None:
     """Filtered tokens are never drawn, and the rest as often as they should be (Pearson's chi-square)."""
     p = drawn.probabilities(logits).astype(np.float64)
@@ -83,7 +109,7 @@ def test_draws_come_from_the_probabilities(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "params",
     [{}, {"typical_p": 0.5}, {"top_n_sigma": 1.0}, {"frequency_penalty": 0.7, "presence_penalty": -0.4},
-     {"no_repeat_ngram_size": 1}, {"mirostat_tau": 3.0, "mirostat_eta": 0.0},
+     {"no_repeat_ngram_size": 1}, {"min_new_tokens": 6, "eos_token": 11}, {"mirostat_tau": 3.0, "mirostat_eta": 0.0},
      {"temperature": 1.3, "top_n_sigma": 2.0, "top_k": 60, "top_p": 0.95, "min_p": 0.01, "typical_p": 0.9,
       "mirostat_tau": 2.5, "mirostat_eta": 0.0, "repetition_penalty": 1.2}],
     ids=str,
@@ -93,6 +119,16 @@ def test_100_000_draws(params: dict[str, Any]) -> None:
     drawn = sampler(100, **params)
     drawn.accept([3, 3, 9, 60, 3])
     check_draws(drawn, random_logits(100, 2), 100_000)
+
+
+def test_100_000_draws_of_allowed_tokens() -> None:
+    """A mask in the middle of a word, beside a penalty and a filter; the others are never drawn."""
+    drawn = sampler(100, frequency_penalty=0.5, min_p=0.02)
+    drawn.accept([40, 40, 70])
+    drawn.allow(range(29, 75))
+    logits = random_logits(100, 3)
+    assert set(np.flatnonzero(drawn.probabilities(logits))) < set(range(29, 75))
+    check_draws(drawn, logits, 100_000)
 
 
 # ---- What transformers has not: a reference in float64 ------------------------------------------------------

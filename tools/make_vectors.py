@@ -12,7 +12,7 @@ model.safetensors), and golden.npz:
 and sampler.npz with cases of logits, history and sampling parameters, and the probabilities that the logits
 processors of transformers' generate make of them, in generate's own order.
 
-and beams.json with the beams of generate(num_beams=...) on these checkpoints.
+and beams.json with the beams of generate(num_beams=...) on these checkpoints, alone and with penalties, bans and bias.
 
 Running it again gives the same bytes.  Needs torch, transformers and numpy.
 """
@@ -239,9 +239,13 @@ def make_sampler_vectors() -> None:
 
 def beams_of(model: GPT2LMHeadModel, prompt: list[int], case: dict[str, Any]) -> list[dict[str, Any]]:
     """The beams that have ended, best first: their new tokens and scores."""
+    options = case | case["adjustments"]
+    bias = options.pop("logit_bias", None)
+    del options["adjustments"]
     found = model.generate(
         torch.tensor([prompt]), do_sample=False, num_return_sequences=case["num_beams"], pad_token_id=0,
-        return_dict_in_generate=True, output_scores=True, **case,
+        return_dict_in_generate=True, output_scores=True,
+        sequence_bias=bias and {(int(token),): value for token, value in bias.items()}, **options,
     )  # fmt: skip
     beams = []
     for sequence, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
@@ -251,8 +255,19 @@ def beams_of(model: GPT2LMHeadModel, prompt: list[int], case: dict[str, Any]) ->
     return [beam for beam in beams if beam["score"] > -1e8]  # the others had not ended
 
 
+BEAM_ADJUSTMENTS: tuple[dict[str, Any], ...] = (
+    {"repetition_penalty": 1.5},
+    {"repetition_penalty": 0.6},
+    {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 2, "repetition_penalty": 0.4},
+    {"min_new_tokens": 6},
+    {"min_new_tokens": 4, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
+)
+
+
 def beam_cases(model: GPT2LMHeadModel, prompt: list[int]) -> list[dict[str, Any]]:
-    """Numbers of beams, penalties and ways to stop, with an end-of-text token that comes soon, late or never."""
+    """Numbers of beams, penalties and ways to stop, with an end-of-text token that comes soon, late or never: 30 of
+    them as they are; and two with each of BEAM_ADJUSTMENTS, and as many with a bias against a likely token besides."""
     n_new = min(12, model.config.n_positions - len(prompt))
     free = {
         "num_beams": 4,
@@ -260,12 +275,19 @@ def beam_cases(model: GPT2LMHeadModel, prompt: list[int]) -> list[dict[str, Any]
         "early_stopping": False,
         "eos_token_id": None,
         "max_new_tokens": n_new,
+        "adjustments": {},
     }
     third = beams_of(model, prompt, free)[2]["tokens"]
-    grid = itertools.product(
+    grid = list(itertools.product(
         (2, 3, 5), (-1.0, 0.0, 1.0, 2.5), (False, True, "never"), (None, third[min(1, n_new - 1)], third[n_new // 2])
-    )
-    return [dict(zip(free, (*values, n_new), strict=True)) for values in grid]
+    ))  # fmt: skip
+    rng, bias = np.random.default_rng(0), {str(third[0]): -2.5, str(third[-1]): 1.5}
+    plain: list[tuple[Any, dict[str, Any]]] = [(grid[i], {}) for i in rng.choice(len(grid), 30, replace=False)]
+    adjusted = [
+        (grid[rng.integers(len(grid))], adjustments | ({"logit_bias": bias} if biased else {}))
+        for adjustments, biased, _ in itertools.product(BEAM_ADJUSTMENTS, (False, True), range(2))
+    ]
+    return [dict(zip(free, (*values, n_new, changes), strict=True)) for values, changes in plain + adjusted]
 
 
 def make_beam_vectors() -> None:
@@ -275,11 +297,10 @@ def make_beam_vectors() -> None:
         model = GPT2LMHeadModel.from_pretrained(VECTORS / name).eval()
         exact = GPT2LMHeadModel.from_pretrained(VECTORS / name).eval().double()
         prompt = np.load(VECTORS / name / "golden.npz")["tokens"][:3].tolist()
-        cases = beam_cases(model, prompt)
-        for i in np.random.default_rng(0).choice(len(cases), 30, replace=False).tolist():
-            beams, others = beams_of(model, prompt, cases[i]), beams_of(exact, prompt, cases[i])
+        for case in beam_cases(model, prompt):
+            beams, others = beams_of(model, prompt, case), beams_of(exact, prompt, case)
             if [beam["tokens"] for beam in beams] == [beam["tokens"] for beam in others]:
-                kept.append({"checkpoint": name, "prompt": prompt, **cases[i], "beams": beams})
+                kept.append({"checkpoint": name, "prompt": prompt, **case, "beams": beams})
     (VECTORS / "beams.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
     print(f"beams: {len(kept)} cases")
 

@@ -286,14 +286,15 @@ fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cach
  *   n_ctx     room of the new cache, at least n_prefix; 0 = that of kv
  * These positions are moved to where both caches read them, and with them every later fork at or before them: they are
  * stored once, until the last of these caches is freed, in whichever order and thread.  A fork further on stores its
- * positions anew.  Each of the caches belongs to one thread at a time, as any cache.
+ * positions anew, and takes memory for as many again: one that goes on from there, after each token even, is then
+ * stored behind them.  Each of the caches belongs to one thread at a time, as any cache.
  * Where spans of fewer than 4 tokens stand side by side in a step and share a prefix of the same length, up to 32 of
  * their tokens read it together.  Bits are those of caches that share nothing.
  * Returns OK, ARGUMENT or MEMORY. */
 fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int32_t n_ctx, fastgpt_kv_cache **out);
 
 /* The shared part: its positions, 0 = none; its keys and values, [n_prefix][n_embd], NULL where there are none; the
- * bytes of all positions that it has, which fastgpt_kv_cache_sizeof of no cache counts. */
+ * bytes of all positions that it has room for, which fastgpt_kv_cache_sizeof of no cache counts. */
 int32_t fastgpt_kv_cache_n_prefix(const fastgpt_kv_cache *kv);
 const void *fastgpt_kv_cache_prefix_keys(const fastgpt_kv_cache *kv, int32_t layer);
 const void *fastgpt_kv_cache_prefix_values(const fastgpt_kv_cache *kv, int32_t layer);
@@ -467,6 +468,12 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *sampler, const float *log
 /* The distribution that fastgpt_sampler_sample would draw from: probabilities [n_vocab], 0 for tokens
  * that were filtered out, summing to 1.  Draws nothing.  Returns OK, ARGUMENT or LOGITS. */
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *sampler, const float *logits, float *probabilities);
+
+/* Logits [n_vocab] after bias, penalties and bans, before temperature and filters, for searches that compare whole
+ * texts: banned tokens get -infinity, and it may be that all are.
+ *   adjusted  [n_vocab], may be logits themselves
+ * Draws nothing.  Returns OK, ARGUMENT, or LOGITS for NaN and +infinity; then adjusted is unchanged. */
+fastgpt_status fastgpt_sampler_adjust(fastgpt_sampler *sampler, const float *logits, float *adjusted);
 
 /* The next tokens of a batch: for each row, fastgpt_sampler_sample and then fastgpt_sampler_accept of what it drew, by
  * the threads of a pool.  Gives what those two give, one row after the other.

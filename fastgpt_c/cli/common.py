@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -118,6 +119,14 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The sampling options as fields of sampling.Sampling."""
     names = [name for name, *_ in _SAMPLING]
     return {name: getattr(args, name) for name in names} | {"seed": args.seed, "logit_bias": dict(args.logit_bias)}
+
+
+def adjustments_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of them that are fields of sampling.Adjustments."""
+    from fastgpt_c.sampling import Adjustments
+
+    given = sampling_of(args)
+    return {field.name: given[field.name] for field in fields(Adjustments)}
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
+from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
     from fastgpt_c.generation import Completion, TextGeneration
@@ -23,6 +24,7 @@ examples:
   fastgpt-c generate "Once upon a time" -n 50 --temperature 0 -v
   fastgpt-c generate --file prompt.txt --stop "The end" --seed 7
   echo "The wolf said" | fastgpt-c generate --no-prompt --json
+  fastgpt-c generate "Once upon a time" --penalty-alpha 0.6 --top-k 4
   fastgpt-c generate "Her name was" --regex " [A-Z][a-z]+\\."
   fastgpt-c generate "A dog as JSON:" --json-schema '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
@@ -56,6 +58,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     common.add_prompt_cache_option(parser)
     _add_constraint_options(parser)
     _add_beam_options(parser)
+    _add_contrastive_option(parser)
     _add_speculative_options(parser)
     parser.add_argument("--no-prompt", action="store_true", help="print the continuation alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
@@ -77,7 +80,9 @@ def _add_constraint_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_beam_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "beam search", "Without drawing: no option of sampling, constraints or speculative decoding has an effect."
+        "beam search",
+        "Without drawing: of the options of sampling only penalties, logit bias and bans have an effect, and none of "
+        "constraints or speculative decoding.",
     )
     group.add_argument(
         "--beams", type=int, default=0, metavar="N", help="grow N continuations and print the likeliest; -v shows all"
@@ -85,6 +90,18 @@ def _add_beam_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--length-penalty", type=float, default=1.0, metavar="X", help="above 0, long ones are preferred (1)"
     )
+
+
+def _add_contrastive_option(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "contrastive search",
+        "Without drawing: of the K likeliest tokens the one that is likely and yet unlike the text so far, which keeps "
+        "long texts from going in circles.  A token takes the time of K sequences.",
+    )
+    group.add_argument(
+        "--penalty-alpha", type=float, metavar="A",
+        help="how much being unlike counts, from 0 (greedy) to 1; needs --top-k.  Try 0.6 with --top-k 4",
+    )  # fmt: skip
 
 
 def _add_speculative_options(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +126,7 @@ def constraints_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    _check_contrastive(args)
     prompt = common.text_of(args, "PROMPT")
     begin = time.perf_counter()
     with common.load_model(args) as model, _draft_of(args) as draft:
@@ -127,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
                 reader=reader,
                 prompt_lookup=args.prompt_lookup,
                 draft=draft,
+                penalty_alpha=args.penalty_alpha,
                 **constraints_of(args),
                 **common.sampling_of(args),
             )
@@ -143,9 +162,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_contrastive(args: argparse.Namespace) -> None:
+    """What generation.Options cannot know."""
+    if args.penalty_alpha is None:
+        return
+    if args.beams:
+        raise UsageError("--beams and --penalty-alpha are two searches: give one of them")
+    if args.prompt_cache:
+        raise UsageError(
+            "contrastive search compares hidden states, which a prompt cache does not hold: "
+            "leave --prompt-cache or --penalty-alpha out"
+        )
+
+
 def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
     beams = model.beam_search(
-        prompt, num_beams=args.beams, max_new_tokens=args.max_new_tokens, length_penalty=args.length_penalty
+        prompt,
+        num_beams=args.beams,
+        max_new_tokens=args.max_new_tokens,
+        length_penalty=args.length_penalty,
+        **common.adjustments_of(args),
     )
     if args.json:
         print(json.dumps({"prompt": prompt, "beams": [asdict(beam) for beam in beams]}, ensure_ascii=False))

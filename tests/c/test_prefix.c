@@ -111,6 +111,50 @@ static void test_memory(void) {
     fastgpt_context_free(ctx);
 }
 
+/* ---- Forks of forks, further and further on ---- */
+
+/* Decodes a token in both, which hold the same: the same bits come out. */
+static void check_decode(fastgpt_context *ctx, fastgpt_kv_cache *shared, fastgpt_kv_cache *apart, int32_t token) {
+    float *with = new_floats(n_vocab), *without = new_floats(n_vocab);
+    CHECK(fastgpt_decode(ctx, shared, token, with) == FASTGPT_OK);
+    CHECK(fastgpt_decode(ctx, apart, token, without) == FASTGPT_OK);
+    CHECK_FOR(same_floats(with, without, n_vocab), "position %d", fastgpt_kv_cache_n_past(apart) - 1);
+    free(with);
+    free(without);
+}
+
+/* A text that goes on in one of two forks after each token; its rows are moved to a larger prefix only when the old one
+ * is full.  The other fork of one place goes another way, in rows of its own, since the text was quicker. */
+static void test_going_on(fastgpt_type type) {
+    enum { N_FIRST = 9, N_BRANCH = 15, N_LAST = 60 };
+    fastgpt_context *ctx = new_context(model, NULL, 0);
+    fastgpt_kv_cache *base = base_cache(ctx, type), *text = unshared(base, N_FIRST), *apart = unshared(base, N_FIRST);
+    fastgpt_kv_cache *branch = NULL, *branch_apart = NULL, *further = NULL;
+    const void *rows = NULL;
+    int n_moves = 0;
+    for (int32_t n = N_FIRST; n < N_LAST; n++) {
+        fastgpt_kv_cache *fork = fork_at(text, n, n + 1);
+        n_moves += fastgpt_kv_cache_prefix_keys(fork, 0) != rows;
+        rows = fastgpt_kv_cache_prefix_keys(fork, 0);
+        if (n == N_BRANCH) {
+            branch = fork_at(text, n, N_CTX), branch_apart = unshared(apart, n);
+            check_decode(ctx, branch, branch_apart, tokens[0]);
+        } else if (n == N_BRANCH + 1) {
+            CHECK(fastgpt_kv_cache_prefix_keys(branch, 0) == rows);
+            CHECK(fastgpt_kv_cache_fork(branch, n, 0, &further) == FASTGPT_OK);
+            CHECK(fastgpt_kv_cache_prefix_keys(further, 0) != rows);
+            check_decode(ctx, further, branch_apart, tokens[1]);
+        }
+        check_decode(ctx, fork, apart, tokens[n]);
+        fastgpt_kv_cache_free(text);
+        text = fork;
+    }
+    CHECK_FOR(n_moves == 4, "%d moves", n_moves); /* to 9 rows, 20, 42, 80 */
+    fastgpt_kv_cache *all[] = {base, text, apart, branch, branch_apart, further};
+    for (int i = 0; i < 6; i++) fastgpt_kv_cache_free(all[i]);
+    fastgpt_context_free(ctx);
+}
+
 /* A fork that was truncated into its prefix, copied, saved and loaded is what an unshared cache is. */
 static void test_other_ways(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
@@ -162,14 +206,16 @@ typedef struct user {
     bool right;
 } user;
 
-/* Steps, forks further, and frees its cache, while others do the same. */
+/* Steps, forks further on, and frees its cache, while others do the same: one of them finds room in the prefix. */
 static void *use_fork(void *arg) {
     user *u = arg;
     fastgpt_kv_cache *more;
-    u->right = fastgpt_prefill(u->ctx, u->fork, tokens, 7, u->logits) == FASTGPT_OK &&
-               fastgpt_kv_cache_fork(u->fork, 20, 0, &more) == FASTGPT_OK;
+    u->right = fastgpt_prefill(u->ctx, u->fork, tokens, 7, NULL) == FASTGPT_OK &&
+               fastgpt_kv_cache_fork(u->fork, 40, 0, &more) == FASTGPT_OK;
     fastgpt_kv_cache_free(u->fork);
-    if (u->right) fastgpt_kv_cache_free(more);
+    if (!u->right) return NULL;
+    u->right = fastgpt_decode(u->ctx, more, tokens[7], u->logits) == FASTGPT_OK;
+    fastgpt_kv_cache_free(more);
     return NULL;
 }
 
@@ -179,7 +225,9 @@ static void test_threads(void) {
     user users[N_FORKS];
     fastgpt_kv_cache *base = base_cache(ctx, FASTGPT_TYPE_F32), *apart = unshared(base, 33);
     float *expected = new_floats(n_vocab);
-    CHECK(fastgpt_prefill(ctx, apart, tokens, 7, expected) == FASTGPT_OK);
+    CHECK(fastgpt_prefill(ctx, apart, tokens, 7, NULL) == FASTGPT_OK);
+    CHECK(fastgpt_decode(ctx, apart, tokens[7], expected) == FASTGPT_OK);
+    fastgpt_kv_cache_free(fork_at(base, 32, 0)); /* so that the next prefix is one with room */
     for (int i = 0; i < N_FORKS; i++)
         users[i] = (user){fork_at(base, 33, 0), new_context(model, NULL, 0), new_floats(n_vocab), false};
     for (int i = 0; i < N_FORKS; i++) CHECK(pthread_create(&threads[i], NULL, use_fork, &users[i]) == 0);
@@ -203,6 +251,7 @@ int main(void) {
     test_forks_give_the_same_bits(NULL);
     test_forks_give_the_same_bits(pool);
     test_memory();
+    for (int i = 0; i < 3; i++) test_going_on(types[i]);
     test_other_ways();
     test_arguments();
     test_threads();

@@ -232,6 +232,35 @@ static void test_prompt_and_new_tokens(void) {
     fastgpt_sampler_free(s);
 }
 
+/* What is left of the logits before temperature and filters, in place, too; all may be banned, and impossible logits
+ * change nothing. */
+static void test_adjust(void) {
+    static const float bad[] = {NAN, INFINITY};
+    fastgpt_sampler_params p = defaults();
+    p.temperature = 0.1f, p.top_k = 1, p.presence_penalty = 0.5f, p.min_new_tokens = 9, p.eos_token = 3;
+    fastgpt_sampler *s = new_sampler(p);
+    float out[N_VOCAB], spoiled[N_VOCAB];
+    CHECK(fastgpt_sampler_accept(s, (int32_t[]){5}, 1) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_set_bias(s, 8, 2) == FASTGPT_OK && fastgpt_sampler_set_bias(s, 9, -INFINITY) == FASTGPT_OK);
+    memcpy(out, logits, sizeof out);
+    CHECK(fastgpt_sampler_adjust(s, out, out) == FASTGPT_OK);
+    for (int32_t t = 0; t < N_VOCAB; t++) {
+        float expected = t == 3 || t == 9 ? -INFINITY : t == 5 ? logits[t] - 0.5f : t == 8 ? logits[t] + 2 : logits[t];
+        CHECK_FOR(out[t] == expected, "token %d: %g", t, out[t]);
+    }
+    for (int i = 0; i < 2; i++) {
+        memcpy(spoiled, logits, sizeof spoiled);
+        spoiled[17] = bad[i], out[0] = 5;
+        CHECK(fastgpt_sampler_adjust(s, spoiled, out) == FASTGPT_ERR_LOGITS && out[0] == 5);
+    }
+    CHECK(fastgpt_sampler_set_allowed(s, (uint32_t[2]){0}) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_adjust(s, logits, out) == FASTGPT_OK && out[0] == -INFINITY && out[49] == -INFINITY);
+    CHECK(fastgpt_sampler_adjust(NULL, logits, out) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_adjust(s, NULL, out) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_adjust(s, logits, NULL) == FASTGPT_ERR_ARGUMENT);
+    fastgpt_sampler_free(s);
+}
+
 static float any_of(uint64_t *seed, const float *values, int n) { return values[random_below(seed, (uint64_t)n)]; }
 
 /* Parameters from one end of their ranges to the other. */
@@ -298,6 +327,7 @@ int main(void) {
     test_older_struct();
     test_allowed();
     test_prompt_and_new_tokens();
+    test_adjust();
     test_random_parameters();
     test_greedy();
     return check_report();
