@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastgpt_c.convert.quantizer import TensorReport
 
 # Counts changes of what convert() writes: caches of converted files are keyed by it.
-CONVERTER_VERSION = 3
+CONVERTER_VERSION = 4
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
