@@ -174,6 +174,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "added flag": (edit_tokenizer(lambda t: t["added_tokens"][0].update(lstrip=3)), ["the tokenizer is damaged"]),
     "pipeline": (edit_tokenizer(lambda t: t["decoder"].update(type="X")), ["tokenizer.json: the tokenizer is damaged"]),
     "added id": (lambda d: write_json(d / "added_tokens.json", {"x1": None}), ['added_tokens.json: "x1": null is not']),
+    "template": (lambda d: (d / "chat_template.jinja").write_bytes(b"\xff"), ["chat_template.jinja: cannot be read"]),
     "added noise": (edit_tokenizer(lambda t: t.update(added_tokens=[1])), ["1 is not an added token"]),
 }
 
