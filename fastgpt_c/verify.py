@@ -79,6 +79,7 @@ def _load_reference(folder: Path, model: Model) -> Any:
         import transformers
     except ImportError as error:
         raise missing_extra("verify", "Comparing with transformers") from error
+    transformers.utils.logging.disable_progress_bar()
     if not (folder / "config.json").is_file():
         raise ModelFileError(f"{folder}: has no config.json, so it is not a checkpoint that transformers loads")
     try:

@@ -34,6 +34,9 @@ def refused(source: Path, target: Path, **options: Any) -> str:
         ("activation_function", "quick_gelu"),
         ("activation_function", ["relu"]),
         ("scale_attn_weights", "no"),
+        ("scale_attn_weights", 0),  # false for transformers
+        ("tie_word_embeddings", 0),
+        ("scale_attn_by_inverse_layer_idx", 1),
         ("scale_attn_by_inverse_layer_idx", "yes"),
         ("quantization_config", {"bits": 4}),
         ("pruned_heads", {"0": [1]}),
@@ -102,6 +105,16 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def pointer(name: str) -> Callable[[Path], object]:
+    """What a clone without Git LFS has instead of the weights."""
+
+    def edit(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+
+    return edit
+
+
 def lone_index(weight_map: object) -> Callable[[Path], object]:
     def edit(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
@@ -128,9 +141,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "config not JSON": (lambda d: (d / "config.json").write_bytes(b"{\xff"), ["config.json: is not JSON"]),
     "config deep": (lambda d: (d / "config.json").write_text("[" * 10**6), ["config.json: is not JSON"]),
     "config a list": (lambda d: (d / "config.json").write_text("[]"), ["config.json: is not a JSON object"]),
-    "no weights": (lambda d: (d / "model.safetensors").unlink(), ["has no model.safetensors"]),
+    "no weights": (lambda d: (d / "model.safetensors").unlink(), ["has neither model.safetensors nor pytorch_model"]),
     "safetensors cut": (cut, ["model.safetensors: not a sound safetensors file"]),
     "safetensors noise": (lambda d: (d / "model.safetensors").write_bytes(b"\xff" * 99), ["not a sound safetensors"]),
+    "safetensors on Git LFS": (pointer("model.safetensors"), ["model.safetensors: is only the pointer", "git lfs"]),
+    "bin on Git LFS": (pointer("pytorch_model.bin"), ["pytorch_model.bin: is only the pointer"]),
     "index empty": (lone_index({}), ["index.json: has no weight_map"]),
     "index climbs": (lone_index({"a": "model-/../../x.safetensors"}), ["model-/../../x.safetensors"]),
     "shard missing": (lone_index({"a": "model-1.safetensors"}), ["model-1.safetensors: no such file"]),
@@ -158,6 +173,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "merge unknown": (edit_tokenizer(lambda t: t["model"].update(merges=["a b"])), ['"a b" needs "ab"']),
     "added flag": (edit_tokenizer(lambda t: t["added_tokens"][0].update(lstrip=3)), ["the tokenizer is damaged"]),
     "pipeline": (edit_tokenizer(lambda t: t["decoder"].update(type="X")), ["tokenizer.json: the tokenizer is damaged"]),
+    "added id": (lambda d: write_json(d / "added_tokens.json", {"x1": None}), ['added_tokens.json: "x1": null is not']),
+    "template": (lambda d: (d / "chat_template.jinja").write_bytes(b"\xff"), ["chat_template.jinja: cannot be read"]),
     "added noise": (edit_tokenizer(lambda t: t.update(added_tokens=[1])), ["1 is not an added token"]),
 }
 
@@ -181,6 +198,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "out").mkdir()
     text = refused(source, tmp_path / "out" / "x.gguf")
     assert "pytorch_model.bin: " in text and "PyTorch" in text
+    assert "\n" not in text and "weights_only" not in text  # PyTorch's own advice
     assert not (tmp_path / "ran-code").exists()
 
 

@@ -96,7 +96,37 @@ def test_the_model_card_travels(tmp_path: Path, target: Path):
     assert {key: read_value(reader, f"general.{key}") for key in expected} == expected
 
 
-FRONTS = ["license: [", "- mit", "license: ''", "[" * 5000, "license: {a: b}", "license: >"]
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("mit  # as its authors say", "mit"),
+        ('"a # b"  # c', "a # b"),
+        ("'the \"second\"'", 'the "second"'),
+        ('"Bob\'s own"', "Bob's own"),
+        ("Bob's own#1", "Bob's own#1"),
+    ],
+)
+def test_texts_of_a_card_are_read_as_yaml(tmp_path: Path, target: Path, line: str, text: str):
+    source = write_checkpoint(tmp_path / "hf")
+    (source / "README.md").write_text(f"---\r\nlicense: {line}\r\n---\r\n", newline="")
+    convert(source, target)
+    assert read_value(GGUFReader(target), "general.license") == text
+
+
+@pytest.mark.parametrize("place", ["text", "list", "file"])
+def test_the_chat_template_travels(tmp_path: Path, target: Path, place: str):
+    """From wherever versions of transformers keep it: the file comes first, and of several the default one."""
+    source = write_checkpoint(tmp_path / "hf")
+    several = [{"name": "rag", "template": "x"}, {"name": "default", "template": "{{ a }}"}, 5]
+    value = {"text": "{{ a }}", "list": several, "file": "x"}[place]
+    write_json(source / "tokenizer_config.json", {"chat_template": value})
+    if place == "file":
+        (source / "chat_template.jinja").write_text("{{ a }}")
+    convert(source, target)
+    assert read_value(GGUFReader(target), "tokenizer.chat_template") == "{{ a }}"
+
+
+FRONTS = ["license: [", "- mit", "license: ''", "[" * 5000, "license: {a: b}", "license: >", 'license: "a']
 
 
 @pytest.mark.parametrize(

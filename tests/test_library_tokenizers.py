@@ -270,6 +270,7 @@ def test_another_pipeline_is_left_to_the_library(key: str, value: Any, tmp_path:
     *outer, last = key.split(".")
     (config[outer[0]] if outer else config)[last] = value
     write_json(folder / "tokenizer.json", config)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     convert(folder, tmp_path / "model.gguf")
     expected = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     with fastgpt_c.load(tmp_path / "model.gguf") as model:
@@ -286,7 +287,7 @@ def test_added_tokens_with_flags(tmp_path: Path) -> None:
     for token, refused in ((260, False), (262, True)):
         write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": {str(token): {"content": "<user>"}}})
         if refused:
-            with pytest.raises(ModelFileError, match=r"<user>.* has id 260, but tokenizer_config\.json says 262"):
+            with pytest.raises(ModelFileError, match=r"<user>.* has id 260, but its added tokens say 262"):
                 convert(folder, tmp_path / "model.gguf")
             continue
         convert(folder, tmp_path / "model.gguf")
@@ -294,11 +295,74 @@ def test_added_tokens_with_flags(tmp_path: Path) -> None:
             assert model.encode("a <|endoftext|> <user>a") == [*model.encode("a"), 259, 260, *model.encode("a")]
 
 
+ADDED = {
+    **{"Chinese GPT-2": chinese, "add_prefix_space": prefix_space, "GPT-SW3": gpt_sw3},
+    "flags": lambda folder: (prefix_space(folder), write_json(folder / "tokenizer_config.json", {})),
+}
+
+
+@pytest.mark.parametrize("place", ["added_tokens.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ADDED)
+def test_tokens_that_a_checkpoint_adds(name: str, place: str, tmp_path: Path) -> None:
+    """Beside vocab.txt, vocab.json and spiece.model: they are cut out first, and have the ids of transformers."""
+    transformers = pytest.importorskip("transformers")
+    folder = write_checkpoint(tmp_path / "hf", {**CONFIG, "vocab_size": N_VOCAB}, tokenizer=False)
+    ADDED[name](folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.setdefault("tokenizer_class", "GPT2Tokenizer")
+    first = {"Chinese GPT-2": len((folder / "vocab.txt").read_text().split()) if name == "Chinese GPT-2" else 0,
+             "GPT-SW3": 600}.get(name, 260)  # fmt: skip
+    flags = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special"), False)
+    flags["lstrip"] = name == "flags"
+    if place == "added_tokens.json":
+        write_json(folder / place, {"<user>": first, "<2>": first + 1})
+    else:
+        settings["added_tokens_decoder"] = {
+            str(first): {"content": "<user>", **flags},
+            str(first + 1): {"content": "<2>", **flags},
+        }
+    write_json(folder / "tokenizer_config.json", settings)
+    convert(folder, tmp_path / "model.gguf")
+    expected = transformers.AutoTokenizer.from_pretrained(folder)
+    with fastgpt_c.load(tmp_path / "model.gguf") as model:
+        for text in ("the <user> king<2><user>the", "<user>", "the<2"):
+            ids = model.encode(text)
+            assert ids == expected(text, add_special_tokens=False)["input_ids"]
+            assert (first in ids) == ("<user>" in text)
+            assert model.decode(ids).count("<user>") == text.count("<user>")
+
+
+def test_added_tokens_that_no_vocabulary_has_room_for(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "hf", {**CONFIG, "vocab_size": N_VOCAB}, tokenizer=False)
+    gpt_sw3(folder)
+    for token, culprit in ((N_VOCAB, '"<user>": 700 is no token'), (-1, "is no token"), (5, "token 5 is .*, not")):
+        write_json(folder / "added_tokens.json", {"<user>": token})
+        with pytest.raises(ModelFileError, match=culprit):
+            convert(folder, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("value", [None, False, True])
+def test_the_class_says_who_knows_of_a_space_before_the_text(value: bool | None, tmp_path: Path) -> None:
+    """GPT2Tokenizer: tokenizer_config.json, whatever tokenizer.json says; another class: tokenizer.json."""
+    for ours, stored in ((True, False), (False, True)):
+        folder, config = write_checkpoint(tmp_path / "hf"), tokenizer_json()
+        config["pre_tokenizer"]["add_prefix_space"] = stored
+        write_json(folder / "tokenizer.json", config)
+        name = "GPT2Tokenizer" if ours else "PreTrainedTokenizerFast"
+        settings = {"tokenizer_class": name} | ({} if value is None else {"add_prefix_space": value})
+        write_json(folder / "tokenizer_config.json", settings)
+        convert(folder, tmp_path / "model.gguf")
+        with fastgpt_c.load(tmp_path / "model.gguf") as model:
+            expected = " the" if (value if ours else stored) else "the"
+            assert model.decode(model.encode("the")) == expected
+
+
 @pytest.mark.parametrize(
     ("file", "text", "culprit"),
     [
         ("spiece.model", "x", "the SentencePiece model is damaged"),
-        ("tokenizer.json", '{"model": {"type": "Unigram"}}', "the tokenizer is damaged"),
+        ("spiece.model", "", "the SentencePiece model is damaged: it is empty"),
+        ("tokenizer.json", '{"model": {"type": "Unigram"}}', "the tokenizer is damaged.*; without this file"),
         ("tokenizer.json", '{"model": {"type": "BPE", "dropout": 0.1}}', "model.dropout = 0.1 is not implemented"),
         ("vocab.txt", "a\nb", 'has no token "\\[UNK\\]"'),
         ("vocab.txt", "[UNK]\n" + "\n".join(map(str, range(800))), "vocab_size is 700"),

@@ -68,6 +68,25 @@ def test_what_cannot_be_compared_is_named(folder: Path, tmp_path: Path, capsys: 
     assert "transformers cannot load it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["verify", "x.gguf", "--against", "hf", "--tolerance", "-1"], "'-1' is not a number from 0 on"),
+        (["verify", "x.gguf", "--against", "hf", "--tolerance", "nan"], "'nan' is not a number from 0 on"),
+        (["convert", "hf", "-o", "x.gguf", "--tolerance", "1e-3"], "give --verify with it"),
+    ],
+)
+def test_a_tolerance_that_judges_nothing_is_refused(
+    arguments: list[str], culprit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as error:  # of argparse
+        status = int(error.code or 0)
+    assert status == 2
+    assert culprit in capsys.readouterr().err
+
+
 def test_without_the_extra_the_error_has_the_command(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['transformers'] = None\n"

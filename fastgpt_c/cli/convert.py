@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastgpt_c.cli import common, verify
 from fastgpt_c.convert import TYPES
+from fastgpt_c.errors import UsageError
 
 
 def add_parser(subparsers: common.Subparsers) -> None:
@@ -33,6 +34,8 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from fastgpt_c.convert import convert
 
+    if args.tolerance is not None and not args.verify:
+        raise UsageError("--tolerance judges what --verify compares: give --verify with it")
     convert(args.folder, args.output, type=args.type, progress=sys.stderr.isatty())
     print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
     if not args.verify:

@@ -29,10 +29,20 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def add_tolerance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         metavar="X",
         help=f"largest difference of a logit that passes ({F32_TOLERANCE:g} for F32; none where weights are rounded)",
     )
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:

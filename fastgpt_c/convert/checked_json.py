@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastgpt_c.errors import ModelFileError
 
@@ -45,13 +45,23 @@ def other_values(config: JSON, implemented: Implemented) -> Iterator[tuple[str, 
         value: Any = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if value not in accepted:
+        if not any(_same(value, choice) for choice in accepted):
             yield key, value
+
+
+def _same(value: object, choice: object) -> bool:
+    """0 and 1 are not false and true, as they are for Python."""
+    return value == choice and isinstance(value, bool) == isinstance(choice, bool)
 
 
 def not_implemented(path: Path, key: str, value: object, accepted: Iterable[object]) -> ModelFileError:
     choices = " or ".join(show(choice) for choice in accepted if choice is not None) or "none"
     return ModelFileError(f"{path}: {key} = {show(value)} is not implemented, only {choices}")
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """A string with something in it, and without half a surrogate pair, which UTF-8 cannot express."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def show(value: object) -> str:

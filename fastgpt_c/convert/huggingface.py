@@ -51,8 +51,7 @@ def read(folder: Path) -> Contents:
     weights = weights_of(folder)
     shapes = checked_shapes(config, weights)
     vocabulary = read_tokenizer(folder, config.hparams.n_vocab)
-    template = read_json_if_present(folder / "tokenizer_config.json").get("chat_template")
-    return contents_of(config, weights, shapes, vocabulary, template if isinstance(template, str) else None)
+    return contents_of(config, weights, shapes, vocabulary, _chat_template(folder))
 
 
 def contents_of(
@@ -73,6 +72,20 @@ def contents_of(
         shapes=shapes,
         data=_tensors(config, weights, shapes),
     )
+
+
+def _chat_template(folder: Path) -> str | None:
+    """In a file of its own, as transformers writes it today, or in tokenizer_config.json; of several the default."""
+    path = folder / "chat_template.jinja"
+    try:
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: cannot be read: {error}") from error
+    template = read_json_if_present(folder / "tokenizer_config.json").get("chat_template")
+    named = template if isinstance(template, list) else [{"name": "default", "template": template}]
+    texts = (entry.get("template") for entry in named if isinstance(entry, dict) and entry.get("name") == "default")
+    return next((text for text in texts if isinstance(text, str)), None)
 
 
 def stored_type(folder: Path) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from fastgpt_c.convert.checked_json import (
     JSON,
     Implemented,
     check_values,
+    is_text,
     other_values,
     read_json,
     read_json_if_present,
@@ -24,6 +25,7 @@ from fastgpt_c.convert.checked_json import (
 from fastgpt_c.convert.gguf_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, StoredTokenizer, Vocabulary
 from fastgpt_c.convert.library_tokenizer import (
     SENTENCEPIECE_FILES,
+    WITHOUT_IT,
     WORDPIECE_CLASSES,
     from_bpe_files,
     from_sentencepiece,
@@ -76,7 +78,7 @@ class _Tokens:
     special: set[int] = field(default_factory=set)
 
     def put(self, path: Path, text: object, token: object, n_vocab: int) -> int:
-        if not _is_text(text) or not isinstance(token, int) or isinstance(token, bool):
+        if not is_text(text) or not isinstance(token, int) or isinstance(token, bool):
             raise ModelFileError(f"{path}: {show(text)}: {show(token)} is not a token and its id")
         if not 0 <= token < n_vocab:
             raise ModelFileError(f"{path}: token {show(text)} has id {token}, but vocab_size is {n_vocab}")
@@ -99,41 +101,56 @@ def read_tokenizer(folder: Path, n_vocab: int) -> Vocabulary | StoredTokenizer |
     path = folder / "tokenizer.json"
     if path.exists():
         config = read_json(path)
-        if not _is_plain(config, settings):
+        _set_prefix_space(config, settings)
+        added = [*_decoder_entries(settings_path, settings)]
+        if any(other_values(config, PIPELINE)) or _any_odd([*_listed(config.get("added_tokens")), *added]):
             check_values(path, config, ANY_PIPELINE)
-            added = _decoder_entries(settings_path, settings)
-            return from_tokenizer_json(path, config, settings, added, special, n_vocab)
+            return from_tokenizer_json(path, config, added, special, n_vocab)
         tokens, merges = _read_tokenizer_json(path, config, n_vocab)
-    elif _has_vocab_json(folder):
-        check_values(settings_path, settings, CLASSES)
-        tokens, merges = _read_vocab_json(folder, n_vocab)
+        _read_added(settings_path, added, tokens, n_vocab)
     else:
-        return _other_kind(folder, settings_path, settings, special, n_vocab)
-    _read_added(settings_path, _decoder_entries(settings_path, settings), tokens, n_vocab)
+        added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
+        if not _has_vocab_json(folder):
+            return _other_kind(folder, settings_path, settings, added, special, n_vocab)
+        check_values(settings_path, settings, CLASSES)
+        tokens, merges = _read_bpe(folder / "vocab.json", folder / "merges.txt", n_vocab)
+        if settings.get("add_prefix_space") or _any_odd(added):
+            prefix_space = settings.get("add_prefix_space") is True
+            return from_bpe_files(folder, tokens.ids, merges, added, special, n_vocab, prefix_space)
+        _read_added(folder, added, tokens, n_vocab)
     tokens.special.update(tokens.ids[text] for text in special if text in tokens.ids)
-    if settings.get("add_prefix_space"):
-        return from_bpe_files(folder, tokens.ids, merges, special, n_vocab)
     return _vocabulary(tokens, merges, n_vocab)
 
 
-def _is_plain(config: JSON, settings: JSON) -> bool:
-    """Whether a tokenizer.json is GPT-2's byte-level BPE, with added tokens that stand for their text and no more."""
-    added = config.get("added_tokens") or []
-    added = added if isinstance(added, list) else []
-    odd = (entry for entry in added if isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)))
-    return not settings.get("add_prefix_space") and not any(other_values(config, PIPELINE)) and not any(odd)
+def _set_prefix_space(config: JSON, settings: JSON) -> None:
+    """A GPT2Tokenizer takes it from tokenizer_config.json, where an absent key means none; other classes do not."""
+    pre_tokenizer = config.get("pre_tokenizer")
+    if any(other_values(settings, CLASSES)) or not isinstance(pre_tokenizer, dict):
+        return
+    if pre_tokenizer.get("type") == "ByteLevel":
+        pre_tokenizer["add_prefix_space"] = settings.get("add_prefix_space") is True
+
+
+def _any_odd(added: list[Any]) -> bool:
+    """Whether an added token is more than a text that is cut out wherever it stands."""
+    return any(isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)) for entry in added)
 
 
 def _other_kind(
-    folder: Path, settings_path: Path, settings: JSON, special: list[str], n_vocab: int
+    folder: Path, settings_path: Path, settings: JSON, added: list[JSON], special: list[str], n_vocab: int
 ) -> StoredTokenizer | None:
     for name in SENTENCEPIECE_FILES:
         if (folder / name).exists():
-            return from_sentencepiece(folder / name, settings, special, n_vocab)
+            for entry in added:
+                check_values(settings_path, entry, ADDED_TOKEN)
+            return from_sentencepiece(folder / name, settings, added, special, n_vocab)
     if (folder / "vocab.txt").exists():
         check_values(settings_path, settings, {"tokenizer_class": (*WORDPIECE_CLASSES, None)})
-        return from_wordpiece(folder / "vocab.txt", settings, special, n_vocab)
-    check_values(settings_path, settings, CLASSES)
+        return from_wordpiece(folder / "vocab.txt", settings, added, special, n_vocab)
+    try:
+        check_values(settings_path, settings, CLASSES)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}; {WITHOUT_IT}") from error
     return None
 
 
@@ -153,8 +170,7 @@ def _read_tokenizer_json(path: Path, config: JSON, n_vocab: int) -> tuple[_Token
     for text, token in model["vocab"].items():
         tokens.put(path, text, token, n_vocab)
     merges = _checked_merges(path, model["merges"], tokens)
-    added = config.get("added_tokens") or []
-    _read_added(path, added if isinstance(added, list) else [added], tokens, n_vocab)
+    _read_added(path, _listed(config.get("added_tokens")), tokens, n_vocab)
     return tokens, merges
 
 
@@ -192,14 +208,6 @@ def _read_bpe(vocab: Path, merges: Path, n_vocab: int) -> tuple[_Tokens, list[st
     return tokens, _read_merges(merges, tokens)
 
 
-def _read_vocab_json(folder: Path, n_vocab: int) -> tuple[_Tokens, list[str]]:
-    tokens, merges = _read_bpe(folder / "vocab.json", folder / "merges.txt", n_vocab)
-    added = folder / "added_tokens.json"
-    entries = [{"content": text, "id": token} for text, token in read_json_if_present(added).items()]
-    _read_added(added, entries, tokens, n_vocab)
-    return tokens, merges
-
-
 def _read_merges(path: Path, tokens: _Tokens) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -220,6 +228,18 @@ def _checked_merges(path: Path, merges: Any, tokens: _Tokens) -> list[str]:
                 raise ModelFileError(f"{path}: the merge rule {show(' '.join(pair))} needs {show(text)}, no token")
         rules.append(" ".join(pair))
     return rules
+
+
+def _added_json_entries(path: Path) -> Iterator[JSON]:
+    """added_tokens.json {"<sep>": 50257} in the form of tokenizer.json's added_tokens."""
+    for text, token in read_json_if_present(path).items():
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise ModelFileError(f"{path}: {show(text)}: {show(token)} is not a token and its id")
+        yield {"content": text, "id": token}
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _decoder_entries(path: Path, settings: JSON) -> Iterator[JSON]:
@@ -248,15 +268,10 @@ def _special_texts(*configs: JSON) -> list[str]:
     for config in configs:
         named += [config.get(role) for role in SPECIAL_ROLES]
         for key in SPECIAL_LISTS:
-            value = config.get(key) or []
-            named += value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            value = config.get(key)
+            named += value.values() if isinstance(value, dict) else _listed(value)
     texts = [entry.get("content") if isinstance(entry, dict) else entry for entry in named]
-    return list(dict.fromkeys(text for text in texts if _is_text(text)))
-
-
-def _is_text(value: object) -> TypeGuard[str]:
-    """A string with something in it, and without half a surrogate pair, which UTF-8 cannot express."""
-    return isinstance(value, str) and value != "" and not any("\ud800" <= char <= "\udfff" for char in value)
+    return list(dict.fromkeys(text for text in texts if is_text(text)))
 
 
 def _type_of(tokens: _Tokens, token: int) -> int:

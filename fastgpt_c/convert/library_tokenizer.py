@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgpt_c.convert.checked_json import JSON, not_implemented, show
+from fastgpt_c.convert.checked_json import JSON, is_text, not_implemented, show
 from fastgpt_c.convert.gguf_file import StoredTokenizer
 from fastgpt_c.errors import ModelFileError, missing_extra
 from fastgpt_c.tokenizers import KEY, SENTENCEPIECE_MODEL, SENTENCEPIECE_SETTINGS, TOKENIZER_JSON, huggingface
@@ -27,53 +27,43 @@ SENTENCEPIECE_CLASSES = {
     "T5TokenizerFast": ("</s>", "<unk>", "<pad>"),
     None: ("<s>", "</s>", "<unk>", "<pad>"),
 }
+# What to do about a tokenizer that nothing here runs.
+WITHOUT_IT = "without this file the model is converted for token ids alone"
 WORDPIECE_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 
 
 def from_tokenizer_json(
-    path: Path, config: JSON, settings: JSON, added: Iterable[JSON], special: Iterable[str], n_vocab: int
+    path: Path, config: JSON, added: Iterable[JSON], special: Iterable[str], n_vocab: int
 ) -> StoredTokenizer:
-    """config is what path holds; added are tokens that tokenizer_config.json adds."""
-    pre_tokenizer = config.get("pre_tokenizer")
-    if settings.get("add_prefix_space") and isinstance(pre_tokenizer, dict) and "add_prefix_space" in pre_tokenizer:
-        pre_tokenizer["add_prefix_space"] = True  # tokenizer_config.json has the last word
+    """config is what path holds; added are tokens of other files."""
     try:
         tokenizer = huggingface.load(json.dumps(config))
     except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    for entry in sorted(added, key=lambda entry: int(entry["id"])):
-        _add(path, tokenizer, entry)
-    return _stored(path, tokenizer, special, n_vocab)
-
-
-def _add(path: Path, tokenizer: Any, entry: JSON) -> None:
-    """entry is of added_tokens_decoder: {"content": ..., "id": ..., flags}."""
-    text = entry.get("content")
-    if not isinstance(text, str) or not text.isprintable():
-        raise ModelFileError(f"{path.parent}: the added token {show(text)} is not a text")
-    if tokenizer.token_to_id(text) is None:
-        flags = {name: entry.get(name) is True for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
-        tokenizer.add_tokens([_library().AddedToken(text, **flags)])
-    if tokenizer.token_to_id(text) != entry["id"]:
-        raise ModelFileError(
-            f"{path}: token {show(text)} has id {tokenizer.token_to_id(text)}, but tokenizer_config.json says "
-            f"{entry['id']}"
-        )
+        raise ModelFileError(f"{path}: {error}; {WITHOUT_IT}") from error
+    return _stored(path, tokenizer, added, special, n_vocab)
 
 
 def from_bpe_files(
-    folder: Path, vocab: dict[str, int], merges: list[str], special: Iterable[str], n_vocab: int
+    folder: Path,
+    vocab: dict[str, int],
+    merges: list[str],
+    added: Iterable[JSON],
+    special: Iterable[str],
+    n_vocab: int,
+    prefix_space: bool,
 ) -> StoredTokenizer:
-    """vocab.json and merges.txt of a GPT2Tokenizer that puts a space before the text."""
+    """vocab.json and merges.txt of a GPT2Tokenizer that puts a space before the text, or that has odd added tokens."""
     library = _library()
     pairs = [tuple(rule.split(" ")) for rule in merges]
     tokenizer = library.Tokenizer(library.models.BPE(vocab=vocab, merges=pairs))
-    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = library.decoders.ByteLevel()
-    return _stored(folder / "vocab.json", tokenizer, special, n_vocab)
+    return _stored(folder / "vocab.json", tokenizer, added, special, n_vocab)
 
 
-def from_wordpiece(path: Path, settings: JSON, special: Iterable[str], n_vocab: int) -> StoredTokenizer:
+def from_wordpiece(
+    path: Path, settings: JSON, added: Iterable[JSON], special: Iterable[str], n_vocab: int
+) -> StoredTokenizer:
     """vocab.txt, a token a line."""
     library = _library()
     try:
@@ -94,10 +84,12 @@ def from_wordpiece(path: Path, settings: JSON, special: Iterable[str], n_vocab: 
     )
     tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = library.decoders.WordPiece(prefix="##")
-    return _stored(path, tokenizer, ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", *special], n_vocab)
+    return _stored(path, tokenizer, added, ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", *special], n_vocab)
 
 
-def from_sentencepiece(path: Path, settings: JSON, special: Iterable[str], n_vocab: int) -> StoredTokenizer:
+def from_sentencepiece(
+    path: Path, settings: JSON, added: Iterable[JSON], special: Iterable[str], n_vocab: int
+) -> StoredTokenizer:
     kind = settings.get("tokenizer_class")
     if not isinstance(kind, str | None) or kind not in SENTENCEPIECE_CLASSES:
         raise not_implemented(path.parent / "tokenizer_config.json", "tokenizer_class", kind, SENTENCEPIECE_CLASSES)
@@ -109,8 +101,9 @@ def from_sentencepiece(path: Path, settings: JSON, special: Iterable[str], n_voc
     if len(processor) > n_vocab:
         raise ModelFileError(f"{path}: has {len(processor)} tokens, but vocab_size is {n_vocab}")
     known = {text: processor.piece_to_id(text) for text in [*SENTENCEPIECE_CLASSES[kind], *special]}
+    named = {text: token for text, token in known.items() if processor.id_to_piece(token) == text}
     values = {
-        "special": {text: token for text, token in known.items() if processor.id_to_piece(token) == text},
+        "special": named | _added_pieces(path, processor, added, n_vocab),
         "lower": settings.get("do_lower_case") is True,
         "gpt_sw3": kind == "GPTSw3Tokenizer",
     }
@@ -118,17 +111,55 @@ def from_sentencepiece(path: Path, settings: JSON, special: Iterable[str], n_voc
     return StoredTokenizer({**texts, SENTENCEPIECE_MODEL: data})
 
 
-def _stored(path: Path, tokenizer: Any, special: Iterable[str], n_vocab: int) -> StoredTokenizer:
-    """Tokens that a role names are found in a text before all else, as in transformers."""
+def _added_pieces(path: Path, processor: Any, added: Iterable[JSON], n_vocab: int) -> dict[str, int]:
+    """Tokens of other files: pieces of the model that are to be cut out first, or tokens behind its own."""
+    pieces: dict[str, int] = {}
+    for entry in added:
+        text, token = entry.get("content"), entry["id"]
+        if not is_text(text) or not 0 <= token < n_vocab:
+            raise ModelFileError(f"{path.parent}: {show(text)}: {show(token)} is no token of a vocabulary of {n_vocab}")
+        if token < len(processor) and processor.id_to_piece(token) != text:
+            raise ModelFileError(f"{path}: token {token} is {show(processor.id_to_piece(token))}, not {show(text)}")
+        pieces[text] = token
+    return pieces
+
+
+def _stored(path: Path, tokenizer: Any, added: Iterable[JSON], special: Iterable[str], n_vocab: int) -> StoredTokenizer:
+    """added are tokens of other files.  They, and tokens that a role names, are found in a text before all else, as in
+    transformers."""
     library = _library()
-    added = {entry.content for entry in tokenizer.get_added_tokens_decoder().values()}
-    named = [text for text in special if text not in added and tokenizer.token_to_id(text) is not None]
+    special = list(special)
+    present = _added_texts(tokenizer)
+    for entry in sorted(added, key=lambda entry: int(entry["id"])):
+        if entry.get("content") not in present:
+            _add(path, tokenizer, entry, special)
+    present = _added_texts(tokenizer)
+    named = [text for text in special if text not in present and tokenizer.token_to_id(text) is not None]
     tokenizer.add_special_tokens([library.AddedToken(text, special=True, normalized=False) for text in named])
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= n_vocab:
         text = tokenizer.id_to_token(largest)
         raise ModelFileError(f"{path}: token {show(text)} has id {largest}, but vocab_size is {n_vocab}")
     return StoredTokenizer({KEY: "tokenizers", TOKENIZER_JSON: tokenizer.to_str()})
+
+
+def _added_texts(tokenizer: Any) -> set[str]:
+    return {entry.content for entry in tokenizer.get_added_tokens_decoder().values()}
+
+
+def _add(path: Path, tokenizer: Any, entry: JSON, special: list[str]) -> None:
+    """entry: {"content": ..., "id": ..., and perhaps flags}, as transformers takes it."""
+    text = entry.get("content")
+    if not is_text(text):
+        raise ModelFileError(f"{path.parent}: the added token {show(text)} is not a text")
+    flags = {name: entry.get(name) is True for name in ("single_word", "lstrip", "rstrip", "special")}
+    flags["special"] |= text in special
+    normalized = entry.get("normalized", not flags["special"]) is True
+    tokenizer.add_tokens([_library().AddedToken(text, normalized=normalized, **flags)])
+    if tokenizer.token_to_id(text) != entry["id"]:
+        raise ModelFileError(
+            f"{path}: token {show(text)} has id {tokenizer.token_to_id(text)}, but its added tokens say {entry['id']}"
+        )
 
 
 def _library() -> Any:

@@ -13,8 +13,10 @@ HUB = "https://huggingface.co"
 MAX_CARD_BYTES = 64 * 1024
 # Of the card, and of GGUF.
 FIELDS = {"license": "license", "license_name": "license.name", "license_link": "license.link"}
-# license: "my licence"; a value that begins like a list, an object or a longer text is something else.
-LINE = re.compile(r"(\w+):\s+([\"']?)([^\s\"'\[{|>&*!#][^\"']{0,500})\2\s*")
+# license: "my licence"  # a comment; a value that begins like a list, an object or a longer text is something else.
+QUOTED = r"""\"(?P<double>[^\"\\]{1,500})\"|'(?P<single>[^']{1,500})'"""
+PLAIN = r"""(?P<plain>[^\s\"'\[{|>&*!#](?:(?!\s#).){0,500})"""
+LINE = re.compile(rf"(?P<key>\w+):\s+(?:{QUOTED}|{PLAIN})\s*(?:\s#.*)?")
 
 
 def name_of(folder: Path) -> str:
@@ -54,4 +56,5 @@ def _front_matter(path: Path) -> dict[str, str]:
     begin, _, rest = text.lstrip("\ufeff").partition("---\n")
     front, end, _ = rest.partition("\n---")
     lines = (LINE.fullmatch(line) for line in front.split("\n") if not begin and end)
-    return {match[1]: match[3].strip() for match in lines if match and match[1] in FIELDS}
+    return {match["key"]: (match["double"] or match["single"] or match["plain"]).strip()
+            for match in lines if match and match["key"] in FIELDS}  # fmt: skip

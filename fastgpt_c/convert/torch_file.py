@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,22 @@ def _load(path: Path) -> dict[str, Any]:
         raise ModelFileError(
             f"{path}: is a pickle, which can run code; only PyTorch itself reads it safely:  pip install torch"
         ) from error
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
     try:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files of PyTorch before 1.6 cannot be mapped
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a pickle can provoke
-        raise ModelFileError(f"{path}: PyTorch does not read it as plain weights: {error}") from error
+        raise ModelFileError(f"{path}: PyTorch does not read it as plain weights: {_why(error)}") from error
     if not isinstance(tensors, dict) or not tensors:
         raise ModelFileError(f"{path}: holds no state dict")
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
             raise ModelFileError(f"{path}: {show(name)} is not a named, dense tensor")
     return tensors
+
+
+def _why(error: Exception) -> str:
+    """PyTorch's own text, of many lines, advises to let the file run its code."""
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it wants to run {code[1]}" if code else "it is damaged, or no file of PyTorch"

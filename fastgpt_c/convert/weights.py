@@ -19,6 +19,7 @@ from fastgpt_c.convert.checked_json import read_json, show, some_of
 from fastgpt_c.convert.gguf_file import Array, Shape
 from fastgpt_c.errors import ModelFileError
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # of safetensors, and ours
 
 
@@ -51,8 +52,6 @@ class SafetensorsFile:
     def _open(self) -> Any:
         try:
             return safe_open(self._path, framework="np")
-        except FileNotFoundError as error:
-            raise ModelFileError(f"{self._path}: no such file") from error
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{self._path}: not a sound safetensors file: {error}") from error
 
@@ -121,11 +120,25 @@ def weights_of(folder: Path) -> Weights:
 
 
 def _open(path: Path) -> TensorFile:
+    _check_content(path)
     if path.suffix == ".safetensors":
         return SafetensorsFile(path)
     from fastgpt_c.convert.torch_file import TorchFile
 
     return TorchFile(path)
+
+
+def _check_content(path: Path) -> None:
+    """A clone without Git LFS has a small text in place of each large file."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(LFS_POINTER))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    if begin == LFS_POINTER:
+        raise ModelFileError(f"{path}: is only the pointer that Git LFS keeps of the file; fetch it:  git lfs pull")
 
 
 def _weight_files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
@@ -138,7 +151,7 @@ def _weight_files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
         if index.exists():
             yield from _shards(index, f"{stem}-*{suffix}")
             return
-    raise ModelFileError(f"{folder}: has no model.safetensors")
+    raise ModelFileError(f"{folder}: has neither model.safetensors nor pytorch_model.bin")
 
 
 def _shards(index: Path, pattern: str) -> Iterator[tuple[Path, set[str]]]:

@@ -26,6 +26,8 @@ def load(data: bytes) -> Any:
     except ImportError as error:
         raise missing_extra("sentencepiece", "This model's tokenizer") from error
     try:
+        if not data:
+            raise ValueError("it is empty")  # the library would take that for no model yet
         return sentencepiece.SentencePieceProcessor(model_proto=data)
     except Exception as error:  # RuntimeError and whatever else the library's C++ throws
         raise ModelFileError(f"the SentencePiece model is damaged: {str(error)[:200]}") from error
