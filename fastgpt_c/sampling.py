@@ -166,7 +166,7 @@ class Sampler:
         """float32 [n_vocab]: logits after bias, penalties and bans, before temperature and filters; -infinity for what
         is banned, which may be every token.  UsageError for NaN or +infinity."""
         out = np.empty(self.n_vocab, np.float32)
-        check(lib.fastgpt_sampler_adjust(self._handle, float_pointer(self._row(logits)), float_pointer(out)))
+        check(lib.fastgpt_sampler_adjust(self._handle, float_pointer(self.row(logits)), float_pointer(out)))
         return out
 
     def reset(self) -> None:
