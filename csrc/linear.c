@@ -142,11 +142,19 @@ static void prepare_floats(const linear_job *job, int panel, int thread) {
     fill_float_panel(job->e->activations, panel, job->x, job->n_tokens, job->n_in);
 }
 
+/* A power of two, as many as a line of the cache holds. */
+static int numbers_of_line(number_type type) {
+    enum { LINE = 64 };
+    int n = 16;
+    while (2 * n * row_bytes(type, 256) <= LINE * 256) n *= 2;
+    return n;
+}
+
 /* Where the next columns of the same rows begin, or after the last ones the next rows. */
 static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
     bool next_rows = next_column >= w->n_in;
     const uint8_t *row = weight_row(w, next_rows ? first_out + OUTPUTS_PER_FLOATS : first_out);
-    int line_numbers = w->type == TYPE_F32 ? 16 : w->type == TYPE_Q4_0 || w->type == TYPE_Q6_K ? 64 : 32;
+    int line_numbers = numbers_of_line(w->type);
     return (read_ahead){.at = row + row_bytes(w->type, next_rows ? 0 : next_column),
                         .ld = row_bytes(w->type, w->n_in),
                         .line_bytes = row_bytes(w->type, 256) * line_numbers / 256,
