@@ -27,6 +27,7 @@ enum {
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
     OUTPUTS_PER_FLOATS = FLOAT_ROWS,
+    TOKENS_OF_FLOATS = 256, /* whose panels are in memory at once: no more of it than the other ways need */
     PANEL_K = 1024 /* columns of a widened panel: whole blocks of every type */
 };
 
@@ -39,6 +40,7 @@ typedef struct way {
     int outputs_per_unit, tokens_per_unit;
     void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
     int tokens_per_preparation;
+    int tokens_at_once; /* in one run of the pool */
 } way;
 
 struct linear_job {
@@ -46,6 +48,7 @@ struct linear_job {
     const float *x;
     const linear_task *tasks;
     const way *way;
+    int64_t first_token; /* of the tasks, where x begins */
     int n_tokens, n_in;
     int64_t ld_activations; /* bytes between prepared rows */
 };
@@ -64,8 +67,8 @@ static void start_with_bias(const linear_task *task, float *out, int first, int 
         for (int i = 0; i < n_out; i++) out[i] = (task->add ? out[i] : 0) + (b ? b[i] : 0);
 }
 
-static float *output_of(const linear_task *task, int first_out, int first_token) {
-    return task->out + first_token * task->ld_out + first_out;
+static float *output_of(const linear_job *job, const linear_task *task, int first_out, int first_token) {
+    return task->out + (job->first_token + first_token) * task->ld_out + first_out;
 }
 
 /* ---- dot ---- */
@@ -86,9 +89,9 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
     bool prepared = job->way->prepare != NULL;
     const uint8_t *x = prepared ? job->e->activations : (const uint8_t *)job->x;
     int64_t ldx = prepared ? job->ld_activations : job->n_in * (int64_t)sizeof(float);
-    job->e->kernels->dot_rows[w->type](output_of(task, first_out, first_token), task->ld_out, x + first_token * ldx,
-                                       ldx, weight_row(w, first_out), row_bytes(w->type, w->n_in), n_tokens, n_out,
-                                       w->n_in);
+    job->e->kernels->dot_rows[w->type](output_of(job, task, first_out, first_token), task->ld_out,
+                                       x + first_token * ldx, ldx, weight_row(w, first_out),
+                                       row_bytes(w->type, w->n_in), n_tokens, n_out, w->n_in);
 }
 
 /* ---- matrix and bytes ---- */
@@ -115,8 +118,9 @@ static void matrix_tile(const linear_job *job, const linear_task *task, int firs
         int64_t ldw;
         const uint16_t *w = bf16_rows(k, &task->w, first_out + r, n_rows, &ldw, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            k->matrix(output_of(task, first_out + r, t), task->ld_out, bf16_panel(job->e->activations, t, job->n_in), w,
-                      ldw, min_int(MATRIX_TOKENS, n_tokens - t), n_rows, (int)panel_k(job->n_in));
+            k->matrix(output_of(job, task, first_out + r, t), task->ld_out,
+                      bf16_panel(job->e->activations, t, job->n_in), w, ldw, min_int(MATRIX_TOKENS, n_tokens - t),
+                      n_rows, (int)panel_k(job->n_in));
     }
 }
 
@@ -128,7 +132,7 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
         int n_rows = min_int(MATRIX_ROWS, n_out - r);
         const uint8_t *w = byte_rows(k, &task->w, first_out + r, n_rows, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            k->matrix_bytes(output_of(task, first_out + r, t), task->ld_out,
+            k->matrix_bytes(output_of(job, task, first_out + r, t), task->ld_out,
                             bytes_panel(job->e->activations, t, job->n_in), w, byte_zero(task->w.type),
                             weight_row(&task->w, first_out + r + MATRIX_ROWS), min_int(MATRIX_TOKENS, n_tokens - t),
                             n_rows, job->n_in);
@@ -169,7 +173,7 @@ static void floats_tile(const linear_job *job, const linear_task *task, int firs
         int64_t ldw;
         int n = min_int(PANEL_K, w->n_in - k);
         const float *rows = float_rows(job->e->kernels, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        job->e->kernels->matrix_floats(output_of(task, first_out, 0), task->ld_out,
+        job->e->kernels->matrix_floats(output_of(job, task, first_out, 0), task->ld_out,
                                        float_panel(job->e->activations, 0, job->n_in) + (int64_t)k * FLOAT_LANES,
                                        (int64_t)job->n_in * FLOAT_LANES, rows, ldw, ahead_of(w, first_out, k + n),
                                        n_tokens, n_out, n);
@@ -189,7 +193,7 @@ static void sgemm_columns(const linear_job *job, float *out, int64_t ld_out, con
 static void sgemm_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                        int n_tokens, int thread) {
     const weight *w = &task->w;
-    float *out = output_of(task, first_out, first_token);
+    float *out = output_of(job, task, first_out, first_token);
     const float *x = job->x + (int64_t)first_token * job->n_in;
     int n = w->type == TYPE_F32 ? w->n_in : PANEL_K;
     for (int k = 0; k < w->n_in; k += n)
@@ -198,12 +202,13 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
 
 /* ---- Choice and units ---- */
 
-static const way dot_floats = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, NULL, 0};
-static const way dot_quantized = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, quantize_rows, ROWS_PER_QUANTIZATION};
-static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES};
-static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES};
-static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, FLOAT_LANES};
-static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0};
+static const way dot_floats = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, NULL, 0, INT32_MAX};
+static const way dot_quantized = {dot_tile,      OUTPUTS_PER_DOT,       FEW_TOKENS,
+                                  quantize_rows, ROWS_PER_QUANTIZATION, INT32_MAX};
+static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES, INT32_MAX};
+static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES, INT32_MAX};
+static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, FLOAT_LANES, TOKENS_OF_FLOATS};
+static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0, INT32_MAX};
 
 static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
 
@@ -228,7 +233,9 @@ static const way *choose(const engine *e, number_type type, int n_tokens) {
 }
 
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
-    return larger(panels_bytes(n_batch, n_in), n_batch * round_up(quantized_row_bytes(round_up(n_in, 32)), 64));
+    int64_t rows = n_batch * round_up(quantized_row_bytes(round_up(n_in, 32)), 64);
+    int64_t panels = float_panels_bytes(n_batch < TOKENS_OF_FLOATS ? n_batch : TOKENS_OF_FLOATS, n_in);
+    return larger(rows, larger(panels_bytes(n_batch, n_in), panels));
 }
 
 int64_t linear_panel_bytes(int64_t n_in) {
@@ -254,20 +261,28 @@ static void linear_unit(void *arg, int unit, int thread) {
     int first_token = unit / n_across * job->way->tokens_per_unit;
     int n_out = min_int(job->way->outputs_per_unit, task->w.n_out - first_out);
     int n_tokens = min_int(job->way->tokens_per_unit, job->n_tokens - first_token);
-    start_with_bias(task, output_of(task, first_out, first_token), first_out, n_out, n_tokens);
+    start_with_bias(task, output_of(job, task, first_out, first_token), first_out, n_out, n_tokens);
     job->way->tile(job, task, first_out, n_out, first_token, n_tokens, thread);
+}
+
+static void run(linear_job *job, int n_tasks) {
+    if (job->way->prepare)
+        pool_run(job->e->pool, prepare_unit, job, n_tiles(job->n_tokens, job->way->tokens_per_preparation));
+    int n_units = 0;
+    for (int i = 0; i < n_tasks; i++) n_units += n_units_of(job, &job->tasks[i]);
+    pool_run(job->e->pool, linear_unit, job, n_units);
 }
 
 void linear(const engine *e, const float *x, const linear_task *tasks, int n_tasks, int n_tokens) {
     linear_job job = {.e = e,
-                      .x = x,
                       .tasks = tasks,
                       .way = choose(e, tasks->w.type, n_tokens),
-                      .n_tokens = n_tokens,
                       .n_in = tasks->w.n_in,
                       .ld_activations = round_up(quantized_row_bytes(tasks->w.n_in), 64)};
-    if (job.way->prepare) pool_run(e->pool, prepare_unit, &job, n_tiles(n_tokens, job.way->tokens_per_preparation));
-    int n_units = 0;
-    for (int i = 0; i < n_tasks; i++) n_units += n_units_of(&job, &tasks[i]);
-    pool_run(e->pool, linear_unit, &job, n_units);
+    for (int left = n_tokens; left > 0; left -= job.n_tokens) {
+        job.first_token = n_tokens - left;
+        job.x = x + job.first_token * job.n_in;
+        job.n_tokens = min_int(left, job.way->tokens_at_once);
+        run(&job, n_tasks);
+    }
 }

@@ -8,8 +8,11 @@
 int64_t panel_k(int64_t n_in) { return round_up(n_in, MATRIX_K); }
 
 int64_t panels_bytes(int64_t n_tokens, int64_t n_in) {
-    int64_t halves = round_up(n_tokens, MATRIX_TOKENS) * panel_k(n_in) * (int64_t)sizeof(uint16_t);
-    return larger(halves, round_up(n_tokens, FLOAT_LANES) * n_in * (int64_t)sizeof(float));
+    return round_up(n_tokens, MATRIX_TOKENS) * panel_k(n_in) * (int64_t)sizeof(uint16_t);
+}
+
+int64_t float_panels_bytes(int64_t n_tokens, int64_t n_in) {
+    return round_up(n_tokens, FLOAT_LANES) * n_in * (int64_t)sizeof(float);
 }
 
 /* Rows of weights as BF16 behind one row of F32, or a panel of activations: the largest of those of MATRIX_LANES. */

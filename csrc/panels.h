@@ -8,8 +8,10 @@
 /* BF16 products: rows are filled up with zeros to a multiple of MATRIX_K numbers. */
 int64_t panel_k(int64_t n_in);
 
-/* Bytes of the panels of n_tokens, whichever kind, and of the scratch that each function below takes. */
+/* Bytes of the panels of n_tokens, of BF16 numbers or bytes and of floats, and of the scratch that functions below
+ * take. */
 int64_t panels_bytes(int64_t n_tokens, int64_t n_in);
+int64_t float_panels_bytes(int64_t n_tokens, int64_t n_in);
 int64_t panel_scratch_bytes(int64_t n_in);
 
 /* Where the panel of MATRIX_LANES or FLOAT_LANES tokens stands that holds the given one. */

@@ -103,6 +103,7 @@ def test_every_option_has_its_field(
         "kv_type": "bf16",
         "deterministic": True,
         "prompt_lookup": 5,
+        "penalty_alpha": None,  # it is refused beside those that draw
         "draft": None,
         "regex": "a+",
         "json_schema": None,

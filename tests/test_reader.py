@@ -42,6 +42,9 @@ class CountingSession:
     def truncate(self, n_past: int) -> None:
         self._interruptibly("truncate", n_past)
 
+    def sample(self, sampler: fastgpt_c.Sampler, logits: np.ndarray) -> int:
+        return self._session.sample(sampler, logits)
+
     def _interruptibly(self, name: str, argument: Any) -> Any:
         when = {f"{name} {when}" for when in ("before", "after")} & {" ".join(self.interrupt or ())}
         if when == {f"{name} before"}:
