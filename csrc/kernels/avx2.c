@@ -2,6 +2,7 @@
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 3
+#define FETCHES_F32 0
 #include "x86.h"
 
 #include "simd.h"

@@ -2,6 +2,7 @@
 #define WIDTH 4
 #define ROWS 4
 #define TOKENS 4
+#define FETCHES_F32 1
 #include "neon.h"
 
 #include "simd.h"

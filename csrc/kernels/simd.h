@@ -3,6 +3,7 @@
  *     WIDTH   floats in a register
  *     ROWS    weight rows of a tile of dot_rows
  *     TOKENS  token rows of that tile: ROWS * TOKENS accumulators, which must fit the registers
+ *     FETCHES_F32  0 where the CPU alone fetches rows of F32 faster, if one token meets them and they follow each other
  *
  * includes vectors.h, writes the functions that portable vector code expresses badly or not at all,
  *

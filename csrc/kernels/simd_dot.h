@@ -33,7 +33,8 @@ ALWAYS_INLINE ahead look_ahead(const char *w, int64_t ldw, int n_rows, int64_t b
 /* A tile of n_rows <= ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
  * the accumulators live in registers. */
 ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
-                            int64_t ldw, const int n_tokens, const int n_rows, int n_in, int n_ahead) {
+                            int64_t ldw, const int n_tokens, const int n_rows, int n_in, int n_ahead,
+                            const bool fetch) {
     vec sum[ROWS][TOKENS] = {{{0}}};
     const int element = type == TYPE_F32 ? 4 : 2;
     const ahead next = look_ahead(w, ldw, n_rows, (int64_t)n_in * element, element * WIDTH, n_ahead);
@@ -41,7 +42,7 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
     for (; k + WIDTH <= n_in; k += WIDTH) {
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
-            __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte);
+            if (fetch) __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte);
             vec wr = load_row(type, w + r * ldw, k);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row(TYPE_F32, x + t * ldx, k);
@@ -73,12 +74,20 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
     for (; r < n_rows; r++)                                             \
         for (int t = 0; t < n_tokens; t++) TILE(1, 1)
 
-ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
-                            int64_t ldw, int n_tokens, int n_rows, int n_in) {
+/* fetch is a constant wherever this is inlined. */
+ALWAYS_INLINE void dot_all(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+                           int64_t ldw, int n_tokens, int n_rows, int n_in, const bool fetch) {
 #define TILE(tokens, rows) \
-    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in, n_rows)
+    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in, n_rows, fetch)
     FOR_EACH_TILE(TILE);
 #undef TILE
+}
+
+ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+                            int64_t ldw, int n_tokens, int n_rows, int n_in) {
+    bool one_stream = n_tokens == 1 && ldw == n_in * (int64_t)sizeof(float);
+    if (type == TYPE_F32 && !FETCHES_F32 && one_stream) dot_all(type, out, ldo, x, ldx, w, ldw, 1, n_rows, n_in, false);
+    else dot_all(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in, true);
 }
 
 enum { COLUMNS = 8 }; /* registers of weighted_sum */
