@@ -32,10 +32,12 @@ float *float_panel(void *panels, int token, int n_in) {
     return (float *)panels + (int64_t)(token / FLOAT_LANES) * FLOAT_LANES * n_in;
 }
 
-/* out[i][t] = rows[t][i], numbers of 4 bytes; out [n][MATRIX_LANES], rows [MATRIX_LANES][n] */
-static void interleave(uint32_t *out, const uint32_t *rows, int64_t n) {
+/* out[i][t] = rows[t][i], numbers of 4 bytes of any kind; out [n][n_lanes], rows [n_rows][n], n_rows <= n_lanes */
+static inline void interleave(void *out, const void *rows, int64_t n, int64_t n_lanes, int64_t n_rows) {
+    enum { BYTES = 4 };
     for (int64_t i = 0; i < n; i++)
-        for (int64_t t = 0; t < MATRIX_LANES; t++) out[i * MATRIX_LANES + t] = rows[t * n + i];
+        for (int64_t t = 0; t < n_rows; t++)
+            memcpy((char *)out + (i * n_lanes + t) * BYTES, (const char *)rows + (t * n + i) * BYTES, BYTES);
 }
 
 /* The tokens of a panel of MATRIX_LANES end here. */
@@ -47,7 +49,7 @@ void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, 
     memset(rows, 0, (size_t)(MATRIX_LANES * n_pairs) * sizeof *rows);
     for (int64_t t = first; t < end_of(panel, n_tokens); t++)
         k->narrow[TYPE_BF16](rows + (t - first) * n_pairs, x + t * n_in, n_in);
-    interleave((uint32_t *)(void *)bf16_panel(panels, (int)first, n_in), rows, n_pairs);
+    interleave(bf16_panel(panels, (int)first, n_in), rows, n_pairs, MATRIX_LANES, MATRIX_LANES);
 }
 
 static void fill_block(matrix_block *block, const int8_t *q, const float *d, int64_t ld) {
@@ -75,10 +77,8 @@ void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x,
 void fill_float_panel(void *panels, int panel, const float *x, int n_tokens, int n_in) {
     int first = panel * FLOAT_LANES, n = min_int(n_tokens - first, FLOAT_LANES);
     float *out = float_panel(panels, first, n_in);
-    const float *rows = x + (int64_t)first * n_in;
     if (n < FLOAT_LANES) memset(out, 0, (size_t)(FLOAT_LANES * (int64_t)n_in) * sizeof *out);
-    for (int64_t i = 0; i < n_in; i++)
-        for (int64_t t = 0; t < n; t++) out[i * FLOAT_LANES + t] = rows[t * n_in + i];
+    interleave(out, x + (int64_t)first * n_in, n_in, FLOAT_LANES, n);
 }
 
 const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch) {
