@@ -56,10 +56,8 @@ static void dot_unit(void *arg, int unit, int thread) {
 
 static void matrix_unit(void *arg, int unit, int thread) {
     const job *j = arg;
-    const uint8_t *w = rows_of(j, unit, thread);
-    for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
-        j->k->matrix(out_of(j, thread), MATRIX_ROWS, (const uint16_t *)(const void *)j->x,
-                     (const uint16_t *)(const void *)(w + r * j->ldw), j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
+    j->k->bf16->product(out_of(j, thread), ROWS_PER_UNIT, NULL, true, (const uint16_t *)(const void *)j->x,
+                        rows_of(j, unit, thread), j->ldw, j->type, j->n_tokens, ROWS_PER_UNIT, N_IN, MATRIX_ROWS);
 }
 
 static void matrix_bytes_unit(void *arg, int unit, int thread) {
@@ -100,7 +98,7 @@ static void gelu_unit(void *arg, int unit, int thread) {
 
 static void softmax_unit(void *arg, int unit, int thread) {
     (void)unit;
-    ((const job *)arg)->k->softmax(out_of(arg, thread), N_FUNCTION);
+    ((const job *)arg)->k->softmax(out_of(arg, thread), N_FUNCTION, 1);
 }
 
 static void layer_norm_unit(void *arg, int unit, int thread) {
@@ -195,7 +193,10 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
     j->n_tokens = MATRIX_TOKENS;
     int per_number = 2 * j->n_tokens;
-    if (j->k->matrix) run_rows(pool, j, "matrix", matrix_unit, "BF16", row_bytes(TYPE_BF16, N_IN), per_number);
+    for (int type = TYPE_BF16; j->k->bf16 && type < N_NUMBER_TYPES; type++) {
+        j->type = (number_type)type;
+        run_type(pool, j, "matrix", matrix_unit, per_number);
+    }
     if (j->k->matrix_bytes)
         run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
     if (j->k->matrix_floats)

@@ -19,6 +19,7 @@ typedef struct attention_span {
     number_type type;
     int32_t n_past;
     int32_t n_tokens;
+    bool bf16; /* many queries may be multiplied as BF16 numbers */
 } attention_span;
 
 /* Bytes of a thread's panel that attention needs. */

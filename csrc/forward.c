@@ -42,7 +42,7 @@ static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
         {.out = cache_or(s, l, 0, ctx->k), .ld_out = n_embd, .w = weight_rows(qkv, n_embd, n_embd)},
         {.out = cache_or(s, l, 1, ctx->v), .ld_out = n_embd, .w = weight_rows(qkv, 2 * n_embd, n_embd)},
     };
-    linear(&ctx->engine, ctx->normed, tasks, 3, s->n_tokens);
+    linear(&ctx->engine, ctx->normed, n_embd, tasks, 3, s->n_tokens);
 }
 
 static void append_rows(fastgpt_context *ctx, const fastgpt_kv_cache *kv, int32_t l, int which, const float *rows,
@@ -63,6 +63,7 @@ static void scatter_kv(fastgpt_context *ctx, const slice *s, int32_t l) {
 
 static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
     const fastgpt_model *m = ctx->model;
+    const bool bf16 = linear_may_round(ctx->engine.kernels, m->layers[l].qkv.type);
     int64_t row = 0;
     for (int32_t i = 0; i < s->n_spans; i++) {
         const fastgpt_kv_cache *kv = s->spans[i].kv;
@@ -75,7 +76,8 @@ static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
                                          .n_prefix = kv->n_prefix,
                                          .type = kv->type,
                                          .n_past = kv->n_past,
-                                         .n_tokens = s->counts[i]};
+                                         .n_tokens = s->counts[i],
+                                         .bf16 = bf16};
         row += ctx->spans[i].n_tokens;
     }
     op_attention(&ctx->engine, ctx->spans, s->n_spans, m->n_head, m->n_embd, ctx->scores, m->n_ctx);
@@ -84,13 +86,14 @@ static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
 /* out = x w^T + b, or += with add */
 static void one_linear(fastgpt_context *ctx, float *out, const float *x, const weight *w, bool add, int32_t n_tokens) {
     linear_task task = {.out = out, .ld_out = w->n_out, .w = *w, .add = add};
-    linear(&ctx->engine, x, &task, 1, n_tokens);
+    linear(&ctx->engine, x, w->n_in, &task, 1, n_tokens);
 }
 
 static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     const fastgpt_model *m = ctx->model;
     const layer *layer = &m->layers[l];
     const taps *t = &ctx->taps;
+    const int64_t ld_ff = spread_row(m->n_ff);
     int32_t n = s->n_tokens;
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_1, m->layer_norm_epsilon, n, m->n_embd);
@@ -109,11 +112,12 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_2, m->layer_norm_epsilon, n, m->n_embd);
     taps_rows(t, t->to.ln_2, l, ctx->normed, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_LN_2, n);
-    one_linear(ctx, ctx->ff, ctx->normed, &layer->fc, false, n);
+    linear(&ctx->engine, ctx->normed, m->n_embd, &(linear_task){.out = ctx->ff, .ld_out = ld_ff, .w = layer->fc}, 1, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_FC, n);
-    op_activation(&ctx->engine, m->activation, ctx->ff, n, m->n_ff);
+    op_activation(&ctx->engine, m->activation, ctx->ff, ld_ff, n, m->n_ff);
     profile_lap(&ctx->profile, l, FASTGPT_OP_GELU, n);
-    one_linear(ctx, ctx->x, ctx->ff, &layer->proj, true, n);
+    linear(&ctx->engine, ctx->ff, ld_ff,
+           &(linear_task){.out = ctx->x, .ld_out = m->n_embd, .w = layer->proj, .add = true}, 1, n);
     taps_rows(t, t->to.hidden, l + 1, ctx->x, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_PROJ, n);
 }

@@ -41,6 +41,7 @@ typedef struct way {
     void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
     int tokens_per_preparation;
     int tokens_at_once; /* in one run of the pool */
+    bool starts;        /* outputs with the bias itself; else tile adds to what is there */
 } way;
 
 struct linear_job {
@@ -49,7 +50,9 @@ struct linear_job {
     const linear_task *tasks;
     const way *way;
     int64_t first_token; /* of the tasks, where x begins */
+    int64_t ldx;
     int n_tokens, n_in;
+    int tokens_per_unit, n_units;
     int64_t ld_activations; /* bytes between prepared rows */
 };
 
@@ -61,8 +64,10 @@ weight weight_rows(const weight *w, int32_t first, int32_t n_out) {
     return rows;
 }
 
+static const float *bias_of(const weight *w, int first) { return w->b ? w->b + first : NULL; }
+
 static void start_with_bias(const linear_task *task, float *out, int first, int n_out, int n_tokens) {
-    const float *b = task->w.b ? task->w.b + first : NULL;
+    const float *b = bias_of(&task->w, first);
     for (int t = 0; t < n_tokens; t++, out += task->ld_out)
         for (int i = 0; i < n_out; i++) out[i] = (task->add ? out[i] : 0) + (b ? b[i] : 0);
 }
@@ -79,7 +84,7 @@ static void quantize_rows(const linear_job *job, int unit, int thread) {
     (void)thread;
     int end = min_int((unit + 1) * ROWS_PER_QUANTIZATION, job->n_tokens);
     for (int64_t t = (int64_t)unit * ROWS_PER_QUANTIZATION; t < end; t++)
-        job->e->kernels->quantize_row(job->e->activations + t * job->ld_activations, job->x + t * job->n_in, job->n_in);
+        job->e->kernels->quantize_row(job->e->activations + t * job->ld_activations, job->x + t * job->ldx, job->n_in);
 }
 
 static void dot_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
@@ -88,7 +93,7 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
     (void)thread;
     bool prepared = job->way->prepare != NULL;
     const uint8_t *x = prepared ? job->e->activations : (const uint8_t *)job->x;
-    int64_t ldx = prepared ? job->ld_activations : job->n_in * (int64_t)sizeof(float);
+    int64_t ldx = prepared ? job->ld_activations : job->ldx * (int64_t)sizeof(float);
     job->e->kernels->dot_rows[w->type](output_of(job, task, first_out, first_token), task->ld_out,
                                        x + first_token * ldx, ldx, weight_row(w, first_out),
                                        row_bytes(w->type, w->n_in), n_tokens, n_out, w->n_in);
@@ -99,31 +104,26 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
 static void *scratch_of(const linear_job *job, int thread) { return engine_panel(job->e, thread); }
 
 static void prepare_bf16(const linear_job *job, int panel, int thread) {
-    fill_bf16_panel(job->e->kernels, job->e->activations, panel, job->x, job->n_tokens, job->n_in,
-                    scratch_of(job, thread));
+    (void)thread;
+    fill_bf16_panel(job->e->kernels, job->e->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in);
 }
 
 static void prepare_bytes(const linear_job *job, int panel, int thread) {
-    fill_bytes_panel(job->e->kernels, job->e->activations, panel, job->x, job->n_tokens, job->n_in,
+    fill_bytes_panel(job->e->kernels, job->e->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in,
                      scratch_of(job, thread));
 }
 
-/* MATRIX_ROWS rows of weights at a time meet all tokens. */
 static void matrix_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                         int n_tokens, int thread) {
-    const kernels *k = job->e->kernels;
-    (void)first_token; /* 0: a tile has all tokens */
-    for (int r = 0; r < n_out; r += MATRIX_ROWS) {
-        int n_rows = min_int(MATRIX_ROWS, n_out - r);
-        int64_t ldw;
-        const uint16_t *w = bf16_rows(k, &task->w, first_out + r, n_rows, &ldw, scratch_of(job, thread));
-        for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            k->matrix(output_of(job, task, first_out + r, t), task->ld_out,
-                      bf16_panel(job->e->activations, t, job->n_in), w, ldw, min_int(MATRIX_TOKENS, n_tokens - t),
-                      n_rows, (int)panel_k(job->n_in));
-    }
+    const weight *w = &task->w;
+    (void)thread;
+    job->e->kernels->bf16->product(output_of(job, task, first_out, first_token), task->ld_out, bias_of(w, first_out),
+                                   task->add, bf16_panel(job->e->activations, first_token, job->n_in),
+                                   weight_row(w, first_out), row_bytes(w->type, w->n_in), w->type, n_tokens, n_out,
+                                   w->n_in, w->n_out - first_out - n_out);
 }
 
+/* MATRIX_ROWS rows of weights at a time meet all tokens. */
 static void bytes_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                        int n_tokens, int thread) {
     const kernels *k = job->e->kernels;
@@ -143,7 +143,7 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
 
 static void prepare_floats(const linear_job *job, int panel, int thread) {
     (void)thread;
-    fill_float_panel(job->e->activations, panel, job->x, job->n_tokens, job->n_in);
+    fill_float_panel(job->e->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in);
 }
 
 /* A power of two, as many as a line of the cache holds. */
@@ -187,14 +187,14 @@ static void sgemm_columns(const linear_job *job, float *out, int64_t ld_out, con
                           int first_out, int n_out, int n_tokens, int first, int n, int thread) {
     int64_t ldw;
     const float *rows = float_rows(job->e->kernels, w, first_out, n_out, first, n, &ldw, scratch_of(job, thread));
-    blas_gemm_nt(n_tokens, n_out, n, 1, x + first, job->n_in, rows, ldw, 1, out, ld_out);
+    blas_gemm_nt(n_tokens, n_out, n, 1, x + first, job->ldx, rows, ldw, 1, out, ld_out);
 }
 
 static void sgemm_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                        int n_tokens, int thread) {
     const weight *w = &task->w;
     float *out = output_of(job, task, first_out, first_token);
-    const float *x = job->x + (int64_t)first_token * job->n_in;
+    const float *x = job->x + first_token * job->ldx;
     int n = w->type == TYPE_F32 ? w->n_in : PANEL_K;
     for (int k = 0; k < w->n_in; k += n)
         sgemm_columns(job, out, task->ld_out, x, w, first_out, n_out, n_tokens, k, min_int(n, w->n_in - k), thread);
@@ -202,23 +202,47 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
 
 /* ---- Choice and units ---- */
 
-static const way dot_floats = {dot_tile, OUTPUTS_PER_DOT, FEW_TOKENS, NULL, 0, INT32_MAX};
-static const way dot_quantized = {dot_tile,      OUTPUTS_PER_DOT,       FEW_TOKENS,
-                                  quantize_rows, ROWS_PER_QUANTIZATION, INT32_MAX};
-static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES, INT32_MAX};
-static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES, INT32_MAX};
-static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, FLOAT_LANES, TOKENS_OF_FLOATS};
-static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0, INT32_MAX};
+#define ALL INT32_MAX
+
+static const way dot_floats = {
+    .tile = dot_tile, .outputs_per_unit = OUTPUTS_PER_DOT, .tokens_per_unit = FEW_TOKENS, .tokens_at_once = ALL};
+static const way dot_quantized = {.tile = dot_tile,
+                                  .outputs_per_unit = OUTPUTS_PER_DOT,
+                                  .tokens_per_unit = FEW_TOKENS,
+                                  .prepare = quantize_rows,
+                                  .tokens_per_preparation = ROWS_PER_QUANTIZATION,
+                                  .tokens_at_once = ALL};
+static const way matrix = {.tile = matrix_tile,
+                           .outputs_per_unit = OUTPUTS_PER_MATRIX,
+                           .tokens_per_unit = MOST_MATRIX_TOKENS,
+                           .prepare = prepare_bf16,
+                           .tokens_per_preparation = MATRIX_LANES,
+                           .tokens_at_once = ALL,
+                           .starts = true};
+static const way bytes = {.tile = bytes_tile,
+                          .outputs_per_unit = OUTPUTS_PER_MATRIX,
+                          .tokens_per_unit = ALL,
+                          .prepare = prepare_bytes,
+                          .tokens_per_preparation = MATRIX_LANES,
+                          .tokens_at_once = ALL};
+static const way floats = {.tile = floats_tile,
+                           .outputs_per_unit = OUTPUTS_PER_FLOATS,
+                           .tokens_per_unit = ALL,
+                           .prepare = prepare_floats,
+                           .tokens_per_preparation = FLOAT_LANES,
+                           .tokens_at_once = TOKENS_OF_FLOATS};
+static const way sgemm = {.tile = sgemm_tile,
+                          .outputs_per_unit = OUTPUTS_PER_SGEMM,
+                          .tokens_per_unit = TOKENS_PER_SGEMM,
+                          .tokens_at_once = ALL};
 
 static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
 
-static bool multiplies_bf16(const kernels *k, number_type type) {
-    return k->matrix && type != TYPE_F32 && type != TYPE_F16;
-}
+bool linear_may_round(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
 /* Figures with the 124M shape of Zen 4, and where there is a matrix_floats, of Zen 2. */
 int linear_few_tokens(const kernels *k, number_type type) {
-    if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 4;
+    if (multiplies_bytes(k, type) || linear_may_round(k, type)) return 4;
     if (k->matrix_floats) return type == TYPE_F32 ? 6 : 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
@@ -228,7 +252,7 @@ static const way *choose(const engine *e, number_type type, int n_tokens) {
     if (e->deterministic || n_tokens <= linear_few_tokens(k, type))
         return takes_quantized(type) ? &dot_quantized : &dot_floats;
     if (multiplies_bytes(k, type)) return &bytes;
-    if (multiplies_bf16(k, type)) return &matrix;
+    if (linear_may_round(k, type)) return &matrix;
     return k->matrix_floats ? &floats : &sgemm;
 }
 
@@ -249,40 +273,61 @@ static void prepare_unit(void *arg, int unit, int thread) {
 }
 
 static int n_units_of(const linear_job *job, const linear_task *task) {
-    return n_tiles(task->w.n_out, job->way->outputs_per_unit) * n_tiles(job->n_tokens, job->way->tokens_per_unit);
+    return n_tiles(task->w.n_out, job->way->outputs_per_unit) * n_tiles(job->n_tokens, job->tokens_per_unit);
 }
 
-static void linear_unit(void *arg, int unit, int thread) {
+/* Threads take turns, so each gets every n-th unit: these shall lie behind each other, as memory is read fastest. */
+static int unit_of_turn(const linear_job *job, int turn) {
+    int n = pool_n_threads(job->e->pool), part = turn % n, whole = job->n_units / n, left = job->n_units % n;
+    return part * whole + min_int(part, left) + turn / n;
+}
+
+static void linear_unit(void *arg, int turn, int thread) {
     const linear_job *job = arg;
     const linear_task *task = job->tasks;
+    int unit = unit_of_turn(job, turn);
     for (; unit >= n_units_of(job, task); task++) unit -= n_units_of(job, task);
     int n_across = n_tiles(task->w.n_out, job->way->outputs_per_unit);
     int first_out = unit % n_across * job->way->outputs_per_unit;
-    int first_token = unit / n_across * job->way->tokens_per_unit;
+    int first_token = unit / n_across * job->tokens_per_unit;
     int n_out = min_int(job->way->outputs_per_unit, task->w.n_out - first_out);
-    int n_tokens = min_int(job->way->tokens_per_unit, job->n_tokens - first_token);
-    start_with_bias(task, output_of(job, task, first_out, first_token), first_out, n_out, n_tokens);
+    int n_tokens = min_int(job->tokens_per_unit, job->n_tokens - first_token);
+    if (!job->way->starts)
+        start_with_bias(task, output_of(job, task, first_out, first_token), first_out, n_out, n_tokens);
     job->way->tile(job, task, first_out, n_out, first_token, n_tokens, thread);
 }
 
 static void run(linear_job *job, int n_tasks) {
     if (job->way->prepare)
         pool_run(job->e->pool, prepare_unit, job, n_tiles(job->n_tokens, job->way->tokens_per_preparation));
-    int n_units = 0;
-    for (int i = 0; i < n_tasks; i++) n_units += n_units_of(job, &job->tasks[i]);
-    pool_run(job->e->pool, linear_unit, job, n_units);
+    job->n_units = 0;
+    for (int i = 0; i < n_tasks; i++) job->n_units += n_units_of(job, &job->tasks[i]);
+    pool_run(job->e->pool, linear_unit, job, job->n_units);
 }
 
-void linear(const engine *e, const float *x, const linear_task *tasks, int n_tasks, int n_tokens) {
+/* Equal parts for the way `matrix`, so many that the panels of each stay in a cache of 2 MB beside what is made of
+ * them: each part reads all weights again. */
+static int tokens_per_unit(const way *w, int n_tokens, int64_t n_in) {
+    enum { PANELS_BYTES = 3 << 19 };
+    if (w != &matrix) return w->tokens_per_unit;
+    int64_t most =
+        larger(PANELS_BYTES / (n_in * (int64_t)sizeof(uint16_t)) / MATRIX_TOKENS * MATRIX_TOKENS, MATRIX_TOKENS);
+    if (most > MOST_MATRIX_TOKENS) most = MOST_MATRIX_TOKENS;
+    return (int)round_up(n_tiles(n_tokens, n_tiles(n_tokens, most)), MATRIX_TOKENS);
+}
+
+void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tasks, int n_tasks, int n_tokens) {
     linear_job job = {.e = e,
                       .tasks = tasks,
                       .way = choose(e, tasks->w.type, n_tokens),
+                      .ldx = ldx,
                       .n_in = tasks->w.n_in,
                       .ld_activations = round_up(quantized_row_bytes(tasks->w.n_in), 64)};
     for (int left = n_tokens; left > 0; left -= job.n_tokens) {
         job.first_token = n_tokens - left;
-        job.x = x + job.first_token * job.n_in;
+        job.x = x + job.first_token * ldx;
         job.n_tokens = min_int(left, job.way->tokens_at_once);
+        job.tokens_per_unit = tokens_per_unit(job.way, job.n_tokens, job.n_in);
         run(&job, n_tasks);
     }
 }

@@ -22,11 +22,14 @@ int64_t linear_panel_bytes(int64_t n_in);                       /* of each threa
  * multiply as matrices, which is faster there. */
 int linear_few_tokens(const kernels *k, number_type type);
 
+/* Whether many tokens meet weights of this type as BF16 numbers, or might: whether so much rounding is agreed to. */
+bool linear_may_round(const kernels *k, number_type type);
+
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 
-/* Does all tasks for the same x [n_tokens][n_in], which no output may overlap.  The weights are of one type and width;
- * their units share one run of the pool. */
-void linear(const engine *e, const float *x, const linear_task *tasks, int n_tasks, int n_tokens);
+/* Does all tasks for the same x [n_tokens][n_in], rows ldx apart, which no output may overlap.  The weights are of one
+ * type and width; their units share one run of the pool. */
+void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tasks, int n_tasks, int n_tokens);
 
 #endif

@@ -22,6 +22,7 @@ enum { ROWS_PER_UNIT = 8 };
 typedef struct rows_job {
     const engine *e;
     float *out;
+    int64_t ld_out;
     const float *x;
     const norm *norm;
     float epsilon;
@@ -34,12 +35,13 @@ static void layer_norm_unit(void *arg, int unit, int thread) {
     (void)thread;
     int end = min_int((unit + 1) * ROWS_PER_UNIT, job->n_rows);
     for (int64_t r = (int64_t)unit * ROWS_PER_UNIT; r < end; r++)
-        job->e->kernels->layer_norm(job->out + r * job->n, job->x + r * job->n, job->norm->w, job->norm->b, job->n,
+        job->e->kernels->layer_norm(job->out + r * job->ld_out, job->x + r * job->n, job->norm->w, job->norm->b, job->n,
                                     job->epsilon);
 }
 
 void op_layer_norm(const engine *e, float *out, const float *x, const norm *norm, float epsilon, int n_rows, int n) {
-    rows_job job = {.e = e, .out = out, .x = x, .norm = norm, .epsilon = epsilon, .n_rows = n_rows, .n = n};
+    rows_job job = {
+        .e = e, .out = out, .ld_out = n, .x = x, .norm = norm, .epsilon = epsilon, .n_rows = n_rows, .n = n};
     pool_run(e->pool, layer_norm_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
 }
 
@@ -48,10 +50,10 @@ static void activation_unit(void *arg, int unit, int thread) {
     (void)thread;
     int end = min_int((unit + 1) * ROWS_PER_UNIT, job->n_rows);
     for (int64_t r = (int64_t)unit * ROWS_PER_UNIT; r < end; r++)
-        job->e->kernels->activation[job->activation](job->out + r * job->n, job->n);
+        job->e->kernels->activation[job->activation](job->out + r * job->ld_out, job->n);
 }
 
-void op_activation(const engine *e, activation activation, float *x, int n_rows, int n) {
-    rows_job job = {.e = e, .out = x, .activation = activation, .n_rows = n_rows, .n = n};
+void op_activation(const engine *e, activation activation, float *x, int64_t ldx, int n_rows, int n) {
+    rows_job job = {.e = e, .out = x, .ld_out = ldx, .activation = activation, .n_rows = n_rows, .n = n};
     pool_run(e->pool, activation_unit, &job, n_tiles(n_rows, ROWS_PER_UNIT));
 }

@@ -27,7 +27,7 @@ void op_embed(const engine *e, float *out, const fastgpt_model *model, const int
 /* Row by row; out and x [n_rows][n], may be the same. */
 void op_layer_norm(const engine *e, float *out, const float *x, const norm *norm, float epsilon, int n_rows, int n);
 
-/* In place; x [n_rows][n] */
-void op_activation(const engine *e, activation activation, float *x, int n_rows, int n);
+/* In place; x [n_rows][n], rows ldx apart */
+void op_activation(const engine *e, activation activation, float *x, int64_t ldx, int n_rows, int n);
 
 #endif

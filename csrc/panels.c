@@ -15,11 +15,6 @@ int64_t float_panels_bytes(int64_t n_tokens, int64_t n_in) {
     return round_up(n_tokens, FLOAT_LANES) * n_in * (int64_t)sizeof(float);
 }
 
-/* Rows of weights as BF16 behind one row of F32, or a panel of activations: the largest of those of MATRIX_LANES. */
-int64_t panel_scratch_bytes(int64_t n_in) {
-    return panel_k(n_in) * ((int64_t)sizeof(float) + MATRIX_ROWS * (int64_t)sizeof(uint16_t));
-}
-
 uint16_t *bf16_panel(void *panels, int token, int n_in) {
     return (uint16_t *)panels + token / MATRIX_LANES * MATRIX_LANES * panel_k(n_in);
 }
@@ -32,24 +27,12 @@ float *float_panel(void *panels, int token, int n_in) {
     return (float *)panels + (int64_t)(token / FLOAT_LANES) * FLOAT_LANES * n_in;
 }
 
-/* out[i][t] = rows[t][i], numbers of 4 bytes of any kind; out [n][n_lanes], rows [n_rows][n], n_rows <= n_lanes */
-static inline void interleave(void *out, const void *rows, int64_t n, int64_t n_lanes, int64_t n_rows) {
-    enum { BYTES = 4 };
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t t = 0; t < n_rows; t++)
-            memcpy((char *)out + (i * n_lanes + t) * BYTES, (const char *)rows + (t * n + i) * BYTES, BYTES);
-}
-
 /* The tokens of a panel of MATRIX_LANES end here. */
 static int end_of(int panel, int n_tokens) { return min_int((panel + 1) * MATRIX_LANES, n_tokens); }
 
-void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch) {
-    int64_t n_pairs = panel_k(n_in) / 2, first = (int64_t)panel * MATRIX_LANES;
-    uint32_t *rows = scratch;
-    memset(rows, 0, (size_t)(MATRIX_LANES * n_pairs) * sizeof *rows);
-    for (int64_t t = first; t < end_of(panel, n_tokens); t++)
-        k->narrow[TYPE_BF16](rows + (t - first) * n_pairs, x + t * n_in, n_in);
-    interleave(bf16_panel(panels, (int)first, n_in), rows, n_pairs, MATRIX_LANES, MATRIX_LANES);
+void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in) {
+    int first = panel * MATRIX_LANES;
+    k->bf16->panel(bf16_panel(panels, first, n_in), x + first * ldx, ldx, end_of(panel, n_tokens) - first, n_in);
 }
 
 static void fill_block(matrix_block *block, const int8_t *q, const float *d, int64_t ld) {
@@ -62,39 +45,28 @@ static void fill_block(matrix_block *block, const int8_t *q, const float *d, int
     }
 }
 
-void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in,
+void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in,
                       void *scratch) {
     int8_t *rows = scratch;
     int64_t ld = quantized_row_bytes(n_in), first = (int64_t)panel * MATRIX_LANES;
     memset(rows, 0, (size_t)(MATRIX_LANES * ld));
     for (int64_t t = first; t < end_of(panel, n_tokens); t++)
-        k->quantize_row(rows + (t - first) * ld, x + t * n_in, n_in);
+        k->quantize_row(rows + (t - first) * ld, x + t * ldx, n_in);
     matrix_block *blocks = bytes_panel(panels, (int)first, n_in);
     const float *scales = (const float *)(const void *)(rows + n_in);
     for (int64_t i = 0; i < n_in / 32; i++) fill_block(blocks + i, rows + 32 * i, scales + i, ld);
 }
 
-void fill_float_panel(void *panels, int panel, const float *x, int n_tokens, int n_in) {
+void fill_float_panel(void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in) {
     int first = panel * FLOAT_LANES, n = min_int(n_tokens - first, FLOAT_LANES);
     float *out = float_panel(panels, first, n_in);
     if (n < FLOAT_LANES) memset(out, 0, (size_t)(FLOAT_LANES * (int64_t)n_in) * sizeof *out);
-    interleave(out, x + (int64_t)first * n_in, n_in, FLOAT_LANES, n);
+    x += first * ldx;
+    for (int64_t i = 0; i < n_in; i++)
+        for (int64_t t = 0; t < n; t++) out[i * FLOAT_LANES + t] = x[t * ldx + i];
 }
 
-const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch) {
-    int64_t n = panel_k(w->n_in);
-    *ld = n * (int64_t)sizeof(uint16_t);
-    if (w->type == TYPE_BF16 && n == w->n_in && n_rows == MATRIX_ROWS)
-        return (const uint16_t *)(const void *)weight_row(w, first);
-    float *wide = scratch;
-    uint16_t *rows = (uint16_t *)(void *)(wide + n);
-    for (int64_t r = 0; r < n_rows; r++) {
-        k->widen[w->type](wide, weight_row(w, first + r), w->n_in);
-        for (int64_t i = w->n_in; i < n; i++) wide[i] = 0;
-        k->narrow[TYPE_BF16](rows + r * n, wide, (int)n);
-    }
-    return rows;
-}
+int64_t panel_scratch_bytes(int64_t n_in) { return MATRIX_ROWS * quantized_row_bytes(round_up(n_in, 32)); }
 
 const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch) {
     uint8_t *rows = scratch;

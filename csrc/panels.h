@@ -19,15 +19,13 @@ uint16_t *bf16_panel(void *panels, int token, int n_in);
 matrix_block *bytes_panel(void *panels, int token, int n_in);
 float *float_panel(void *panels, int token, int n_in);
 
-/* Fills panel number `panel` from x [n_tokens][n_in], the activations of all panels. */
-void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch);
-void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int n_tokens, int n_in, void *scratch);
-void fill_float_panel(void *panels, int panel, const float *x, int n_tokens, int n_in);
+/* Fills panel number `panel` from x [n_tokens][n_in], the activations of all panels, rows ldx apart. */
+void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in);
+void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in,
+                      void *scratch);
+void fill_float_panel(void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in);
 
-/* Rows [first, first + n_rows) of w for the kernel `matrix`, *ld bytes apart: in the file itself, or in scratch. */
-const uint16_t *bf16_rows(const kernels *k, const weight *w, int first, int n_rows, int64_t *ld, void *scratch);
-
-/* The same for `matrix_bytes`, for types that have a byte_row. */
+/* Rows [first, first + n_rows) of w for `matrix_bytes`, in scratch; for types that have a byte_row. */
 const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
 
 /* Columns [first, first + n) of FLOAT_ROWS rows at most, for `matrix_floats`, *ld floats apart. */

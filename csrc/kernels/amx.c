@@ -1,12 +1,14 @@
-/* amx.c - avx512_vnni.c with AMX tiles for many tokens. */
+/* amx.c - avx512_bf16.c with AMX tiles for many tokens. */
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 4
 #define FETCHES_F32 1
 #include "x86.h"
 
+#include "avx512_math.h"
 #include "simd.h"
 
 #include "amx_tiles.h"
+#include "bf16.h"
 
-const kernels kernels_amx = KERNELS("amx", "amx", matrix, NULL, NULL);
+const kernels kernels_amx = KERNELS("amx", "amx", &bf16, NULL, NULL);

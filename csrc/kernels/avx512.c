@@ -6,6 +6,7 @@
 #define FETCHES_F32 1
 #include "x86.h"
 
+#include "avx512_math.h"
 #include "simd.h"
 
 const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, NULL);

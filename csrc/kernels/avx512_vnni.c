@@ -5,6 +5,7 @@
 #define FETCHES_F32 1
 #include "x86.h"
 
+#include "avx512_math.h"
 #include "simd.h"
 
 #include "matrix_vnni.h"

@@ -21,7 +21,7 @@ static const choice choices[] = {
     {&kernels_avx512, OS_CPU_AVX512},
     {&kernels_avx512_vnni, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI},
     {&kernels_avx512_bf16, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16},
-    {&kernels_amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AMX_BF16},
+    {&kernels_amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16 | OS_CPU_AMX_BF16},
 #elif defined(__aarch64__)
     {&kernels_neon, OS_CPU_NEON},
     {&kernels_neon_dotprod, OS_CPU_NEON | OS_CPU_DOTPROD},

@@ -25,15 +25,29 @@ typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int6
 typedef void widen_kernel(float *out, const void *row, int n);
 typedef void narrow_kernel(void *out, const float *x, int n);
 
-/* Tiles of the matrix kernel. */
-enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32 };
+/* Tiles of the matrix kernels for BF16 numbers and bytes. */
+enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32, MOST_MATRIX_TOKENS = 512 };
 
-/* out[t][r] += x[t] . w[r] for one tile of BF16 numbers; pairs of products are summed in F32, in rising order of k.
- *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 2][MATRIX_LANES][2], of which n_tokens count
- *   w  [MATRIX_ROWS][n_in], of which n_rows count; the others must be readable, too; n_in is a multiple of MATRIX_K
- *   out [n_tokens][n_rows] */
-typedef void matrix_kernel(float *out, int64_t ldo, const uint16_t *x, const uint16_t *w, int64_t ldw, int n_tokens,
-                           int n_rows, int n_in);
+/* Products of many tokens, with both operands rounded to BF16 numbers: to nearest, ties to even. */
+typedef struct bf16_kernels {
+    /* out[t][r] = start + x[t] . w[r], where the start is bias[r], or 0 without a bias; with add, out[t][r] more. Pairs
+     * of products are summed in F32, in rising order of k.
+     *   x  panels of which n_tokens <= MOST_MATRIX_TOKENS count
+     *   w  [n_rows][n_in] of the type, rows ldw bytes apart
+     *   out [n_tokens][n_rows]
+     *   n_behind  rows that follow those of w, and are fetched since they may be wanted next */
+    void (*product)(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w, int64_t ldw,
+                    number_type type, int n_tokens, int n_rows, int n_in, int n_behind);
+
+    /* MATRIX_LANES tokens for `product`: [n_in / 2][MATRIX_LANES][2] BF16 numbers, where n_in is filled up with zeros
+     * to a multiple of MATRIX_K, and so are tokens beyond n_tokens. x  [n_tokens][n_in], rows ldx floats apart */
+    void (*panel)(uint16_t *panel, const float *x, int64_t ldx, int n_tokens, int n_in);
+
+    /* out[j][i] = x[i][j]
+     *   x  [n_rows][n], rows ldx floats apart
+     *   out  [n][n_rows] BF16 numbers, rows ldo apart, n_rows filled up with zeros to a multiple of MATRIX_K */
+    void (*columns)(uint16_t *out, int64_t ldo, const float *x, int64_t ldx, int n_rows, int n);
+} bf16_kernels;
 
 /* 32 activations of each of MATRIX_LANES tokens, as quantize_row rounds them, four at a time side by side. */
 typedef struct matrix_block {
@@ -78,7 +92,7 @@ typedef struct kernels {
     widen_kernel *widen[N_NUMBER_TYPES];
     weighted_sum_kernel *weighted_sum[TYPE_BF16 + 1];
     narrow_kernel *narrow[TYPE_BF16 + 1];
-    matrix_kernel *matrix; /* NULL where the CPU multiplies no BF16 numbers */
+    const bf16_kernels *bf16;          /* NULL where the CPU multiplies no BF16 numbers */
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
 
     matrix_floats_kernel *matrix_floats; /* NULL where BLAS takes its place */
@@ -92,8 +106,9 @@ typedef struct kernels {
      * the largest is below 1e-30.  A NaN or infinity in the block makes its d one.  n is a multiple of 32. */
     void (*quantize_row)(void *out, const float *x, int n);
 
-    /* x = exp(x - max x) / sum, in place; x [n], n >= 1.  Absolute error below 3e-7 + n 2^-24 against float64. */
-    void (*softmax)(float *x, int n);
+    /* x = exp(scale * (x - max x)) / sum, in place; x [n], n >= 1, scale > 0.  Absolute error below 3e-7 + n 2^-24
+     * against float64. */
+    void (*softmax)(float *x, int n, float scale);
 
     /* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64.
      *   GELU_TANH  x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))  (Hendrycks & Gimpel 2016, arXiv 1606.08415)

@@ -128,10 +128,10 @@ static void quantize_row(void *out, const float *x, int n) {
 
 /* ---- Functions of one number, and rows ---- */
 
-static void softmax(float *x, int n) {
+static void softmax(float *x, int n, float scale) {
     float max = x[0], sum = 0;
     for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
-    for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - max);
+    for (int i = 0; i < n; i++) sum += x[i] = expf(scale * (x[i] - max));
     for (int i = 0; i < n; i++) x[i] /= sum;
 }
 

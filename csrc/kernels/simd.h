@@ -16,15 +16,19 @@
  *                                         -128 <= w <= 127 and -127 <= x <= 127
  *     ivec dot_unsigned(ivec sum, bytes w, bytes x)    the same for 0 <= w <= 127
  *
- * and includes this. */
+ * and includes this.  Where MATH is defined, it names the functions of simd_math.h that were compiled elsewhere. */
 #include "kernels.h"
 
 #include "simd_dot.h"
 #include "simd_blocks.h"
+
+#ifndef MATH
 #include "simd_math.h"
+#define MATH(function) function
+#endif
 
 /* What one file makes of all that; the kernels of matrices may be NULL. */
-#define KERNELS(its_name, its_family, its_matrix, its_matrix_bytes, its_matrix_floats)                           \
+#define KERNELS(its_name, its_family, its_bf16, its_matrix_bytes, its_matrix_floats)                             \
     {                                                                                                            \
         .name = its_name,                                                                                        \
         .family = its_family,                                                                                    \
@@ -32,12 +36,12 @@
         .widen = {widen_row_f32, widen_row_f16, widen_row_bf16, widen_row_q8_0, widen_row_q4_0, widen_row_q6_k}, \
         .weighted_sum = {sum_f32, sum_f16, sum_bf16},                                                            \
         .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},                                             \
-        .matrix = its_matrix,                                                                                    \
+        .bf16 = its_bf16,                                                                                        \
         .matrix_bytes = its_matrix_bytes,                                                                        \
         .matrix_floats = its_matrix_floats,                                                                      \
         .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0},                                  \
         .quantize_row = quantize_row,                                                                            \
-        .softmax = softmax,                                                                                      \
-        .activation = {gelu, gelu_erf, relu, silu},                                                              \
-        .layer_norm = layer_norm,                                                                                \
+        .softmax = MATH(softmax),                                                                                \
+        .activation = {MATH(gelu), MATH(gelu_erf), MATH(relu), MATH(silu)},                                      \
+        .layer_norm = MATH(layer_norm),                                                                          \
     }

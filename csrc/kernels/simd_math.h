@@ -1,4 +1,5 @@
 /* simd_math.h - softmax, activations and layer_norm. */
+#include "vectors.h"
 
 /* exp(x), x clamped to [-87, 88]: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial for exp(r) (Cephes,
  * expf).  Relative error below 2e-7 in that range. */
@@ -18,31 +19,43 @@ static inline vec vexp(vec x) {
     return exp_r * (vec)power;
 }
 
+static inline float larger_float(float a, float b) { return a > b ? a : b; }
+
+static inline float largest_lane(vec v) {
+    float lanes[WIDTH];
+    store(lanes, v);
+    for (int half = WIDTH / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] = larger_float(lanes[i + half], lanes[i]);
+    return lanes[0];
+}
+
+/* Of many, the last ones count twice. */
 static inline float largest(const float *x, int n) {
-    vec best = splat(x[0]);
-    int i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) best = choose(load(x + i) > best, load(x + i), best);
-    float result = best[0];
-    for (int lane = 1; lane < WIDTH; lane++) result = best[lane] > result ? best[lane] : result;
-    for (; i < n; i++) result = x[i] > result ? x[i] : result;
+    float result = x[0];
+    if (n >= WIDTH) {
+        vec best = load(x + n - WIDTH);
+        for (int i = 0; i + WIDTH <= n; i += WIDTH) best = vmax(load(x + i), best);
+        return largest_lane(best);
+    }
+    for (int i = 1; i < n; i++) result = larger_float(x[i], result);
     return result;
 }
 
-static void softmax(float *x, int n) {
+static void softmax(float *x, int n, float scale) {
     float max = largest(x, n);
     int n_whole = n - n % WIDTH;
     vec sum = {0};
     for (int i = 0; i < n_whole; i += WIDTH) {
-        vec e = vexp(load(x + i) - max);
+        vec e = vexp(scale * (load(x + i) - max));
         store(x + i, e);
         sum += e;
     }
     if (n_whole < n) {
-        store_first(x + n_whole, vexp(load_first(x + n_whole, n - n_whole) - max), n - n_whole);
+        store_first(x + n_whole, vexp(scale * (load_first(x + n_whole, n - n_whole) - max)), n - n_whole);
         sum += load_first(x + n_whole, n - n_whole);
     }
-    float scale = 1 / sum_lanes(sum);
-    for (int i = 0; i < n; i++) x[i] *= scale;
+    float share = 1 / sum_lanes(sum);
+    for (int i = 0; i < n; i++) x[i] *= share;
 }
 
 /* x / 2 * (1 + tanh u) = x / (1 + exp(-2 u)) */

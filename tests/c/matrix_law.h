@@ -5,11 +5,13 @@
 #include <float.h>
 #include <math.h>
 
+#include "arithmetic.h"
 #include "check.h"
 #include "guard.h"
 #include "half.h"
 #include "kernels/kernels.h"
 #include "random.h"
+#include "weights.h"
 
 /* Numbers of BF16 [n] that end at guard `which`. */
 static inline uint16_t *random_bf16(uint64_t *state, int which, int64_t n) {
@@ -24,10 +26,6 @@ typedef double number_of(const void *operand, int row, int k, int n_in);
 static inline double bf16_of_panel(const void *x, int t, int k, int n_in) {
     int64_t at = ((int64_t)(t / MATRIX_LANES) * n_in + k / 2 * 2) * MATRIX_LANES + t % MATRIX_LANES * 2 + k % 2;
     return f32_of_bf16(((const uint16_t *)x)[at]);
-}
-
-static inline double bf16_of_row(const void *w, int r, int k, int n_in) {
-    return f32_of_bf16(((const uint16_t *)w)[(int64_t)r * n_in + k]);
 }
 
 static inline double float_of_panel(const void *x, int t, int k, int n_in) {
@@ -45,42 +43,91 @@ static inline float *new_sums(int which, int64_t n) {
     return out;
 }
 
-/* What it made of them: each within n_in + 2 roundings of the sum of absolute products, and gaps as they were. */
-static inline void check_sums(const char *name, const float *out, int64_t ldo, const void *x, number_of *x_number,
-                              const void *w, number_of *w_number, int n_tokens, int n_rows, int n_in) {
+/* What it made of them: each within n_in + 4 roundings of the sum of absolute products, and gaps as they were.  The
+ * sums start from what was there, if it adds, and a bias [n_rows], if there is one. */
+static inline void check_sums(const char *name, const float *out, int64_t ldo, bool add, const float *bias,
+                              const void *x, number_of *x_number, const void *w, number_of *w_number, int n_tokens,
+                              int n_rows, int n_in) {
     double worst = 0; /* error as a part of the bound */
     for (int64_t i = 0; i < (n_tokens - 1) * ldo + n_rows; i++) {
         int t = (int)(i / ldo), r = (int)(i % ldo);
-        double sum = (double)(i % 5), absolute = sum + FLT_MIN;
-        for (int k = 0; k < n_in && r < n_rows; k++) {
+        bool gap = r >= n_rows;
+        double sum = (add || gap ? (double)(i % 5) : 0) + (bias && !gap ? bias[r] : 0), absolute = sum + FLT_MIN;
+        for (int k = 0; k < n_in && !gap; k++) {
             double product = x_number(x, t, k, n_in) * w_number(w, r, k, n_in);
             sum += product;
             absolute += fabs(product);
         }
-        double bound = r < n_rows ? (n_in + 2) * (double)FLT_EPSILON * absolute : 0;
+        double bound = gap ? 0 : (n_in + 4) * (double)FLT_EPSILON * absolute;
         double error = fabs(out[i] - sum);
         worst = error <= worst * bound ? worst : error / (bound + DBL_MIN);
     }
     CHECK_FOR(worst <= 1, "%s: %d tokens, %d rows, n_in %d: %g times the bound", name, n_tokens, n_rows, n_in, worst);
 }
 
-static inline void check_matrix(const char *name, matrix_kernel *matrix, uint64_t *state, int n_tokens, int n_rows,
-                                int n_in) {
-    const int64_t ldo = MATRIX_ROWS + 3;
-    const uint16_t *x = random_bf16(state, 0, (int64_t)MATRIX_TOKENS * n_in);
-    const uint16_t *w = random_bf16(state, 1, (int64_t)MATRIX_ROWS * n_in);
-    float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    matrix(out, ldo, x, w, n_in * (int64_t)sizeof *w, n_tokens, n_rows, n_in);
-    check_sums(name, out, ldo, x, bf16_of_panel, w, bf16_of_row, n_tokens, n_rows, n_in);
+/* With or without what is there, and a bias. */
+static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t *state, number_type type, int n_tokens,
+                              int n_rows, int n_in) {
+    const int64_t ldo = n_rows + 3, ldw = round_up(row_bytes(type, n_in) + 4, 4), n_panel = round_up(n_in, MATRIX_K);
+    const bool add = (n_tokens + n_rows) % 2, has_bias = (n_tokens + n_in / 32) % 2;
+    const uint16_t *x = random_bf16(state, 0, round_up(n_tokens, MATRIX_LANES) * n_panel);
+    uint8_t *w = guarded_bytes(1, (n_rows - 1) * ldw + row_bytes(type, n_in));
+    float *numbers = malloc((size_t)(n_rows * n_panel) * sizeof *numbers);
+    float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows), *bias = guarded_floats(3, n_rows);
+    for (int64_t r = 0; r < n_rows; r++) {
+        bias[r] = (float)(r % 3);
+        random_row(state, type, w + r * ldw, n_in);
+        kernels_portable.widen[type](numbers + r * n_panel, w + r * ldw, n_in);
+        for (int64_t i = 0; i < n_panel; i++)
+            numbers[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(numbers[r * n_panel + i])) : 0;
+    }
+    k->product(out, ldo, has_bias ? bias : NULL, add, x, w, ldw, type, n_tokens, n_rows, n_in, n_tokens % 3);
+    check_sums(name, out, ldo, add, has_bias ? bias : NULL, x, bf16_of_panel, numbers, float_of_row, n_tokens, n_rows,
+               (int)n_panel);
+    free(numbers);
 }
 
-static inline void check_matrix_kernel(const char *name, matrix_kernel *matrix) {
+static inline void check_bf16_products(const char *name, const bf16_kernels *k, number_type type) {
     uint64_t state = 7;
-    static const int sizes[] = {1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
-            for (int n_in = MATRIX_K; n_in <= 5 * MATRIX_K; n_in += 2 * MATRIX_K)
-                check_matrix(name, matrix, &state, sizes[i], sizes[j], n_in);
+    static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, MOST_MATRIX_TOKENS};
+    static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70}, any[] = {1, 31, 33, 64, 290},
+                     blocks[] = {32, 96, 544, 256};
+    const bool any_size = type <= TYPE_BF16, wide = type == TYPE_Q6_K;
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
+            for (size_t n = wide ? 3 : 0; n < (any_size ? 5 : 4); n++)
+                check_bf16(name, k, &state, type, tokens[i], rows[j], any_size ? any[n] : wide ? 512 : blocks[n]);
+}
+
+/* Activations as panels, and turned over, are what bf16_of_f32 makes of them. */
+static inline void check_bf16_panel(const char *name, const bf16_kernels *k, int n_tokens, int n) {
+    uint64_t state = 9;
+    const int64_t ld = n + 5, n_panel = round_up(n, MATRIX_K), n_columns = round_up(n_tokens, MATRIX_K);
+    float *x = guarded_floats(0, (n_tokens - 1) * ld + n);
+    uint16_t *panel = (uint16_t *)(void *)guarded_bytes(1, n_panel * MATRIX_LANES * 2);
+    uint16_t *columns = (uint16_t *)(void *)guarded_bytes(2, n * n_columns * 2);
+    random_fill(&state, x, (n_tokens - 1) * ld + n);
+    k->columns(columns, n_columns, x, ld, n_tokens, n);
+    bool same = true;
+    for (int64_t t = 0; t < n_columns; t++)
+        for (int64_t i = 0; i < n; i++)
+            same &= columns[i * n_columns + t] == (t < n_tokens ? bf16_of_f32(x[t * ld + i]) : 0);
+    CHECK_FOR(same, "%s: columns of %d rows of %d", name, n_tokens, n);
+    if (n_tokens > MATRIX_LANES) return;
+    k->panel(panel, x, ld, n_tokens, n);
+    for (int t = 0; t < MATRIX_LANES; t++)
+        for (int i = 0; i < n_panel; i++) {
+            float number = t < n_tokens && i < n ? x[t * ld + i] : 0;
+            same &= panel[(i / 2 * MATRIX_LANES + t) * 2 + i % 2] == bf16_of_f32(number);
+        }
+    CHECK_FOR(same, "%s: panel of %d tokens of %d", name, n_tokens, n);
+}
+
+static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {
+    static const int sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 100};
+    for (number_type type = TYPE_F32; type < N_NUMBER_TYPES; type++) check_bf16_products(name, k, type);
+    for (int n_tokens = 1; n_tokens <= 70; n_tokens++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_bf16_panel(name, k, n_tokens, sizes[i]);
 }
 
 static inline void check_matrix_floats(const char *name, matrix_floats_kernel *matrix, uint64_t *state, int n_tokens,
@@ -92,7 +139,7 @@ static inline void check_matrix_floats(const char *name, matrix_floats_kernel *m
     read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_numbers = 16 << n_in % 3};
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
     matrix(out, ldo, x, (int64_t)FLOAT_LANES * n_in, w, n_in, next, n_tokens, n_rows, n_in);
-    check_sums(name, out, ldo, x, float_of_panel, w, float_of_row, n_tokens, n_rows, n_in);
+    check_sums(name, out, ldo, true, NULL, x, float_of_panel, w, float_of_row, n_tokens, n_rows, n_in);
 }
 
 static inline void check_matrix_floats_kernel(const char *name, matrix_floats_kernel *matrix) {

@@ -30,31 +30,31 @@ static float *random_numbers(int which, int n) {
 #define SOFTMAX_BOUND(n) (3e-7 + (n) * 0x1p-24)
 #define ACTIVATION_BOUND 2e-7
 
-/* Largest absolute error of a softmax over x [n]; out is what the kernel made of it. */
-static double softmax_error(const float *out, const float *x, int n) {
+/* Largest absolute error of a softmax over scale * x [n]; out is what the kernel made of it. */
+static double softmax_error(const float *out, const float *x, int n, double scale) {
     double max = x[0], sum = 0, worst = 0;
     for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
-    for (int i = 0; i < n; i++) sum += exp(x[i] - max);
+    for (int i = 0; i < n; i++) sum += exp(scale * (x[i] - max));
     for (int i = 0; i < n; i++) {
-        double error = fabs(out[i] - exp(x[i] - max) / sum);
+        double error = fabs(out[i] - exp(scale * (x[i] - max)) / sum);
         worst = error <= worst ? worst : error;
     }
     return worst;
 }
 
 static void test_softmax(const kernels *k) {
-    static const float factors[] = {0, 0.01f, 1, 10, 100, 1e6f, 1e38f};
+    static const float factors[] = {0, 0.01f, 1, 10, 100, 1e6f, 1e38f}, scales[] = {1, 0.125f, 0.1f, 7};
     static float before[MAX_SIZE];
     double worst = 0;
     for (int s = 0; s < N_SIZES; s++) {
         for (size_t f = 0; f < sizeof factors / sizeof *factors; f++) {
             int n = sizes[s];
-            float *x = random_numbers(0, n);
+            float *x = random_numbers(0, n), scale = scales[((size_t)s + f) % 4];
             for (int i = 0; i < n; i++) before[i] = x[i] *= factors[f];
-            k->softmax(x, n);
-            double error = softmax_error(x, before, n);
-            CHECK_FOR(error < SOFTMAX_BOUND(n), "%s: n %d, values up to %g: error %g", k->name, n, (double)factors[f],
-                      error);
+            k->softmax(x, n, scale);
+            double error = softmax_error(x, before, n, scale);
+            CHECK_FOR(error < SOFTMAX_BOUND(n), "%s: n %d, values up to %g times %g: error %g", k->name, n,
+                      (double)factors[f], (double)scale, error);
             worst = error > worst ? error : worst;
         }
     }
@@ -67,8 +67,8 @@ static void test_softmax_of_a_peak(const kernels *k) {
     for (int n = 1; n <= MAX_SIZE; n *= 2) {
         float *x = guarded_floats(0, n);
         for (int i = 0; i < n; i++) before[i] = x[i] = i == 0 ? 0 : -16.7f;
-        k->softmax(x, n);
-        double error = softmax_error(x, before, n);
+        k->softmax(x, n, 1);
+        double error = softmax_error(x, before, n, 1);
         CHECK_FOR(error < SOFTMAX_BOUND(n), "%s: n %d: error %g", k->name, n, error);
     }
 }
@@ -81,7 +81,7 @@ static void test_softmax_of_nan(const kernels *k) {
             for (int at = 0; at < n; at++) {
                 float *x = random_numbers(0, n);
                 x[at] = bad[b];
-                k->softmax(x, n);
+                k->softmax(x, n, 1);
                 bool all_nan = true;
                 for (int i = 0; i < n; i++) all_nan &= isnan(x[i]) != 0;
                 CHECK_FOR(all_nan, "%s: n %d, %g at %d", k->name, n, (double)bad[b], at);

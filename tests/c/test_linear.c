@@ -26,7 +26,7 @@ static double rounding(const engine *e, product p, double largest, double sum_w,
     bool few = p.n_tokens <= linear_few_tokens(e->kernels, p.type);
     bool bytes = e->kernels->matrix_bytes && e->kernels->byte_row[p.type];
     if (takes_quantized(p.type) && (few || bytes)) return sum_w * largest / 127 * 0.501;
-    bool bf16_products = !few && e->kernels->matrix && p.type != TYPE_F32 && p.type != TYPE_F16;
+    bool bf16_products = !few && e->kernels->bf16 && p.type != TYPE_F32 && p.type != TYPE_F16;
     return bf16_products ? sum_xw * 0x1.02p-8 : 0; /* two roundings of 2^-9 each */
 }
 
@@ -40,7 +40,7 @@ static double linear_error(const engine *e, product p, const linear_task *task, 
             double largest = 0, sum_w = 0, sum_xw = 0;
             if (task->w.b) sum += task->w.b[r], absolute += fabsf(task->w.b[r]);
             for (int i = 0; i < p.n_in; i++) {
-                double number = x[(int64_t)t * p.n_in + i], xw = number * w[i];
+                double number = x[t * (int64_t)(p.n_in + 3) + i], xw = number * w[i];
                 sum += xw;
                 sum_xw += fabs(xw);
                 sum_w += fabsf(w[i]);
@@ -75,7 +75,7 @@ static void run(const engine *e, product p, linear_task *tasks, const float *x, 
         int64_t n = (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out;
         memcpy(tasks[i].out, before[i], (size_t)n * sizeof(float));
     }
-    linear(e, x, tasks, 2, p.n_tokens);
+    linear(e, x, p.n_in + 3, tasks, 2, p.n_tokens);
 }
 
 static const kernels *set; /* of the engines */
@@ -85,7 +85,7 @@ static void check_linear(fastgpt_pool *pool, product p) {
     engine alone = new_engine(NULL, 1, p.n_tokens, p.n_in), three = new_engine(pool, 3, p.n_tokens, p.n_in);
     alone.kernels = three.kernels = set;
     weight whole = new_weight(p.type, p.n_out + 7, p.n_in);
-    float *x = new_random(&seed, (int64_t)p.n_tokens * p.n_in);
+    float *x = new_random(&seed, (p.n_tokens - 1) * (int64_t)(p.n_in + 3) + p.n_in);
     linear_task tasks[2] = {{.ld_out = p.n_out + 2, .w = weight_rows(&whole, 3, p.n_out), .add = p.add},
                             {.ld_out = p.n_out + 1, .w = weight_rows(&whole, 0, p.n_out + 1), .add = !p.add}};
     tasks[1].w.b = NULL;

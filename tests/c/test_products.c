@@ -215,7 +215,7 @@ int main(void) {
         test_type(sets[i], TYPE_Q6_K, SIZES(q6_k_sizes));
         test_quantize_row(sets[i]);
         test_quantize_row_of_nan(sets[i]);
-        if (sets[i]->matrix) check_matrix_kernel(sets[i]->name, sets[i]->matrix);
+        if (sets[i]->bf16) check_bf16_kernels(sets[i]->name, sets[i]->bf16);
         if (sets[i]->matrix_floats) check_matrix_floats_kernel(sets[i]->name, sets[i]->matrix_floats);
         printf("%s\n", sets[i]->name);
     }
