@@ -3,7 +3,9 @@
  *     WIDTH   floats in a register
  *     ROWS    weight rows of a tile of dot_rows
  *     TOKENS  token rows of that tile: ROWS * TOKENS accumulators, which must fit the registers
- *     FETCHES_F32  0 where the CPU alone fetches rows of F32 faster, if one token meets them and they follow each other
+ *     F32_STREAMS  rows of F32 that one token meets side by side where the CPU alone fetches them faster than it does
+ * if told to, as long as they follow each other; 0 where it does not FETCH_LEVEL  3 to fetch rows into the first cache,
+ * 2 into the second
  *
  * includes vectors.h, writes the functions that portable vector code expresses badly or not at all,
  *

@@ -61,7 +61,7 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
                               const char *w, int64_t ldw, const int n_tokens, const int n_rows, int n_in) {
     vec sum[ROWS][TOKENS] = {{{0}}};
     const int group_bytes = type == TYPE_Q8_0 ? 34 : type == TYPE_Q4_0 ? 18 : 27; /* of Q6_K about */
-    const char *next = w + n_rows * ldw; /* fetched line by line */
+    const char *next = w + n_rows * ldw + FETCH_BEYOND; /* fetched line by line */
     for (int i = 0; i < n_in / GROUP; i++) {
         ivec start[TOKENS][PARTS]; /* of a sum: what the zero point adds to it, taken back */
         for (int t = 0; t < n_tokens; t++)
@@ -69,7 +69,7 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
                 start[t][p] = -dot_unsigned((ivec){0}, zero_point(type) - (bytes){0}, part_of(x + t * ldx, i, p));
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
-            __builtin_prefetch(next + (int64_t)(i * n_rows + r) * group_bytes);
+            __builtin_prefetch(next + (int64_t)(i * n_rows + r) * group_bytes, 0, FETCH_LEVEL);
             group g = group_of(type, w + r * ldw, i);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) {

@@ -26,23 +26,26 @@ typedef struct ahead {
 } ahead;
 
 ALWAYS_INLINE ahead look_ahead(const char *w, int64_t ldw, int n_rows, int64_t bytes_of_row, int step, int n_ahead) {
-    if (ldw == bytes_of_row) return (ahead){w + n_rows * ldw, step, n_rows};
+    if (ldw == bytes_of_row) return (ahead){w + n_rows * ldw + FETCH_BEYOND, step, n_rows};
     return (ahead){w + n_ahead * ldw, ldw, 1};
 }
 
-/* A tile of n_rows <= ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
+enum { MOST_ROWS = ROWS > F32_STREAMS ? ROWS : F32_STREAMS };
+
+/* A tile of n_rows <= MOST_ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
  * the accumulators live in registers. */
 ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
                             int64_t ldw, const int n_tokens, const int n_rows, int n_in, int n_ahead,
                             const bool fetch) {
-    vec sum[ROWS][TOKENS] = {{{0}}};
+    vec sum[MOST_ROWS][TOKENS] = {{{0}}};
     const int element = type == TYPE_F32 ? 4 : 2;
     const ahead next = look_ahead(w, ldw, n_rows, (int64_t)n_in * element, element * WIDTH, n_ahead);
     int k = 0;
     for (; k + WIDTH <= n_in; k += WIDTH) {
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
-            if (fetch) __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte);
+            if (fetch && (next.per_byte == 1 || r * element * WIDTH % 64 == 0)) /* each line once */
+                __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte, 0, FETCH_LEVEL);
             vec wr = load_row(type, w + r * ldw, k);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row(TYPE_F32, x + t * ldx, k);
@@ -74,20 +77,27 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
     for (; r < n_rows; r++)                                             \
         for (int t = 0; t < n_tokens; t++) TILE(1, 1)
 
-/* fetch is a constant wherever this is inlined. */
 ALWAYS_INLINE void dot_all(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
-                           int64_t ldw, int n_tokens, int n_rows, int n_in, const bool fetch) {
+                           int64_t ldw, int n_tokens, int n_rows, int n_in) {
 #define TILE(tokens, rows) \
-    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in, n_rows, fetch)
+    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in, n_rows, true)
     FOR_EACH_TILE(TILE);
 #undef TILE
+}
+
+/* One token and rows of F32 that follow each other, without fetching. */
+static void stream_f32(float *out, const char *x, const char *w, int64_t ldw, int n_rows, int n_in) {
+    int r = 0;
+    for (; F32_STREAMS && r + F32_STREAMS <= n_rows; r += F32_STREAMS)
+        dot_tile(TYPE_F32, out + r, 0, x, 0, w + r * ldw, ldw, 1, F32_STREAMS, n_in, n_rows, false);
+    for (; r < n_rows; r++) dot_tile(TYPE_F32, out + r, 0, x, 0, w + r * ldw, ldw, 1, 1, n_in, n_rows, false);
 }
 
 ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
                             int64_t ldw, int n_tokens, int n_rows, int n_in) {
     bool one_stream = n_tokens == 1 && ldw == n_in * (int64_t)sizeof(float);
-    if (type == TYPE_F32 && !FETCHES_F32 && one_stream) dot_all(type, out, ldo, x, ldx, w, ldw, 1, n_rows, n_in, false);
-    else dot_all(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in, true);
+    if (type == TYPE_F32 && F32_STREAMS > 0 && one_stream) stream_f32(out, x, w, ldw, n_rows, n_in);
+    else dot_all(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);
 }
 
 enum { COLUMNS = 8 }; /* registers of weighted_sum */
@@ -104,7 +114,7 @@ ALWAYS_INLINE void sum_columns(const number_type type, float *out, const float *
 #pragma GCC unroll 8
         for (int c = 0; c < n_columns; c++) {
             int at = first + c * WIDTH;
-            if (c * WIDTH * element % 64 == 0) __builtin_prefetch(row + at * element + ahead);
+            if (c * WIDTH * element % 64 == 0) __builtin_prefetch(row + at * element + ahead, 0, FETCH_LEVEL);
             sum[c] += p[i] * load_row(type, row, at);
         }
     }
