@@ -141,9 +141,9 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
 
 /* ---- floats ---- */
 
-static void prepare_floats(const linear_job *job, int panel, int thread) {
+static void prepare_floats(const linear_job *job, int unit, int thread) {
     (void)thread;
-    fill_float_panel(job->e->activations, panel, job->x, job->n_tokens, job->n_in);
+    fill_float_panels(job->e->kernels, job->e->activations, unit * MAX_FLOAT_LANES, job->x, job->n_tokens, job->n_in);
 }
 
 /* A power of two, as many as a line of the cache holds. */
@@ -168,15 +168,16 @@ static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
 static void floats_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                         int n_tokens, int thread) {
     const weight *w = &task->w;
+    const kernels *set = job->e->kernels;
+    const float *panels = (const float *)(const void *)job->e->activations;
     (void)first_token; /* 0: a tile has all tokens */
     for (int k = 0; k < w->n_in; k += PANEL_K) {
         int64_t ldw;
         int n = min_int(PANEL_K, w->n_in - k);
-        const float *rows = float_rows(job->e->kernels, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        job->e->kernels->matrix_floats(output_of(job, task, first_out, 0), task->ld_out,
-                                       float_panel(job->e->activations, 0, job->n_in) + (int64_t)k * FLOAT_LANES,
-                                       (int64_t)job->n_in * FLOAT_LANES, rows, ldw, ahead_of(w, first_out, k + n),
-                                       n_tokens, n_out, n);
+        const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
+        set->matrix_floats(output_of(job, task, first_out, 0), task->ld_out, panels + (int64_t)k * set->float_lanes,
+                           (int64_t)job->n_in * set->float_lanes, rows, ldw, ahead_of(w, first_out, k + n), n_tokens,
+                           n_out, n);
     }
 }
 
@@ -207,7 +208,7 @@ static const way dot_quantized = {dot_tile,      OUTPUTS_PER_DOT,       FEW_TOKE
                                   quantize_rows, ROWS_PER_QUANTIZATION, INT32_MAX};
 static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES, INT32_MAX};
 static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES, INT32_MAX};
-static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, FLOAT_LANES, TOKENS_OF_FLOATS};
+static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, MAX_FLOAT_LANES, TOKENS_OF_FLOATS};
 static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0, INT32_MAX};
 
 static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }

@@ -9,4 +9,8 @@
 
 #include "amx_tiles.h"
 
-const kernels kernels_amx = KERNELS("amx", "amx", matrix, NULL, NULL);
+#define LANES 16
+#define SUM_ROWS 12
+#include "matrix_floats.h"
+
+const kernels kernels_amx = KERNELS("amx", "amx", matrix, NULL, matrix_floats, LANES);

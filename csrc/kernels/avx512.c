@@ -8,4 +8,8 @@
 
 #include "simd.h"
 
-const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, NULL);
+#define LANES 16
+#define SUM_ROWS 12
+#include "matrix_floats.h"
+
+const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, matrix_floats, LANES);

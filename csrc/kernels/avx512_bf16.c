@@ -9,6 +9,10 @@
 
 #include "matrix_vnni.h"
 
+#define LANES 16
+#define SUM_ROWS 12
+#include "matrix_floats.h"
+
 enum { ROWS_AT_ONCE = 8, PANELS = MATRIX_TOKENS / MATRIX_LANES };
 
 /* A line of each of n rows, of those that come next. */
@@ -68,4 +72,4 @@ static void matrix(float *out, int64_t ldo, const uint16_t *x, const uint16_t *w
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }
 
-const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", matrix, matrix_bytes, NULL);
+const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", matrix, matrix_bytes, matrix_floats, LANES);

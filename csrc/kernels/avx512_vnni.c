@@ -9,4 +9,8 @@
 
 #include "matrix_vnni.h"
 
-const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, NULL);
+#define LANES 16
+#define SUM_ROWS 12
+#include "matrix_floats.h"
+
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, matrix_floats, LANES);

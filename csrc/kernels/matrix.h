@@ -1,4 +1,7 @@
-/* matrix.h - what the two matrix kernels on x86 share: adding a finished tile to the output. */
+/* matrix.h - what the matrix kernels on x86 share: adding a finished tile to the output. */
+#ifndef FASTGPT_MATRIX_H
+#define FASTGPT_MATRIX_H
+
 #include <immintrin.h>
 
 #include "kernels.h"
@@ -23,3 +26,5 @@ static inline void add_transposed(float *out, int64_t ldo, const float *c, int n
     for (; t < n_tokens; t++)
         for (int r = 0; r < n_rows; r++) out[t * ldo + r] += c[r * MATRIX_TOKENS + t];
 }
+
+#endif
