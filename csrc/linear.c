@@ -8,7 +8,7 @@
  *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
  *           are rounded to BF16.
  *   floats  many tokens, all weights, where there is a kernel for it that is faster than BLAS: weights are widened to
- *           F32, a few rows at a time, and meet FLOAT_LANES tokens at once.
+ *           F32, a few rows at a time, and meet 8 or 16 tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
  * A unit is a tile of outputs and tokens whose size depends on the shape alone, so that the threads only decide who
@@ -208,7 +208,8 @@ static const way dot_quantized = {dot_tile,      OUTPUTS_PER_DOT,       FEW_TOKE
                                   quantize_rows, ROWS_PER_QUANTIZATION, INT32_MAX};
 static const way matrix = {matrix_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bf16, MATRIX_LANES, INT32_MAX};
 static const way bytes = {bytes_tile, OUTPUTS_PER_MATRIX, INT32_MAX, prepare_bytes, MATRIX_LANES, INT32_MAX};
-static const way floats = {floats_tile, OUTPUTS_PER_FLOATS, INT32_MAX, prepare_floats, MAX_FLOAT_LANES, TOKENS_OF_FLOATS};
+static const way floats = {floats_tile,    OUTPUTS_PER_FLOATS, INT32_MAX,
+                           prepare_floats, MAX_FLOAT_LANES,    TOKENS_OF_FLOATS};
 static const way sgemm = {sgemm_tile, OUTPUTS_PER_SGEMM, TOKENS_PER_SGEMM, NULL, 0, INT32_MAX};
 
 static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
@@ -217,10 +218,12 @@ static bool multiplies_bf16(const kernels *k, number_type type) {
     return k->matrix && type != TYPE_F32 && type != TYPE_F16;
 }
 
-/* Figures with the 124M shape of Zen 4, and where there is a matrix_floats, of Zen 2. */
+/* Figures with the 124M shape of Zen 4; where there is a matrix_floats, of Zen 2 and, for panels of MAX_FLOAT_LANES, of
+ * Sapphire Rapids. */
 int linear_few_tokens(const kernels *k, number_type type) {
     if (multiplies_bytes(k, type) || multiplies_bf16(k, type)) return 4;
-    if (k->matrix_floats) return type == TYPE_F32 ? 6 : 12;
+    if (k->matrix_floats && type == TYPE_F32) return k->float_lanes == MAX_FLOAT_LANES ? 4 : 6;
+    if (k->matrix_floats) return 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 

@@ -9,8 +9,6 @@
 
 #include "amx_tiles.h"
 
-#define LANES 16
-#define SUM_ROWS 12
 #include "matrix_floats.h"
 
 const kernels kernels_amx = KERNELS("amx", "amx", matrix, NULL, matrix_floats, LANES);

@@ -7,8 +7,6 @@
 
 #include "simd.h"
 
-#define LANES 8
-#define SUM_ROWS 6
 #include "matrix_floats.h"
 
 const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL, matrix_floats, LANES);

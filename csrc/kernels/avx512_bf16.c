@@ -9,8 +9,6 @@
 
 #include "matrix_vnni.h"
 
-#define LANES 16
-#define SUM_ROWS 12
 #include "matrix_floats.h"
 
 enum { ROWS_AT_ONCE = 8, PANELS = MATRIX_TOKENS / MATRIX_LANES };

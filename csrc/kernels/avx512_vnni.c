@@ -9,8 +9,6 @@
 
 #include "matrix_vnni.h"
 
-#define LANES 16
-#define SUM_ROWS 12
 #include "matrix_floats.h"
 
 const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, matrix_floats, LANES);

@@ -50,7 +50,7 @@ typedef struct matrix_block {
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                                  const uint8_t *next, int n_tokens, int n_rows, int n_in);
 
-/* Tiles of the matrix kernel for floats: tokens of a panel are `float_lanes` of the kernels, MAX_FLOAT_LANES at most. */
+/* Tiles of the matrix kernel for floats, whose panels have `float_lanes` tokens. */
 enum { MAX_FLOAT_LANES = 16, FLOAT_ROWS = 48 };
 
 /* What the caller will read next for row r, from at + r * ld on: a line at most for so many numbers; fetched
