@@ -74,8 +74,8 @@ static void matrix_floats_unit(void *arg, int unit, int thread) {
     for (int r = 0, n; r < ROWS_PER_UNIT; r += n, w += n * N_IN) {
         n = ROWS_PER_UNIT - r < FLOAT_ROWS ? ROWS_PER_UNIT - r : FLOAT_ROWS;
         read_ahead next = {(const uint8_t *)(w + n * N_IN), j->ldw, 64, 16};
-        j->k->matrix_floats(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x, FLOAT_LANES * N_IN, w,
-                            N_IN, next, j->n_tokens, n, N_IN);
+        j->k->matrix_floats(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x, j->k->float_lanes * N_IN,
+                            w, N_IN, next, j->n_tokens, n, N_IN);
     }
 }
 

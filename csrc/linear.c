@@ -8,7 +8,7 @@
  *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
  *           are rounded to BF16.
  *   floats  many tokens, all weights, where there is a kernel for it that is faster than BLAS: weights are widened to
- *           F32, a few rows at a time, and meet FLOAT_LANES tokens at once.
+ *           F32, a few rows at a time, and meet 8 or 16 tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
  * A unit is a tile of outputs and tokens whose size depends on the shape alone, so that the threads only decide who
@@ -141,9 +141,10 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
 
 /* ---- floats ---- */
 
-static void prepare_floats(const linear_job *job, int panel, int thread) {
+static void prepare_floats(const linear_job *job, int unit, int thread) {
     (void)thread;
-    fill_float_panel(job->e->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in);
+    fill_float_panels(job->e->kernels, job->e->activations, unit * MAX_FLOAT_LANES, job->x, job->ldx, job->n_tokens,
+                      job->n_in);
 }
 
 /* A power of two, as many as a line of the cache holds. */
@@ -168,15 +169,16 @@ static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
 static void floats_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                         int n_tokens, int thread) {
     const weight *w = &task->w;
+    const kernels *set = job->e->kernels;
+    const float *panels = (const float *)(const void *)job->e->activations;
     (void)first_token; /* 0: a tile has all tokens */
     for (int k = 0; k < w->n_in; k += PANEL_K) {
         int64_t ldw;
         int n = min_int(PANEL_K, w->n_in - k);
-        const float *rows = float_rows(job->e->kernels, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        job->e->kernels->matrix_floats(output_of(job, task, first_out, 0), task->ld_out,
-                                       float_panel(job->e->activations, 0, job->n_in) + (int64_t)k * FLOAT_LANES,
-                                       (int64_t)job->n_in * FLOAT_LANES, rows, ldw, ahead_of(w, first_out, k + n),
-                                       n_tokens, n_out, n);
+        const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
+        set->matrix_floats(output_of(job, task, first_out, 0), task->ld_out, panels + (int64_t)k * set->float_lanes,
+                           (int64_t)job->n_in * set->float_lanes, rows, ldw, ahead_of(w, first_out, k + n), n_tokens,
+                           n_out, n);
     }
 }
 
@@ -229,7 +231,7 @@ static const way floats = {.tile = floats_tile,
                            .outputs_per_unit = OUTPUTS_PER_FLOATS,
                            .tokens_per_unit = ALL,
                            .prepare = prepare_floats,
-                           .tokens_per_preparation = FLOAT_LANES,
+                           .tokens_per_preparation = MAX_FLOAT_LANES,
                            .tokens_at_once = TOKENS_OF_FLOATS};
 static const way sgemm = {.tile = sgemm_tile,
                           .outputs_per_unit = OUTPUTS_PER_SGEMM,
@@ -240,10 +242,12 @@ static bool multiplies_bytes(const kernels *k, number_type type) { return k->mat
 
 bool linear_may_round(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
-/* Figures with the 124M shape of Zen 4, and where there is a matrix_floats, of Zen 2. */
+/* Figures with the 124M shape of Zen 4; where there is a matrix_floats, of Zen 2 and, for panels of MAX_FLOAT_LANES, of
+ * Sapphire Rapids. */
 int linear_few_tokens(const kernels *k, number_type type) {
     if (multiplies_bytes(k, type) || linear_may_round(k, type)) return 4;
-    if (k->matrix_floats) return type == TYPE_F32 ? 6 : 12;
+    if (k->matrix_floats && type == TYPE_F32) return k->float_lanes == MAX_FLOAT_LANES ? 4 : 6;
+    if (k->matrix_floats) return 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 

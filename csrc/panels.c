@@ -12,7 +12,7 @@ int64_t panels_bytes(int64_t n_tokens, int64_t n_in) {
 }
 
 int64_t float_panels_bytes(int64_t n_tokens, int64_t n_in) {
-    return round_up(n_tokens, FLOAT_LANES) * n_in * (int64_t)sizeof(float);
+    return round_up(n_tokens, MAX_FLOAT_LANES) * n_in * (int64_t)sizeof(float);
 }
 
 uint16_t *bf16_panel(void *panels, int token, int n_in) {
@@ -23,8 +23,10 @@ matrix_block *bytes_panel(void *panels, int token, int n_in) {
     return (matrix_block *)panels + (int64_t)(token / MATRIX_LANES) * (n_in / 32);
 }
 
-float *float_panel(void *panels, int token, int n_in) {
-    return (float *)panels + (int64_t)(token / FLOAT_LANES) * FLOAT_LANES * n_in;
+/* out[i][t] = rows[t][i]; out [n][n_lanes], rows [n_rows][n], ld apart, n_rows <= n_lanes */
+static void interleave(float *out, const float *rows, int64_t ld, int64_t n, int64_t n_lanes, int64_t n_rows) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t t = 0; t < n_rows; t++) out[i * n_lanes + t] = rows[t * ld + i];
 }
 
 /* The tokens of a panel of MATRIX_LANES end here. */
@@ -57,13 +59,14 @@ void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x,
     for (int64_t i = 0; i < n_in / 32; i++) fill_block(blocks + i, rows + 32 * i, scales + i, ld);
 }
 
-void fill_float_panel(void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in) {
-    int first = panel * FLOAT_LANES, n = min_int(n_tokens - first, FLOAT_LANES);
-    float *out = float_panel(panels, first, n_in);
-    if (n < FLOAT_LANES) memset(out, 0, (size_t)(FLOAT_LANES * (int64_t)n_in) * sizeof *out);
-    x += first * ldx;
-    for (int64_t i = 0; i < n_in; i++)
-        for (int64_t t = 0; t < n; t++) out[i * FLOAT_LANES + t] = x[t * ldx + i];
+void fill_float_panels(const kernels *k, void *panels, int first, const float *x, int64_t ldx, int n_tokens, int n_in) {
+    int lanes = k->float_lanes, end = min_int(first + MAX_FLOAT_LANES, n_tokens);
+    for (; first < end; first += lanes) {
+        int n = min_int(end - first, lanes);
+        float *out = (float *)panels + (int64_t)first * n_in;
+        if (n < lanes) memset(out, 0, (size_t)(lanes * (int64_t)n_in) * sizeof *out);
+        interleave(out, x + first * ldx, ldx, n_in, lanes, n);
+    }
 }
 
 int64_t panel_scratch_bytes(int64_t n_in) { return MATRIX_ROWS * quantized_row_bytes(round_up(n_in, 32)); }

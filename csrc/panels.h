@@ -14,16 +14,18 @@ int64_t panels_bytes(int64_t n_tokens, int64_t n_in);
 int64_t float_panels_bytes(int64_t n_tokens, int64_t n_in);
 int64_t panel_scratch_bytes(int64_t n_in);
 
-/* Where the panel of MATRIX_LANES or FLOAT_LANES tokens stands that holds the given one. */
+/* Where the panel of MATRIX_LANES tokens stands that holds the given one. */
 uint16_t *bf16_panel(void *panels, int token, int n_in);
 matrix_block *bytes_panel(void *panels, int token, int n_in);
-float *float_panel(void *panels, int token, int n_in);
 
 /* Fills panel number `panel` from x [n_tokens][n_in], the activations of all panels, rows ldx apart. */
 void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in);
 void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in,
                       void *scratch);
-void fill_float_panel(void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in);
+
+/* Fills the panels of MAX_FLOAT_LANES tokens at most, from `first` on, a multiple of that; panels [n_tokens rounded
+ * up][n_in] in all. */
+void fill_float_panels(const kernels *k, void *panels, int first, const float *x, int64_t ldx, int n_tokens, int n_in);
 
 /* Rows [first, first + n_rows) of w for `matrix_bytes`, in scratch; for types that have a byte_row. */
 const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);

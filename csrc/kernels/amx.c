@@ -13,4 +13,6 @@
 #include "amx_tiles.h"
 #include "bf16.h"
 
-const kernels kernels_amx = KERNELS("amx", "amx", &bf16, NULL, NULL);
+#include "matrix_floats.h"
+
+const kernels kernels_amx = KERNELS("amx", "amx", &bf16, NULL, matrix_floats, LANES);

@@ -42,8 +42,8 @@ ALWAYS_INLINE void multiply_tiles(const uint16_t *x, const uint16_t *second_x, c
     }
 }
 
-static void add_products(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
-                         int n_rows, int n, bool begins, fetching *next) {
+static void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
+                      int n_rows, int n, bool begins, fetching *next) {
     const bool two_panels = n_tokens > MATRIX_LANES;
     (void)n_rows; /* whole tiles, whatever is in the others */
     if (begins) {

@@ -11,4 +11,4 @@
 
 #include "matrix_floats.h"
 
-const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL, NULL, matrix_floats);
+const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL, NULL, matrix_floats, LANES);

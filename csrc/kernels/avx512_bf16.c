@@ -13,6 +13,8 @@
 #include "bf16_piece.h"
 #include "matrix_vnni.h"
 
+#include "matrix_floats.h"
+
 enum { ROWS_AT_ONCE = 8, PANELS = MATRIX_TOKENS / MATRIX_LANES };
 
 static inline void begin_products(void) {}
@@ -53,8 +55,8 @@ ALWAYS_INLINE void add_half_panel(float *sums, const uint16_t *x, const uint16_t
     for (int r = 0; r < N; r++) _mm256_storeu_ps(sums + r * MATRIX_TOKENS, sum[r]);
 }
 
-static void add_products(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
-                         int n_rows, int n, bool begins, fetching *next) {
+static void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
+                      int n_rows, int n, bool begins, fetching *next) {
     const uint16_t *const panels[PANELS] = {x, second_x};
     const bool few = n_tokens <= MATRIX_LANES / 2;
     for (int k = 0; k < n; k += MATRIX_K) fetch_some(next);
@@ -68,4 +70,4 @@ static void add_products(float *sums, const uint16_t *x, const uint16_t *second_
 
 #include "bf16.h"
 
-const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", &bf16, matrix_bytes, NULL);
+const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", &bf16, matrix_bytes, matrix_floats, LANES);

@@ -12,4 +12,6 @@
 
 #include "matrix_vnni.h"
 
-const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, NULL);
+#include "matrix_floats.h"
+
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, matrix_floats, LANES);

@@ -2,7 +2,7 @@
  * this has
  *
  *     void begin_products(void), end_products(void)
- *     void add_products(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
+ *     void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
  *                       int n_rows, int n, bool begins, fetching *next)
  *         sums[r][t] = or, unless it begins, += w[r] . x[t]; sums [MATRIX_ROWS][MATRIX_TOKENS], w [MATRIX_ROWS] rows
  *         PIECE numbers apart of which n count, a multiple of MATRIX_K; x and second_x the panels at those numbers.
@@ -192,8 +192,8 @@ static inline void multiply_piece(const target *to, float *sums, const uint16_t 
                                   int n, bool begins, bool ends, fetching *next) {
     for (int t = 0; t < to->n_tokens; t += MATRIX_TOKENS) {
         const uint16_t *at = x + t / MATRIX_LANES * panel;
-        add_products(sums + t * MATRIX_ROWS, at, at + panel, w, at_most(to->n_tokens - t, MATRIX_TOKENS), to->n_rows, n,
-                     begins, next);
+        add_piece(sums + t * MATRIX_ROWS, at, at + panel, w, at_most(to->n_tokens - t, MATRIX_TOKENS), to->n_rows, n,
+                  begins, next);
         if (ends && t > 0) put_tile(to, t - MATRIX_TOKENS);
     }
     if (ends) put_tile(to, (to->n_tokens - 1) / MATRIX_TOKENS * MATRIX_TOKENS);

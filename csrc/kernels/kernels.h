@@ -64,8 +64,8 @@ typedef struct matrix_block {
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                                  const uint8_t *next, int n_tokens, int n_rows, int n_in);
 
-/* Tiles of the matrix kernel for floats. */
-enum { FLOAT_LANES = 8, FLOAT_ROWS = 48 };
+/* Tiles of the matrix kernel for floats, whose panels have `float_lanes` tokens. */
+enum { MAX_FLOAT_LANES = 16, FLOAT_ROWS = 48 };
 
 /* What the caller will read next for row r, from at + r * ld on: a line at most for so many numbers; fetched
  * meanwhile. */
@@ -75,8 +75,8 @@ typedef struct read_ahead {
     int line_numbers; /* even */
 } read_ahead;
 
-/* out[t][r] += x[t] . w[r]; up to FLOAT_LANES tokens are summed by even and odd k, more in rising order of k.
- *   x  panels [n_in][FLOAT_LANES] that are ldx floats apart, of which n_tokens count; the last one is whole
+/* out[t][r] += x[t] . w[r]; up to float_lanes tokens are summed by even and odd k, more in rising order of k.
+ *   x  panels [n_in][float_lanes] that are ldx floats apart, of which n_tokens count; the last one is whole
  *   w  [n_rows][n_in], rows ldw floats apart; n_rows <= FLOAT_ROWS */
 typedef void matrix_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw,
                                   read_ahead next, int n_tokens, int n_rows, int n_in);
@@ -96,6 +96,7 @@ typedef struct kernels {
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
 
     matrix_floats_kernel *matrix_floats; /* NULL where BLAS takes its place */
+    int float_lanes;                     /* of its panels */
 
     /* A row of weights as unsigned bytes: n of them, q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] -
      * zero), where zero is byte_zero of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */

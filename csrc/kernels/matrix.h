@@ -1,5 +1,4 @@
-/* matrix.h - what the matrix kernels on x86 share: adding a finished tile to the output, and fetching what comes next.
- */
+/* matrix.h - what the matrix kernels on x86 share: adding a finished tile to the output. */
 #ifndef FASTGPT_MATRIX_H
 #define FASTGPT_MATRIX_H
 

@@ -9,4 +9,4 @@
 
 #include "simd.h"
 
-const kernels kernels_neon = KERNELS("neon", "neon", NULL, NULL, NULL);
+const kernels kernels_neon = KERNELS("neon", "neon", NULL, NULL, NULL, 0);

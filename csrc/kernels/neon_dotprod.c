@@ -9,4 +9,4 @@
 
 #include "simd.h"
 
-const kernels kernels_neon_dotprod = KERNELS("neon-dotprod", "neon", NULL, NULL, NULL);
+const kernels kernels_neon_dotprod = KERNELS("neon-dotprod", "neon", NULL, NULL, NULL, 0);

@@ -28,8 +28,12 @@ static inline double bf16_of_panel(const void *x, int t, int k, int n_in) {
     return f32_of_bf16(((const uint16_t *)x)[at]);
 }
 
-static inline double float_of_panel(const void *x, int t, int k, int n_in) {
-    return ((const float *)x)[(int64_t)(t / FLOAT_LANES) * n_in * FLOAT_LANES + k * FLOAT_LANES + t % FLOAT_LANES];
+static inline double float_of_panels_of_8(const void *x, int t, int k, int n_in) {
+    return ((const float *)x)[(int64_t)(t / 8) * n_in * 8 + k * 8 + t % 8];
+}
+
+static inline double float_of_panels_of_16(const void *x, int t, int k, int n_in) {
+    return ((const float *)x)[(int64_t)(t / 16) * n_in * 16 + k * 16 + t % 16];
 }
 
 static inline double float_of_row(const void *w, int r, int k, int n_in) {
@@ -130,26 +134,26 @@ static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_bf16_panel(name, k, n_tokens, sizes[i]);
 }
 
-static inline void check_matrix_floats(const char *name, matrix_floats_kernel *matrix, uint64_t *state, int n_tokens,
-                                       int n_rows, int n_in) {
-    const int64_t ldo = FLOAT_ROWS + 3, n_panels = (n_tokens + FLOAT_LANES - 1) / FLOAT_LANES;
-    float *x = guarded_floats(0, n_panels * FLOAT_LANES * n_in), *w = guarded_floats(1, (int64_t)n_rows * n_in);
-    random_fill(state, x, n_panels * FLOAT_LANES * n_in);
+static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_tokens, int n_rows, int n_in) {
+    const int64_t lanes = k->float_lanes, ldo = FLOAT_ROWS + 3, n_x = (n_tokens + lanes - 1) / lanes * lanes * n_in;
+    float *x = guarded_floats(0, n_x), *w = guarded_floats(1, (int64_t)n_rows * n_in);
+    random_fill(state, x, n_x);
     random_fill(state, w, (int64_t)n_rows * n_in);
     read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_numbers = 16 << n_in % 3};
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    matrix(out, ldo, x, (int64_t)FLOAT_LANES * n_in, w, n_in, next, n_tokens, n_rows, n_in);
-    check_sums(name, out, ldo, true, NULL, x, float_of_panel, w, float_of_row, n_tokens, n_rows, n_in);
+    k->matrix_floats(out, ldo, x, lanes * n_in, w, n_in, next, n_tokens, n_rows, n_in);
+    check_sums(k->name, out, ldo, true, NULL, x, lanes == 8 ? float_of_panels_of_8 : float_of_panels_of_16, w,
+               float_of_row, n_tokens, n_rows, n_in);
 }
 
-static inline void check_matrix_floats_kernel(const char *name, matrix_floats_kernel *matrix) {
+static inline void check_matrix_floats_kernel(const kernels *k) {
     uint64_t state = 8;
-    static const int rows[] = {1, 2, 5, 6, 7, 12, 47, 48}, tokens[] = {1, 2, 7, 8, 9, 15, 16, 17, 24, 25, 33};
-    static const int sizes[] = {1, 2, 3, 31, 32, 33, 66};
-    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
-        for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
-            for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
-                check_matrix_floats(name, matrix, &state, tokens[i], rows[j], sizes[k]);
+    static const int rows[] = {1, 2, 5, 6, 7, 11, 12, 13, 18, 47, 48}, sizes[] = {1, 2, 3, 31, 32, 33, 66};
+    CHECK(k->float_lanes == 8 || k->float_lanes == 16);
+    for (int n_tokens = 1; n_tokens <= 4 * k->float_lanes + 1; n_tokens++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
+                check_matrix_floats(k, &state, n_tokens, rows[i], sizes[j]);
 }
 
 #endif

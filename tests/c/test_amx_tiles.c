@@ -39,9 +39,9 @@ static void check_loop(int n_tokens, int n, int first) {
     for (int i = 0; i < MATRIX_ROWS * MATRIX_TOKENS; i++) sums[i] = NAN;
     fetching nothing = {0};
     begin_products();
-    if (first) add_products(sums, x[0], x[1], w, n_tokens, MATRIX_ROWS, first, true, &nothing);
-    add_products(sums, x[0] + first * MATRIX_LANES, x[1] + first * MATRIX_LANES, w + first, n_tokens, MATRIX_ROWS,
-                 n - first, !first, &nothing);
+    if (first) add_piece(sums, x[0], x[1], w, n_tokens, MATRIX_ROWS, first, true, &nothing);
+    add_piece(sums, x[0] + first * MATRIX_LANES, x[1] + first * MATRIX_LANES, w + first, n_tokens, MATRIX_ROWS,
+              n - first, !first, &nothing);
     end_products();
     double worst = 0;
     for (int r = 0; r < MATRIX_ROWS; r++)
