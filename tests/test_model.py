@@ -49,7 +49,8 @@ def test_greedy_tokens_equal_transformers(tiny: Tiny) -> None:
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 def test_half_types(tiny: Tiny, checkpoint: Path, tmp_path: Path, kind: str) -> None:
     """A half file gives what float64 gives for its rounded weights: within 1e-4 token by token.  A prefill may multiply
-    BF16 weights with activations in BF16, whose last bit is 2^-8: within 2% of the largest logit."""
+    BF16 weights with activations in BF16, whose last bit is 2^-8, and in attention queries with keys and weights with
+    values: within 5% of the largest logit."""
     path, tokens = tmp_path / f"{kind}.gguf", tiny.golden["tokens"]
     convert(checkpoint, path, type=kind)
     expected = reference.load_gguf(path).logits(tokens)
@@ -59,7 +60,7 @@ def test_half_types(tiny: Tiny, checkpoint: Path, tmp_path: Path, kind: str) -> 
         prefilled = all_logits(model, tokens)
     np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-4)
     np.testing.assert_allclose(
-        prefilled, expected, rtol=0, atol=1e-4 if kind == "f16" else 0.02 * np.abs(expected).max()
+        prefilled, expected, rtol=0, atol=1e-4 if kind == "f16" else 0.05 * np.abs(expected).max()
     )
     assert np.abs(decoded - tiny.golden["logits"]).max() > 1e-4, "nothing was rounded"
 
