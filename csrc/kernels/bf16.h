@@ -3,7 +3,7 @@
  *
  *     void begin_products(void), end_products(void)
  *     void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
- *                       int n_rows, int n, bool begins, fetching *next)
+ *                    int n_rows, int n, bool begins, fetching *next)
  *         sums[r][t] = or, unless it begins, += w[r] . x[t]; sums [MATRIX_ROWS][MATRIX_TOKENS], w [MATRIX_ROWS] rows
  *         PIECE numbers apart of which n count, a multiple of MATRIX_K; x and second_x the panels at those numbers.
  *         It calls fetch_some(next) for every MATRIX_K numbers.
@@ -32,18 +32,17 @@ static void bf16_row_f32(uint16_t *out, const void *row, int n) {
 }
 
 /* Through F32, a piece at a time. */
-ALWAYS_INLINE void bf16_row_of(widen_kernel *widen, int64_t bytes_of_256, uint16_t *out, const void *row, int n) {
-    enum { PIECE = 256 };
+ALWAYS_INLINE void bf16_row_of(widen_kernel *widen, int64_t bytes_of_piece, uint16_t *out, const void *row, int n) {
     float wide[PIECE];
     const char *piece = row;
-    for (int i = 0; i < n; i += PIECE, piece += bytes_of_256) {
+    for (int i = 0; i < n; i += PIECE, piece += bytes_of_piece) {
         int m = n - i < PIECE ? n - i : PIECE;
         widen(wide, piece, m);
         bf16_row_f32(out + i, wide, m);
     }
 }
 
-static void bf16_row_f16(uint16_t *out, const void *row, int n) { bf16_row_of(widen_row_f16, 512, out, row, n); }
+static void bf16_row_f16(uint16_t *out, const void *row, int n) { bf16_row_of(widen_row_f16, PIECE * sizeof(uint16_t), out, row, n); }
 
 static void bf16_row_q6_k(uint16_t *out, const void *row, int n) {
     bf16_row_of(widen_row_q6_k, sizeof(block_q6_k), out, row, n);
@@ -205,13 +204,13 @@ static void product(float *out, int64_t ldo, const float *bias, bool add, const 
     _Alignas(64) float sums[MOST_MATRIX_TOKENS * MATRIX_ROWS];
     const raw_rows rows = {w, ldw, type, n_rows, n_in, n_behind};
     const int64_t panel = (int64_t)whole_k(n_in) * MATRIX_LANES;
+    const int n_tiles = (n_tokens + MATRIX_TOKENS - 1) / MATRIX_TOKENS;
     begin_products();
     for (int r = 0; r < n_rows; r += MATRIX_ROWS) {
         const target to = {out + r, ldo, bias ? bias + r : NULL, add, sums, n_tokens, at_most(n_rows - r, MATRIX_ROWS)};
         for (int k = 0; k < n_in; k += PIECE) {
-            const int n = at_most(n_in - k, PIECE),
-                      n_steps = whole_k(n) / MATRIX_K * ((n_tokens + MATRIX_TOKENS - 1) / MATRIX_TOKENS);
-            fetching next = fetch_next(&rows, r, k + n, n_steps);
+            const int n = at_most(n_in - k, PIECE);
+            fetching next = fetch_next(&rows, r, k + n, whole_k(n) / MATRIX_K * n_tiles);
             unpack_piece(unpacked, &rows, r, k, n);
             multiply_piece(&to, sums, x + (int64_t)k * MATRIX_LANES, panel, unpacked, whole_k(n), k == 0, k + n == n_in,
                            &next);
