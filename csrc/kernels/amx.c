@@ -2,7 +2,9 @@
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 4
-#define F32_STREAMS 8
+#define STREAMS 8
+#define STREAMED(type) true
+#define STREAM_AHEAD 512
 #define FETCH_LEVEL 2
 #define FETCH_BEYOND 2048
 #include "x86.h"

@@ -2,9 +2,9 @@
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 3
-#define F32_STREAMS 4
-#define FETCH_LEVEL 3
-#define FETCH_BEYOND 0
+#define STREAMS 4
+#define STREAMED(type) ((type) == TYPE_F32)
+#define STREAM_AHEAD 0
 #include "x86.h"
 
 #include "simd.h"

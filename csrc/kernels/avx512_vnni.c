@@ -2,9 +2,6 @@
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 4
-#define F32_STREAMS 0
-#define FETCH_LEVEL 3
-#define FETCH_BEYOND 0
 #include "x86.h"
 
 #include "avx512_math.h"

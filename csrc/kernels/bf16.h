@@ -42,7 +42,9 @@ ALWAYS_INLINE void bf16_row_of(widen_kernel *widen, int64_t bytes_of_piece, uint
     }
 }
 
-static void bf16_row_f16(uint16_t *out, const void *row, int n) { bf16_row_of(widen_row_f16, PIECE * sizeof(uint16_t), out, row, n); }
+static void bf16_row_f16(uint16_t *out, const void *row, int n) {
+    bf16_row_of(widen_row_f16, PIECE * sizeof(uint16_t), out, row, n);
+}
 
 static void bf16_row_q6_k(uint16_t *out, const void *row, int n) {
     bf16_row_of(widen_row_q6_k, sizeof(block_q6_k), out, row, n);

@@ -2,9 +2,6 @@
 #define WIDTH 4
 #define ROWS 4
 #define TOKENS 4
-#define F32_STREAMS 0
-#define FETCH_LEVEL 3
-#define FETCH_BEYOND 0
 #include "neon.h"
 
 #include "simd.h"

@@ -3,9 +3,6 @@
  *     WIDTH   floats in a register
  *     ROWS    weight rows of a tile of dot_rows
  *     TOKENS  token rows of that tile: ROWS * TOKENS accumulators, which must fit the registers
- *     F32_STREAMS  rows of F32 that one token meets side by side where the CPU alone fetches them faster than it does
- * if told to, as long as they follow each other; 0 where it does not FETCH_LEVEL  3 to fetch rows into the first cache,
- * 2 into the second
  *
  * includes vectors.h, writes the functions that portable vector code expresses badly or not at all,
  *
@@ -18,8 +15,26 @@
  *                                         -128 <= w <= 127 and -127 <= x <= 127
  *     ivec dot_unsigned(ivec sum, bytes w, bytes x)    the same for 0 <= w <= 127
  *
- * and includes this.  Where MATH is defined, it names the functions of simd_math.h that were compiled elsewhere. */
+ * and includes this.  It may define how memory is read best:
+ *
+ *     FETCH_LEVEL, FETCH_BEYOND  where the rows of the next tile are fetched to, 3 for the first cache and 2 for the
+ *             second, and how many bytes beyond them
+ *     STREAMS, STREAMED(type)  so many rows at once that one token meets, where they follow each other: not side by
+ * side, but each at the beginning of a long stream; for rows of these types STREAM_AHEAD  bytes that are fetched ahead
+ * in a stream; 0: by the CPU alone
+ *
+ * Where MATH is defined, it names the functions of simd_math.h that were compiled elsewhere. */
 #include "kernels.h"
+
+#ifndef FETCH_LEVEL
+#define FETCH_LEVEL 3
+#define FETCH_BEYOND 0
+#endif
+#ifndef STREAMS
+#define STREAMS 0
+#define STREAMED(type) false
+#define STREAM_AHEAD 0
+#endif
 
 #include "simd_dot.h"
 #include "simd_blocks.h"

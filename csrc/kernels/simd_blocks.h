@@ -58,8 +58,9 @@ ALWAYS_INLINE bytes part_of(const char *x, int i, int p) {
 
 /* A tile as in dot_tile. */
 ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx,
-                              const char *w, int64_t ldw, const int n_tokens, const int n_rows, int n_in) {
-    vec sum[ROWS][TOKENS] = {{{0}}};
+                              const char *w, int64_t ldw, int64_t apart, const int n_tokens, const int n_rows, int n_in,
+                              const bool stream) {
+    vec sum[MOST_ROWS][TOKENS] = {{{0}}};
     const int group_bytes = type == TYPE_Q8_0 ? 34 : type == TYPE_Q4_0 ? 18 : 27; /* of Q6_K about */
     const char *next = w + n_rows * ldw + FETCH_BEYOND; /* fetched line by line */
     for (int i = 0; i < n_in / GROUP; i++) {
@@ -69,8 +70,10 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
                 start[t][p] = -dot_unsigned((ivec){0}, zero_point(type) - (bytes){0}, part_of(x + t * ldx, i, p));
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
-            __builtin_prefetch(next + (int64_t)(i * n_rows + r) * group_bytes, 0, FETCH_LEVEL);
-            group g = group_of(type, w + r * ldw, i);
+            const char *row = w + r * apart * ldw;
+            if (!stream) __builtin_prefetch(next + (int64_t)(i * n_rows + r) * group_bytes, 0, FETCH_LEVEL);
+            else if (STREAM_AHEAD) __builtin_prefetch(row + i * group_bytes + STREAM_AHEAD, 0, FETCH_LEVEL);
+            group g = group_of(type, row, i);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) {
                 float d = ((const float *)(const void *)(x + t * ldx + n_in))[i];
@@ -85,7 +88,7 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
         }
     }
     for (int r = 0; r < n_rows; r++)
-        for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += sum_lanes(sum[r][t]);
+        for (int t = 0; t < n_tokens; t++) out[t * ldo + r * apart] += sum_lanes(sum[r][t]);
 }
 
 /* The product of one type; sizes are those of dot_rows_kernel, n_in a multiple of GROUP. */
@@ -93,13 +96,14 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
     static void dot_##suffix(float *out, int64_t ldo, const void *x_rows, int64_t ldx, const void *w_rows, \
                              int64_t ldw, int n_tokens, int n_rows, int n_in) {                            \
         const char *x = x_rows, *w = w_rows;                                                               \
-        FOR_EACH_TILE(BLOCK_TILE_##suffix);                                                                \
+        FOR_EACH_TILE(STREAMED(type), BLOCK_TILE_##suffix);                                                \
     }
-#define BLOCK_TILE(type, tokens, rows) \
-    block_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in)
-#define BLOCK_TILE_q8_0(tokens, rows) BLOCK_TILE(TYPE_Q8_0, tokens, rows)
-#define BLOCK_TILE_q4_0(tokens, rows) BLOCK_TILE(TYPE_Q4_0, tokens, rows)
-#define BLOCK_TILE_q6_k(tokens, rows) BLOCK_TILE(TYPE_Q6_K, tokens, rows)
+#define BLOCK_TILE(type, t, tokens, r, rows, apart, stream)                                                         \
+    block_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \
+               stream)
+#define BLOCK_TILE_q8_0(...) BLOCK_TILE(TYPE_Q8_0, __VA_ARGS__)
+#define BLOCK_TILE_q4_0(...) BLOCK_TILE(TYPE_Q4_0, __VA_ARGS__)
+#define BLOCK_TILE_q6_k(...) BLOCK_TILE(TYPE_Q6_K, __VA_ARGS__)
 
 BLOCK_KERNEL(q8_0, TYPE_Q8_0)
 BLOCK_KERNEL(q4_0, TYPE_Q4_0)

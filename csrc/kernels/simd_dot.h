@@ -30,13 +30,13 @@ ALWAYS_INLINE ahead look_ahead(const char *w, int64_t ldw, int n_rows, int64_t b
     return (ahead){w + n_ahead * ldw, ldw, 1};
 }
 
-enum { MOST_ROWS = ROWS > F32_STREAMS ? ROWS : F32_STREAMS };
+enum { LINE = 64, MOST_ROWS = ROWS > STREAMS ? ROWS : STREAMS };
 
-/* A tile of n_rows <= MOST_ROWS by n_tokens <= TOKENS; type and counts are constants wherever this is inlined, so that
- * the accumulators live in registers. */
+/* A tile of n_rows <= MOST_ROWS, each `apart` rows behind the one before, by n_tokens <= TOKENS; type, counts and
+ * stream are constants wherever this is inlined, so that the accumulators live in registers. */
 ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
-                            int64_t ldw, const int n_tokens, const int n_rows, int n_in, int n_ahead,
-                            const bool fetch) {
+                            int64_t ldw, int64_t apart, const int n_tokens, const int n_rows, int n_in, int n_ahead,
+                            const bool stream) {
     vec sum[MOST_ROWS][TOKENS] = {{{0}}};
     const int element = type == TYPE_F32 ? 4 : 2;
     const ahead next = look_ahead(w, ldw, n_rows, (int64_t)n_in * element, element * WIDTH, n_ahead);
@@ -44,9 +44,12 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
     for (; k + WIDTH <= n_in; k += WIDTH) {
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
-            if (fetch && (next.per_byte == 1 || r * element * WIDTH % 64 == 0)) /* each line once */
+            const char *row = w + r * apart * ldw;
+            if (stream && STREAM_AHEAD && k * element % LINE == 0)
+                __builtin_prefetch(row + (int64_t)k * element + STREAM_AHEAD, 0, FETCH_LEVEL);
+            if (!stream && (next.per_byte == 1 || r * element * WIDTH % LINE == 0)) /* each line once */
                 __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte, 0, FETCH_LEVEL);
-            vec wr = load_row(type, w + r * ldw, k);
+            vec wr = load_row(type, row, k);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row(TYPE_F32, x + t * ldx, k);
         }
@@ -54,7 +57,7 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
     if (k < n_in) {
 #pragma GCC unroll 8
         for (int r = 0; r < n_rows; r++) {
-            vec wr = load_row_first(type, w + r * ldw, k, n_in - k);
+            vec wr = load_row_first(type, w + r * apart * ldw, k, n_in - k);
 #pragma GCC unroll 8
             for (int t = 0; t < n_tokens; t++) sum[r][t] += wr * load_row_first(TYPE_F32, x + t * ldx, k, n_in - k);
         }
@@ -62,42 +65,34 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
 #pragma GCC unroll 8
     for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 8
-        for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += sum_lanes(sum[r][t]);
+        for (int t = 0; t < n_tokens; t++) out[t * ldo + r * apart] += sum_lanes(sum[r][t]);
 }
 
-/* Cuts a product into tiles.  TILE(tokens, rows) computes one at token t and row r, with constants for its counts. */
-#define FOR_EACH_TILE(TILE)                                             \
-    int r = 0;                                                          \
-    for (; r + ROWS <= n_rows; r += ROWS) {                             \
-        int t = 0;                                                      \
-        for (; t + TOKENS <= n_tokens; t += TOKENS) TILE(TOKENS, ROWS); \
-        for (; t + 2 <= n_tokens; t += 2) TILE(2, ROWS);                \
-        if (t < n_tokens) TILE(1, ROWS);                                \
-    }                                                                   \
-    for (; r < n_rows; r++)                                             \
-        for (int t = 0; t < n_tokens; t++) TILE(1, 1)
-
-ALWAYS_INLINE void dot_all(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
-                           int64_t ldw, int n_tokens, int n_rows, int n_in) {
-#define TILE(tokens, rows) \
-    dot_tile(type, out + t * ldo + r, ldo, x + t * ldx, ldx, w + r * ldw, ldw, tokens, rows, n_in, n_rows, true)
-    FOR_EACH_TILE(TILE);
-#undef TILE
-}
-
-/* One token and rows of F32 that follow each other, without fetching. */
-static void stream_f32(float *out, const char *x, const char *w, int64_t ldw, int n_rows, int n_in) {
-    int r = 0;
-    for (; F32_STREAMS && r + F32_STREAMS <= n_rows; r += F32_STREAMS)
-        dot_tile(TYPE_F32, out + r, 0, x, 0, w + r * ldw, ldw, 1, F32_STREAMS, n_in, n_rows, false);
-    for (; r < n_rows; r++) dot_tile(TYPE_F32, out + r, 0, x, 0, w + r * ldw, ldw, 1, 1, n_in, n_rows, false);
-}
+/* Cuts a product into tiles.  TILE(t, tokens, r, rows, apart, stream) computes one at token t and row r, with constants
+ * for its counts and for whether its rows are streams, as they are where there is one token and they may be. */
+#define FOR_EACH_TILE(may_stream, TILE)                                                     \
+    int first = 0;                                                                          \
+    if (STREAMS > 0 && n_tokens == 1 && (may_stream)) {                                     \
+        const int n = n_rows / (STREAMS > 0 ? STREAMS : 1);                                 \
+        for (int r = 0; r < n; r++) TILE(0, 1, r, STREAMS, n, true);                        \
+        first = n * STREAMS;                                                                \
+    }                                                                                       \
+    for (; first + ROWS <= n_rows; first += ROWS) {                                         \
+        int t = 0;                                                                          \
+        for (; t + TOKENS <= n_tokens; t += TOKENS) TILE(t, TOKENS, first, ROWS, 1, false); \
+        for (; t + 2 <= n_tokens; t += 2) TILE(t, 2, first, ROWS, 1, false);                \
+        if (t < n_tokens) TILE(t, 1, first, ROWS, 1, false);                                \
+    }                                                                                       \
+    for (; first < n_rows; first++)                                                         \
+        for (int t = 0; t < n_tokens; t++) TILE(t, 1, first, 1, 1, false)
 
 ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
                             int64_t ldw, int n_tokens, int n_rows, int n_in) {
-    bool one_stream = n_tokens == 1 && ldw == n_in * (int64_t)sizeof(float);
-    if (type == TYPE_F32 && F32_STREAMS > 0 && one_stream) stream_f32(out, x, w, ldw, n_rows, n_in);
-    else dot_all(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);
+#define TILE(t, tokens, r, rows, apart, stream)                                                                   \
+    dot_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \
+             n_rows, stream)
+    FOR_EACH_TILE(STREAMED(type) && ldw == n_in * (int64_t)(type == TYPE_F32 ? sizeof(float) : sizeof(uint16_t)), TILE);
+#undef TILE
 }
 
 enum { COLUMNS = 8 }; /* registers of weighted_sum */
