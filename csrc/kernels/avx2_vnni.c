@@ -3,7 +3,7 @@
 #define ROWS 4
 #define TOKENS 3
 #define STREAMS 4
-#define STREAMED(type) ((type) == TYPE_F32)
+#define STREAMED(type, n_tokens) ((n_tokens) == 1 && (type) == TYPE_F32)
 #define STREAM_AHEAD 0
 #include "x86.h"
 

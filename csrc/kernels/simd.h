@@ -19,9 +19,10 @@
  *
  *     FETCH_LEVEL, FETCH_BEYOND  where the rows of the next tile are fetched to, 3 for the first cache and 2 for the
  *             second, and how many bytes beyond them
- *     STREAMS, STREAMED(type)  so many rows at once that one token meets, where they follow each other: not side by
- * side, but each at the beginning of a long stream; for rows of these types STREAM_AHEAD  bytes that are fetched ahead
- * in a stream; 0: by the CPU alone
+ *     STREAMED(type, n_tokens)  whether rows that follow each other meet so few tokens, TOKENS at most, not side by
+ *                               side, but each at the beginning of a long stream
+ *     STREAMS                   that one token meets at once; several tokens meet ROWS
+ *     STREAM_AHEAD              bytes that are fetched ahead in a stream; 0: by the CPU alone
  *
  * Where MATH is defined, it names the functions of simd_math.h that were compiled elsewhere. */
 #include "kernels.h"
@@ -31,8 +32,8 @@
 #define FETCH_BEYOND 0
 #endif
 #ifndef STREAMS
-#define STREAMS 0
-#define STREAMED(type) false
+#define STREAMS ROWS
+#define STREAMED(type, n_tokens) false
 #define STREAM_AHEAD 0
 #endif
 

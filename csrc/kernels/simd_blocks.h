@@ -96,7 +96,7 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
     static void dot_##suffix(float *out, int64_t ldo, const void *x_rows, int64_t ldx, const void *w_rows, \
                              int64_t ldw, int n_tokens, int n_rows, int n_in) {                            \
         const char *x = x_rows, *w = w_rows;                                                               \
-        FOR_EACH_TILE(STREAMED(type), BLOCK_TILE_##suffix);                                                \
+        FOR_EACH_TILE(STREAMED(type, n_tokens), BLOCK_TILE_##suffix);                                      \
     }
 #define BLOCK_TILE(type, t, tokens, r, rows, apart, stream)                                                         \
     block_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \

@@ -68,22 +68,29 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
         for (int t = 0; t < n_tokens; t++) out[t * ldo + r * apart] += sum_lanes(sum[r][t]);
 }
 
+/* Tokens from the first on, with constants for their counts. */
+#define FOR_EACH_TOKEN(TILE, r, rows, apart, stream)                                         \
+    do {                                                                                     \
+        int t = 0;                                                                           \
+        for (; t + TOKENS <= n_tokens; t += TOKENS) TILE(t, TOKENS, r, rows, apart, stream); \
+        for (; t + 2 <= n_tokens; t += 2) TILE(t, 2, r, rows, apart, stream);                \
+        if (t < n_tokens) TILE(t, 1, r, rows, apart, stream);                                \
+    } while (0)
+
 /* Cuts a product into tiles.  TILE(t, tokens, r, rows, apart, stream) computes one at token t and row r, with constants
- * for its counts and for whether its rows are streams, as they are where there is one token and they may be. */
-#define FOR_EACH_TILE(may_stream, TILE)                                                     \
-    int first = 0;                                                                          \
-    if (STREAMS > 0 && n_tokens == 1 && (may_stream)) {                                     \
-        const int n = n_rows / (STREAMS > 0 ? STREAMS : 1);                                 \
-        for (int r = 0; r < n; r++) TILE(0, 1, r, STREAMS, n, true);                        \
-        first = n * STREAMS;                                                                \
-    }                                                                                       \
-    for (; first + ROWS <= n_rows; first += ROWS) {                                         \
-        int t = 0;                                                                          \
-        for (; t + TOKENS <= n_tokens; t += TOKENS) TILE(t, TOKENS, first, ROWS, 1, false); \
-        for (; t + 2 <= n_tokens; t += 2) TILE(t, 2, first, ROWS, 1, false);                \
-        if (t < n_tokens) TILE(t, 1, first, ROWS, 1, false);                                \
-    }                                                                                       \
-    for (; first < n_rows; first++)                                                         \
+ * for its counts and for whether its rows are streams, as they are where the tokens are few and they may be. */
+#define FOR_EACH_TILE(may_stream, TILE)                                                        \
+    int first = 0;                                                                             \
+    if (n_tokens <= TOKENS && (may_stream)) {                                                  \
+        const int at_once = n_tokens == 1 ? STREAMS : ROWS, n = n_rows / at_once;              \
+        for (int r = 0; r < n; r++) {                                                          \
+            if (n_tokens == 1) TILE(0, 1, r, STREAMS, n, true);                                \
+            else FOR_EACH_TOKEN(TILE, r, ROWS, n, true);                                       \
+        }                                                                                      \
+        first = n * at_once;                                                                   \
+    }                                                                                          \
+    for (; first + ROWS <= n_rows; first += ROWS) FOR_EACH_TOKEN(TILE, first, ROWS, 1, false); \
+    for (; first < n_rows; first++)                                                            \
         for (int t = 0; t < n_tokens; t++) TILE(t, 1, first, 1, 1, false)
 
 ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
@@ -91,7 +98,8 @@ ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, con
 #define TILE(t, tokens, r, rows, apart, stream)                                                                   \
     dot_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \
              n_rows, stream)
-    FOR_EACH_TILE(STREAMED(type) && ldw == n_in * (int64_t)(type == TYPE_F32 ? sizeof(float) : sizeof(uint16_t)), TILE);
+    FOR_EACH_TILE(
+        STREAMED(type, n_tokens) && ldw == n_in * (int64_t)(type == TYPE_F32 ? sizeof(float) : sizeof(uint16_t)), TILE);
 #undef TILE
 }
 
