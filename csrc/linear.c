@@ -11,8 +11,8 @@
  *           F32, a few rows at a time, and meet 8 or 16 tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
- * A unit is a tile of outputs and tokens whose size depends on the shape alone, so that the threads only decide who
- * computes which tile. */
+ * A unit is a tile of outputs and tokens.  Its size depends on the shape alone, but for dot, so that the threads only
+ * decide who computes which tile. */
 #include "linear.h"
 
 #include "arithmetic.h"
@@ -22,7 +22,9 @@
 
 enum {
     FEW_TOKENS = 48,         /* in a unit of dot */
-    OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit */
+    OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit, at least */
+    MOST_OUTPUTS_PER_DOT = 128,
+    UNITS_PER_THREAD = 3, /* of dot, about: a thread that is held up leaves some to the others */
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
@@ -37,7 +39,8 @@ typedef struct linear_job linear_job;
 typedef struct way {
     void (*tile)(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                  int n_tokens, int thread);
-    int outputs_per_unit, tokens_per_unit;
+    int outputs_per_unit; /* not of dot */
+    int tokens_per_unit;
     void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
     int tokens_per_preparation;
     int tokens_at_once; /* in one run of the pool */
@@ -206,10 +209,8 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
 
 #define ALL INT32_MAX
 
-static const way dot_floats = {
-    .tile = dot_tile, .outputs_per_unit = OUTPUTS_PER_DOT, .tokens_per_unit = FEW_TOKENS, .tokens_at_once = ALL};
+static const way dot_floats = {.tile = dot_tile, .tokens_per_unit = FEW_TOKENS, .tokens_at_once = ALL};
 static const way dot_quantized = {.tile = dot_tile,
-                                  .outputs_per_unit = OUTPUTS_PER_DOT,
                                   .tokens_per_unit = FEW_TOKENS,
                                   .prepare = quantize_rows,
                                   .tokens_per_preparation = ROWS_PER_QUANTIZATION,
@@ -276,8 +277,15 @@ static void prepare_unit(void *arg, int unit, int thread) {
     job->way->prepare(job, unit, thread);
 }
 
+/* Outputs of dot do not depend on what else is in their unit, so that fewer threads may have longer ones. */
+static int outputs_per_unit(const linear_job *job, const linear_task *task) {
+    if (job->way->tile != dot_tile) return job->way->outputs_per_unit;
+    int even = task->w.n_out / (UNITS_PER_THREAD * pool_n_threads(job->e->pool)) / 16 * 16;
+    return even < OUTPUTS_PER_DOT ? OUTPUTS_PER_DOT : min_int(even, MOST_OUTPUTS_PER_DOT);
+}
+
 static int n_units_of(const linear_job *job, const linear_task *task) {
-    return n_tiles(task->w.n_out, job->way->outputs_per_unit) * n_tiles(job->n_tokens, job->tokens_per_unit);
+    return n_tiles(task->w.n_out, outputs_per_unit(job, task)) * n_tiles(job->n_tokens, job->tokens_per_unit);
 }
 
 /* Threads take turns, so each gets every n-th unit: these shall lie behind each other, as memory is read fastest. */
@@ -291,10 +299,10 @@ static void linear_unit(void *arg, int turn, int thread) {
     const linear_task *task = job->tasks;
     int unit = unit_of_turn(job, turn);
     for (; unit >= n_units_of(job, task); task++) unit -= n_units_of(job, task);
-    int n_across = n_tiles(task->w.n_out, job->way->outputs_per_unit);
-    int first_out = unit % n_across * job->way->outputs_per_unit;
+    int n_outputs = outputs_per_unit(job, task), n_across = n_tiles(task->w.n_out, n_outputs);
+    int first_out = unit % n_across * n_outputs;
     int first_token = unit / n_across * job->tokens_per_unit;
-    int n_out = min_int(job->way->outputs_per_unit, task->w.n_out - first_out);
+    int n_out = min_int(n_outputs, task->w.n_out - first_out);
     int n_tokens = min_int(job->tokens_per_unit, job->n_tokens - first_token);
     if (!job->way->starts)
         start_with_bias(task, output_of(job, task, first_out, first_token), first_out, n_out, n_tokens);
