@@ -14,7 +14,8 @@ enum {
     QUERIES_PER_ROUND = 32, /* that stream together, whose scores stand side by side */
     KEYS_PER_UNIT = 128,    /* whose scores a thread computes */
     ROWS_AT_ONCE = 8,       /* of keys or values, before the next head takes its turn */
-    NUMBERS_PER_SUM = 128   /* of a row of values, about: whole heads */
+    NUMBERS_PER_SUM = 128,  /* of a row of values, about: whole heads */
+    QUERIES_OF_BLOCK = 8    /* that read a prefix together, at least, to meet it as a block */
 };
 
 /* Spans with few queries each that read one prefix together. */
@@ -121,14 +122,23 @@ static void sum_unit(void *arg, int unit, int thread) {
 
 /* ---- Stream: prefixes, each read once for all queries of its group ---- */
 
-static int n_prefix_chunks(const group *g) { return n_tiles(g->first->n_prefix, KEYS_PER_UNIT); }
+/* Whether the queries of a group are so many that they meet its prefix as a block. */
+static bool is_block(const attention_job *job, const group *g) {
+    return g->n_queries >= QUERIES_OF_BLOCK && attention_in_bf16(job, g->first);
+}
+
+static int n_prefix_units(const attention_job *job, const group *g) {
+    return is_block(job, g) ? job->n_head : n_tiles(g->first->n_prefix, KEYS_PER_UNIT);
+}
 
 static void prefix_score_unit(void *arg, int unit, int thread) {
     const attention_job *job = arg;
     const group *g = job->groups;
-    (void)thread;
-    for (; unit >= n_prefix_chunks(g); g++) unit -= n_prefix_chunks(g);
-    score_chunk(job, g->first, g->query, g->n_queries, unit * KEYS_PER_UNIT, g->first->n_prefix);
+    for (; unit >= n_prefix_units(job, g); g++) unit -= n_prefix_units(job, g);
+    if (is_block(job, g))
+        attention_prefix_keys(job, g->first, unit, g->n_queries, scores_of(job, g->query) + (int64_t)unit * job->n_ctx,
+                              thread);
+    else score_chunk(job, g->first, g->query, g->n_queries, unit * KEYS_PER_UNIT, g->first->n_prefix);
 }
 
 /* The prefix's share of some heads of the output of all queries of a group. */
@@ -137,20 +147,26 @@ static void prefix_sum_unit(void *arg, int unit, int thread) {
     const group *g = &job->groups[unit / n_sums(job)];
     part parts[QUERIES_PER_ROUND];
     int n = 0, n_prefix = g->first->n_prefix;
-    (void)thread;
     for (const attention_span *s = g->first; n < g->n_queries; s++)
         for (int token = 0; token < s->n_tokens; token++, n++)
             parts[n] = part_of(job, s, g->query + n, token, unit % n_sums(job));
     for (int i = 0; i < n; i++) begin_sum(job, &parts[i]);
+    if (is_block(job, g)) {
+        const part heads = part_of(job, g->first, g->query, 0, unit % n_sums(job));
+        for (int64_t h = heads.first; h < heads.end; h++)
+            attention_prefix_values(job, g->first, (int)h, n, heads.scores + h * job->n_ctx, thread);
+        return;
+    }
     for (int key = 0, n_rows = rows_for(n); key < n_prefix; key += n_rows)
         for (int i = 0; i < n; i++) add_rows(job, &parts[i], key, min_int(key + n_rows, n_prefix));
 }
 
-/* Whether the queries of s stand behind those of the group's last span, and want the same rows. */
+/* Whether the queries and outputs of s stand behind those of the group's last span, and want the same rows. */
 static bool joins(const attention_job *job, const group *g, const attention_span *s) {
     const attention_span *last = g->last;
     return last + 1 == s && last->prefix_keys == s->prefix_keys && last->n_prefix == s->n_prefix &&
-           last->q + (int64_t)last->n_tokens * job->n_embd == s->q;
+           last->q + (int64_t)last->n_tokens * job->n_embd == s->q &&
+           last->out + (int64_t)last->n_tokens * job->n_embd == s->out;
 }
 
 static void find_groups(attention_job *job, int n_spans) {
@@ -169,7 +185,7 @@ static void find_groups(attention_job *job, int n_spans) {
 static void stream_prefixes(attention_job *job, int n_spans) {
     int n_score_units = 0;
     find_groups(job, n_spans);
-    for (int i = 0; i < job->n_groups; i++) n_score_units += n_prefix_chunks(&job->groups[i]);
+    for (int i = 0; i < job->n_groups; i++) n_score_units += n_prefix_units(job, &job->groups[i]);
     pool_run(job->e->pool, prefix_score_unit, job, n_score_units);
 }
 

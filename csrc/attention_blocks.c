@@ -64,12 +64,17 @@ static int64_t rounded_bytes(int64_t n_keys, int64_t d) {
     return n_wide(d) * (int64_t)sizeof(float) + (d * panel_k(n_keys) + n_x) * (int64_t)sizeof(uint16_t);
 }
 
+static rounded rounded_in(void *panel, int n_keys, int d) {
+    rounded r = {.ld = panel_k(n_keys), .wide = panel};
+    r.values = (uint16_t *)(void *)(r.wide + n_wide(d));
+    r.x = r.values + d * r.ld;
+    return r;
+}
+
 static rounded round_values(const attention_job *job, const attention_block *b) {
     const kernels *k = job->e->kernels;
     int d = head_width(job);
-    rounded r = {.ld = panel_k(b->n_keys), .wide = b->panel};
-    r.values = (uint16_t *)(void *)(r.wide + n_wide(d));
-    r.x = r.values + d * r.ld;
+    rounded r = rounded_in(b->panel, b->n_keys, d);
     for (int i = 0; i < b->n_keys; i += MATRIX_K) {
         int n = min_int(MATRIX_K, b->n_keys - i);
         int64_t ld = job->n_embd;
@@ -180,16 +185,44 @@ int64_t attention_panel_bytes(int64_t n_ctx, int64_t head_width) {
     return round_up(larger(widened, rounded_bytes(n_ctx, head_width)), 64);
 }
 
-static bool in_bf16(const attention_job *job, const attention_span *s) {
+bool attention_in_bf16(const attention_job *job, const attention_span *s) {
     return s->bf16 && job->e->kernels->bf16 && !job->e->deterministic;
 }
 
 static int queries_per_unit(const attention_job *job, const attention_span *s) {
-    return in_bf16(job, s) ? QUERIES_PER_ROUNDING : QUERIES_PER_SGEMM;
+    return attention_in_bf16(job, s) ? QUERIES_PER_ROUNDING : QUERIES_PER_SGEMM;
 }
 
 int attention_n_block_units(const attention_job *job, const attention_span *s) {
     return s->n_tokens < FEW_QUERIES ? 0 : n_tiles(s->n_tokens, queries_per_unit(job, s)) * job->n_head;
+}
+
+/* All queries of a group, and the prefix that s has in common with it. */
+static attention_block prefix_block(const attention_job *job, const attention_span *s, int head, int n_queries,
+                                    float *scores, int thread) {
+    return (attention_block){.span = s,
+                             .head = head,
+                             .n_queries = n_queries,
+                             .n_keys = s->n_prefix,
+                             .q = s->q + head * head_width(job),
+                             .out = s->out + head * head_width(job),
+                             .scores = scores,
+                             .ld_scores = (int64_t)job->n_head * job->n_ctx,
+                             .panel = engine_panel(job->e, thread)};
+}
+
+void attention_prefix_keys(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
+                           int thread) {
+    const attention_block b = prefix_block(job, s, head, n_queries, scores, thread);
+    const rounded r = rounded_in(b.panel, b.n_keys, head_width(job));
+    bf16_keys(job, &b, &r);
+}
+
+void attention_prefix_values(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
+                             int thread) {
+    const attention_block b = prefix_block(job, s, head, n_queries, scores, thread);
+    const rounded r = round_values(job, &b);
+    bf16_values(job, &b, &r);
 }
 
 /* In a span units run over blocks of queries, in a block over heads. */
@@ -204,7 +237,7 @@ void attention_block_unit(const attention_job *job, const attention_span *s, int
                            .ld_scores = spread_row(job->n_ctx),
                            .panel = engine_panel(job->e, thread)};
     attention_block b = part_of(job, all, first, min_int(queries_per_unit(job, s), s->n_tokens - first));
-    if (in_bf16(job, s)) multiply_in_bf16(job, &b);
+    if (attention_in_bf16(job, s)) multiply_in_bf16(job, &b);
     else if (job->e->deterministic) multiply_in_order(job, &b);
     else multiply_by_blas(job, &b);
 }

@@ -66,6 +66,16 @@ static inline void add_values(const attention_job *job, const attention_span *s,
     }
 }
 
+/* Whether many queries of s, or of spans like it, are multiplied as BF16 numbers. */
+bool attention_in_bf16(const attention_job *job, const attention_span *s);
+
+/* One head of n_queries <= QUERIES_PER_BLOCK that read the prefix of s together, the first of which is the first of s:
+ * their scores [n_queries], n_head * n_ctx apart; and their outputs from what softmax made of those. */
+void attention_prefix_keys(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
+                           int thread);
+void attention_prefix_values(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
+                             int thread);
+
 /* Floats of the scratch that a thread has for scores of blocks. */
 int64_t attention_block_scores(int64_t n_ctx);
 

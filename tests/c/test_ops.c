@@ -117,6 +117,62 @@ static void test_attention(const engine *e) {
                 check_attention(*e, i % 2, i / 4, n_tokens[t], n_past[p], 1 + (t + p) % 3, d[i % 4]);
 }
 
+/* The span as if its prefix were its own: whole [n_past + n_tokens][n_embd] begins with the rows of prefix. */
+static void share_prefix(attention_span *s, const uint8_t *prefix, uint8_t *whole, int n_embd) {
+    memcpy(whole, prefix, (size_t)row_bytes(s->type, (int64_t)s->n_prefix * n_embd));
+}
+
+/* Spans of one to three tokens side by side, whose first n_prefix rows are one. */
+static void check_common_prefix(engine e, bool deterministic, bool bf16, number_type type, int n_prefix, int d) {
+    enum { N_SPANS = 17, N_HEAD = 3 };
+    const double bound = bf16 && e.kernels->bf16 && !deterministic ? 0.02 : 2e-6;
+    int n_embd = N_HEAD * d, n_ctx = n_prefix + 9, n_threads = pool_n_threads(e.pool), n_tokens = 0;
+    uint8_t *keys = new_rows(type, n_prefix * n_embd), *values = new_rows(type, n_prefix * n_embd);
+    float *q = new_random(&seed, 3 * N_SPANS * n_embd), *out = new_random(&seed, 3 * N_SPANS * n_embd);
+    attention_span spans[N_SPANS], whole[N_SPANS];
+    for (int i = 0; i < N_SPANS; i++) {
+        whole[i] = new_span(type, bf16, n_prefix + i % 3, 1 + i % 5 % 3, n_embd);
+        free(whole[i].out);
+        free((void *)whole[i].q);
+        whole[i].out = out + n_tokens * n_embd;
+        whole[i].q = q + n_tokens * n_embd;
+        n_tokens += whole[i].n_tokens;
+        whole[i].n_prefix = n_prefix;
+        share_prefix(&whole[i], keys, (uint8_t *)whole[i].keys, n_embd);
+        share_prefix(&whole[i], values, (uint8_t *)whole[i].values, n_embd);
+        spans[i] = whole[i];
+        spans[i].prefix_keys = keys;
+        spans[i].prefix_values = values;
+        spans[i].keys += row_bytes(type, (int64_t)n_prefix * n_embd);
+        spans[i].values += row_bytes(type, (int64_t)n_prefix * n_embd);
+    }
+    float *scores = new_random(&seed, attention_n_scores(n_threads, N_HEAD, n_ctx));
+    e.deterministic = deterministic;
+    e.panel_bytes = attention_panel_bytes(n_ctx, d);
+    e.panels = os_alloc((size_t)(n_threads * e.panel_bytes));
+    op_attention(&e, spans, N_SPANS, N_HEAD, n_embd, scores, n_ctx);
+    for (int i = 0; i < N_SPANS; i++) {
+        double error = span_error(&whole[i], N_HEAD, n_embd);
+        CHECK_FOR(error < bound, "span %d of %d behind a common prefix of %d, heads of %d: error %g", i,
+                  spans[i].n_tokens, n_prefix, d, error);
+        free((void *)whole[i].keys);
+        free((void *)whole[i].values);
+    }
+    os_free(e.panels);
+    free(scores);
+    free(keys);
+    free(values);
+    free(q);
+    free(out);
+}
+
+static void test_common_prefix(const engine *e) {
+    static const int n_prefix[] = {1, 31, 200}, d[] = {5, 64};
+    for (int p = 0; p < 3; p++)
+        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
+            for (int i = 0; i < 8; i++) check_common_prefix(*e, i % 2, i / 2 % 2, type, n_prefix[p], d[i / 4]);
+}
+
 /* ---- Rows ---- */
 
 /* Each row is what the kernel makes of it alone. */
@@ -169,6 +225,7 @@ int main(void) {
     for (int threads = 1; threads <= 3; threads += 2) {
         engine e = new_engine(threads == 1 ? NULL : pool, threads, 1, 256);
         test_attention(&e);
+        test_common_prefix(&e);
         test_rows(&e);
         for (number_type type = 0; type < N_NUMBER_TYPES; type++) check_embed(&e, type);
         free_engine(&e);
