@@ -1,8 +1,7 @@
 /* attention_blocks.c - attention of many queries of a span: two matrix products for each head and block of queries;
  * keys beyond a query's own position get weight 0.  Three ways to multiply:
  *
- *   bf16   where the weights are multiplied as BF16 numbers, queries, keys, weights of values and values are, too. Keys
- *          and values are rounded once for several blocks of queries.
+ *   bf16   where the weights are multiplied as BF16 numbers, queries, keys, weights of values and values are, too
  *   dot    in a deterministic step: the kernels of the stream, in the same order.
  *   sgemm  else. */
 #include <string.h>
