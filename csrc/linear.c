@@ -39,12 +39,13 @@ typedef struct linear_job linear_job;
 typedef struct way {
     void (*tile)(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                  int n_tokens, int thread);
-    int outputs_per_unit; /* not of dot */
+    int outputs_per_unit;
+    int most_outputs; /* more than that, for ways whose outputs do not depend on others of their unit; else 0 */
     int tokens_per_unit;
     void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
     int tokens_per_preparation;
     int tokens_at_once; /* in one run of the pool */
-    bool starts;        /* outputs with the bias itself; else tile adds to what is there */
+    bool starts; /* outputs with the bias itself; else tile adds to what is there */
 } way;
 
 struct linear_job {
@@ -209,8 +210,14 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
 
 #define ALL INT32_MAX
 
-static const way dot_floats = {.tile = dot_tile, .tokens_per_unit = FEW_TOKENS, .tokens_at_once = ALL};
+static const way dot_floats = {.tile = dot_tile,
+                               .outputs_per_unit = OUTPUTS_PER_DOT,
+                               .most_outputs = MOST_OUTPUTS_PER_DOT,
+                               .tokens_per_unit = FEW_TOKENS,
+                               .tokens_at_once = ALL};
 static const way dot_quantized = {.tile = dot_tile,
+                                  .outputs_per_unit = OUTPUTS_PER_DOT,
+                                  .most_outputs = MOST_OUTPUTS_PER_DOT,
                                   .tokens_per_unit = FEW_TOKENS,
                                   .prepare = quantize_rows,
                                   .tokens_per_preparation = ROWS_PER_QUANTIZATION,
@@ -277,11 +284,10 @@ static void prepare_unit(void *arg, int unit, int thread) {
     job->way->prepare(job, unit, thread);
 }
 
-/* Outputs of dot do not depend on what else is in their unit, so that fewer threads may have longer ones. */
+/* Fewer threads may have longer units. */
 static int outputs_per_unit(const linear_job *job, const linear_task *task) {
-    if (job->way->tile != dot_tile) return job->way->outputs_per_unit;
     int even = task->w.n_out / (UNITS_PER_THREAD * pool_n_threads(job->e->pool)) / 16 * 16;
-    return even < OUTPUTS_PER_DOT ? OUTPUTS_PER_DOT : min_int(even, MOST_OUTPUTS_PER_DOT);
+    return (int)larger(job->way->outputs_per_unit, min_int(even, job->way->most_outputs));
 }
 
 static int n_units_of(const linear_job *job, const linear_task *task) {

@@ -9,16 +9,13 @@
  *         It calls fetch_some(next) for every MATRIX_K numbers.
  *
  * The instruction that rounds takes denormal numbers for zero. */
+#include "arithmetic.h"
 #include "bf16_piece.h"
 #include "matrix.h"
 
 _Static_assert(MATRIX_K == 32 && MATRIX_LANES == 16, "a register of BF16 numbers has 32 of them, in 16 pairs");
 
 static inline __m512i bf16_of(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
-
-static inline __mmask16 first_of_16(int n) {
-    return n >= 16 ? 0xFFFF : n > 0 ? (__mmask16)((1 << n) - 1) : (__mmask16)0;
-}
 
 /* The first n of 32 floats as BF16 numbers, then zeros. */
 static inline __m512i bf16_of_first(const float *x, int n) {
@@ -36,7 +33,7 @@ ALWAYS_INLINE void bf16_row_of(widen_kernel *widen, int64_t bytes_of_piece, uint
     float wide[PIECE];
     const char *piece = row;
     for (int i = 0; i < n; i += PIECE, piece += bytes_of_piece) {
-        int m = n - i < PIECE ? n - i : PIECE;
+        int m = min_int(n - i, PIECE);
         widen(wide, piece, m);
         bf16_row_f32(out + i, wide, m);
     }
@@ -146,12 +143,10 @@ typedef struct raw_rows {
     int n_rows, n_in, n_behind; /* rows of this product, numbers, rows behind them that may be wanted next */
 } raw_rows;
 
-static inline int at_most(int n, int most) { return n < most ? n : most; }
-
 /* Numbers [k, k + n) of MATRIX_ROWS rows at most from row r on, PIECE numbers apart. */
 static void unpack_piece(uint16_t *out, const raw_rows *rows, int r, int k, int n) {
     const char *row = rows->w + r * rows->ld + row_bytes(rows->type, k);
-    const int end = at_most(r + MATRIX_ROWS, rows->n_rows);
+    const int end = min_int(r + MATRIX_ROWS, rows->n_rows);
     for (; r < end; r++, out += PIECE, row += rows->ld) bf16_rows[rows->type](out, row, n);
 }
 
@@ -159,18 +154,15 @@ static void unpack_piece(uint16_t *out, const raw_rows *rows, int r, int k, int 
 static fetching fetch_next(const raw_rows *rows, int r, int k, int n_steps) {
     enum { LINE = 64 };
     if (k == rows->n_in) k = 0, r += MATRIX_ROWS;
-    const int n_rows = at_most(rows->n_rows + rows->n_behind - r, MATRIX_ROWS);
+    const int n_rows = min_int(rows->n_rows + rows->n_behind - r, MATRIX_ROWS);
     if (n_rows <= 0) return (fetching){0};
-    const int row_lines = (int)((row_bytes(rows->type, at_most(rows->n_in - k, PIECE)) + LINE - 1) / LINE);
+    const int row_lines = n_tiles(row_bytes(rows->type, min_int(rows->n_in - k, PIECE)), LINE);
     return (fetching){.row = rows->w + r * rows->ld + row_bytes(rows->type, k),
                       .ld = rows->ld,
                       .row_lines = row_lines,
                       .n_lines = n_rows * row_lines,
-                      .per_step = (n_rows * row_lines + n_steps - 1) / n_steps};
+                      .per_step = n_tiles(n_rows * row_lines, n_steps)};
 }
-
-/* Filled up with zeros. */
-static inline int whole_k(int n) { return (n + MATRIX_K - 1) / MATRIX_K * MATRIX_K; }
 
 /* What a tile of 32 rows becomes; tokens from the first on. */
 typedef struct target {
@@ -184,7 +176,7 @@ typedef struct target {
 
 static inline void put_tile(const target *to, int t) {
     put_transposed(to->out + t * to->ldo, to->ldo, to->bias, to->add, to->sums + t * MATRIX_ROWS,
-                   at_most(to->n_tokens - t, MATRIX_TOKENS), to->n_rows);
+                   min_int(to->n_tokens - t, MATRIX_TOKENS), to->n_rows);
 }
 
 /* All tokens and a piece of some rows.  After the last piece each tile is put where it belongs, while the next one is
@@ -193,7 +185,7 @@ static inline void multiply_piece(const target *to, float *sums, const uint16_t 
                                   int n, bool begins, bool ends, fetching *next) {
     for (int t = 0; t < to->n_tokens; t += MATRIX_TOKENS) {
         const uint16_t *at = x + t / MATRIX_LANES * panel;
-        add_piece(sums + t * MATRIX_ROWS, at, at + panel, w, at_most(to->n_tokens - t, MATRIX_TOKENS), to->n_rows, n,
+        add_piece(sums + t * MATRIX_ROWS, at, at + panel, w, min_int(to->n_tokens - t, MATRIX_TOKENS), to->n_rows, n,
                   begins, next);
         if (ends && t > 0) put_tile(to, t - MATRIX_TOKENS);
     }
@@ -205,16 +197,15 @@ static void product(float *out, int64_t ldo, const float *bias, bool add, const 
     _Alignas(64) uint16_t unpacked[MATRIX_ROWS * PIECE];
     _Alignas(64) float sums[MOST_MATRIX_TOKENS * MATRIX_ROWS];
     const raw_rows rows = {w, ldw, type, n_rows, n_in, n_behind};
-    const int64_t panel = (int64_t)whole_k(n_in) * MATRIX_LANES;
-    const int n_tiles = (n_tokens + MATRIX_TOKENS - 1) / MATRIX_TOKENS;
+    const int64_t panel = round_up(n_in, MATRIX_K) * MATRIX_LANES;
     begin_products();
     for (int r = 0; r < n_rows; r += MATRIX_ROWS) {
-        const target to = {out + r, ldo, bias ? bias + r : NULL, add, sums, n_tokens, at_most(n_rows - r, MATRIX_ROWS)};
+        const target to = {out + r, ldo, bias ? bias + r : NULL, add, sums, n_tokens, min_int(n_rows - r, MATRIX_ROWS)};
         for (int k = 0; k < n_in; k += PIECE) {
-            const int n = at_most(n_in - k, PIECE);
-            fetching next = fetch_next(&rows, r, k + n, whole_k(n) / MATRIX_K * n_tiles);
+            const int n = min_int(n_in - k, PIECE), whole_n = (int)round_up(n, MATRIX_K);
+            fetching next = fetch_next(&rows, r, k + n, whole_n / MATRIX_K * n_tiles(n_tokens, MATRIX_TOKENS));
             unpack_piece(unpacked, &rows, r, k, n);
-            multiply_piece(&to, sums, x + (int64_t)k * MATRIX_LANES, panel, unpacked, whole_k(n), k == 0, k + n == n_in,
+            multiply_piece(&to, sums, x + (int64_t)k * MATRIX_LANES, panel, unpacked, whole_n, k == 0, k + n == n_in,
                            &next);
         }
     }

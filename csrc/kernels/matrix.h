@@ -9,6 +9,10 @@
 
 #if defined(__AVX512F__)
 
+static inline __mmask16 first_of_16(int n) {
+    return n >= 16 ? 0xFFFF : n > 0 ? (__mmask16)((1 << n) - 1) : (__mmask16)0;
+}
+
 /* Number i of row j becomes number j of row i. */
 ALWAYS_INLINE void transpose_16(__m512i *row) {
     __m512i pair[16], quad[16];
@@ -43,7 +47,7 @@ static inline void put_transposed(float *out, int64_t ldo, const float *bias, bo
                                   int n_rows) {
     enum { N = 16 };
     for (int r = 0; r < n_rows; r += N) {
-        const __mmask16 mask = n_rows - r < N ? (__mmask16)((1 << (n_rows - r)) - 1) : 0xFFFF;
+        const __mmask16 mask = first_of_16(n_rows - r);
         const __m512 b = bias ? _mm512_maskz_loadu_ps(mask, bias + r) : _mm512_setzero_ps();
         for (int t = 0; t < n_tokens; t += N) {
             __m512i block[N];
@@ -62,39 +66,34 @@ static inline void put_transposed(float *out, int64_t ldo, const float *bias, bo
     }
 }
 
-#else
-
-static inline float start_of(const float *out, const float *bias, bool add) {
-    return (add ? *out : 0) + (bias ? *bias : 0);
-}
-
-/* The same in blocks of 4 by 4. */
-static inline void put_transposed(float *out, int64_t ldo, const float *bias, bool add, const float *c, int n_tokens,
-                                  int n_rows) {
-    enum { N = 4 };
-    const int whole_tokens = n_tokens / N * N, whole_rows = n_rows / N * N;
-    for (int t = 0; t < whole_tokens; t += N)
-        for (int r = 0; r < whole_rows; r += N) {
-            const float *from = c + r * MATRIX_TOKENS + t;
-            float *to = out + t * ldo + r;
-            const __m128 b = bias ? _mm_loadu_ps(bias + r) : _mm_setzero_ps();
-            __m128 row[N];
-            for (int i = 0; i < N; i++) row[i] = _mm_loadu_ps(from + i * MATRIX_TOKENS);
-            _MM_TRANSPOSE4_PS(row[0], row[1], row[2], row[3]);
-            for (int i = 0; i < N; i++, to += ldo)
-                _mm_storeu_ps(to, _mm_add_ps(add ? _mm_add_ps(_mm_loadu_ps(to), b) : b, row[i]));
-        }
-    for (int t = 0; t < n_tokens; t++)
-        for (int r = t < whole_tokens ? whole_rows : 0; r < n_rows; r++) {
-            float *to = out + t * ldo + r;
-            *to = start_of(to, bias ? bias + r : NULL, add) + c[r * MATRIX_TOKENS + t];
-        }
-}
-
-#endif
-
+/* out[t][r] += c[r][t] */
 static inline void add_transposed(float *out, int64_t ldo, const float *c, int n_tokens, int n_rows) {
     put_transposed(out, ldo, NULL, true, c, n_tokens, n_rows);
 }
+
+#else
+
+/* out[t][r] += c[r][t]; c [MATRIX_ROWS][MATRIX_TOKENS]; n_tokens and n_rows of it count.  Blocks of 4 by 4 are turned
+ * over in registers. */
+static inline void add_transposed(float *out, int64_t ldo, const float *c, int n_tokens, int n_rows) {
+    int t = 0;
+    for (; t + 4 <= n_tokens; t += 4) {
+        int r = 0;
+        for (; r + 4 <= n_rows; r += 4) {
+            const float *from = c + r * MATRIX_TOKENS + t;
+            float *to = out + t * ldo + r;
+            __m128 row[4];
+            for (int i = 0; i < 4; i++) row[i] = _mm_loadu_ps(from + i * MATRIX_TOKENS);
+            _MM_TRANSPOSE4_PS(row[0], row[1], row[2], row[3]);
+            for (int i = 0; i < 4; i++) _mm_storeu_ps(to + i * ldo, _mm_add_ps(_mm_loadu_ps(to + i * ldo), row[i]));
+        }
+        for (; r < n_rows; r++)
+            for (int i = 0; i < 4; i++) out[(t + i) * ldo + r] += c[r * MATRIX_TOKENS + t + i];
+    }
+    for (; t < n_tokens; t++)
+        for (int r = 0; r < n_rows; r++) out[t * ldo + r] += c[r * MATRIX_TOKENS + t];
+}
+
+#endif
 
 #endif

@@ -85,27 +85,33 @@ static void free_span(attention_span s) {
     free((void *)s.values);
 }
 
-/* Three spans of different lengths and types at once. */
-static void check_attention(engine e, bool deterministic, bool bf16, int n_tokens, int n_past, int n_head, int d) {
-    enum { N_SPANS = 3 };
-    const double bound = bf16 && e.kernels->bf16 && !deterministic ? 0.02 : 2e-6; /* for values below 1 */
-    int n_embd = n_head * d, n_ctx = n_past + n_tokens + 3, n_threads = pool_n_threads(e.pool);
-    attention_span spans[N_SPANS] = {new_span(TYPE_F32, bf16, n_past, n_tokens, n_embd),
-                                     new_span(TYPE_F16, bf16, 0, 1 + n_tokens / 2, n_embd),
-                                     new_span(TYPE_BF16, bf16, n_past / 2, n_tokens, n_embd)};
+static void run_attention(engine e, bool deterministic, const attention_span *spans, int n_spans, int n_head, int d,
+                          int n_ctx) {
+    int n_threads = pool_n_threads(e.pool);
     float *scores = new_random(&seed, attention_n_scores(n_threads, n_head, n_ctx));
     e.deterministic = deterministic;
     e.panel_bytes = attention_panel_bytes(n_ctx, d);
     e.panels = os_alloc((size_t)(n_threads * e.panel_bytes));
-    op_attention(&e, spans, N_SPANS, n_head, n_embd, scores, n_ctx);
+    op_attention(&e, spans, n_spans, n_head, n_head * d, scores, n_ctx);
+    os_free(e.panels);
+    free(scores);
+}
+
+/* Three spans of different lengths and types at once. */
+static void check_attention(engine e, bool deterministic, bool bf16, int n_tokens, int n_past, int n_head, int d) {
+    enum { N_SPANS = 3 };
+    const double bound = bf16 && e.kernels->bf16 && !deterministic ? 0.02 : 2e-6; /* for values below 1 */
+    int n_embd = n_head * d, n_ctx = n_past + n_tokens + 3;
+    attention_span spans[N_SPANS] = {new_span(TYPE_F32, bf16, n_past, n_tokens, n_embd),
+                                     new_span(TYPE_F16, bf16, 0, 1 + n_tokens / 2, n_embd),
+                                     new_span(TYPE_BF16, bf16, n_past / 2, n_tokens, n_embd)};
+    run_attention(e, deterministic, spans, N_SPANS, n_head, d, n_ctx);
     for (int i = 0; i < N_SPANS; i++) {
         double error = span_error(&spans[i], n_head, n_embd);
         CHECK_FOR(error < bound, "span %d of %d tokens after %d, %d heads of %d: error %g", i, spans[i].n_tokens,
                   spans[i].n_past, n_head, d, error);
         free_span(spans[i]);
     }
-    os_free(e.panels);
-    free(scores);
 }
 
 static void test_attention(const engine *e) {
@@ -117,16 +123,12 @@ static void test_attention(const engine *e) {
                 check_attention(*e, i % 2, i / 4, n_tokens[t], n_past[p], 1 + (t + p) % 3, d[i % 4]);
 }
 
-/* The span as if its prefix were its own: whole [n_past + n_tokens][n_embd] begins with the rows of prefix. */
-static void share_prefix(attention_span *s, const uint8_t *prefix, uint8_t *whole, int n_embd) {
-    memcpy(whole, prefix, (size_t)row_bytes(s->type, (int64_t)s->n_prefix * n_embd));
-}
-
-/* Spans of one to three tokens side by side, whose first n_prefix rows are one. */
+/* Spans of one to three tokens side by side, whose first n_prefix rows are one; `whole` are the same with rows of their
+ * own. */
 static void check_common_prefix(engine e, bool deterministic, bool bf16, number_type type, int n_prefix, int d) {
     enum { N_SPANS = 17, N_HEAD = 3 };
     const double bound = bf16 && e.kernels->bf16 && !deterministic ? 0.02 : 2e-6;
-    int n_embd = N_HEAD * d, n_ctx = n_prefix + 9, n_threads = pool_n_threads(e.pool), n_tokens = 0;
+    int n_embd = N_HEAD * d, n_ctx = n_prefix + 9, n_tokens = 0;
     uint8_t *keys = new_rows(type, n_prefix * n_embd), *values = new_rows(type, n_prefix * n_embd);
     float *q = new_random(&seed, 3 * N_SPANS * n_embd), *out = new_random(&seed, 3 * N_SPANS * n_embd);
     attention_span spans[N_SPANS], whole[N_SPANS];
@@ -138,19 +140,15 @@ static void check_common_prefix(engine e, bool deterministic, bool bf16, number_
         whole[i].q = q + n_tokens * n_embd;
         n_tokens += whole[i].n_tokens;
         whole[i].n_prefix = n_prefix;
-        share_prefix(&whole[i], keys, (uint8_t *)whole[i].keys, n_embd);
-        share_prefix(&whole[i], values, (uint8_t *)whole[i].values, n_embd);
+        memcpy((uint8_t *)whole[i].keys, keys, (size_t)row_bytes(type, n_prefix * n_embd));
+        memcpy((uint8_t *)whole[i].values, values, (size_t)row_bytes(type, n_prefix * n_embd));
         spans[i] = whole[i];
         spans[i].prefix_keys = keys;
         spans[i].prefix_values = values;
         spans[i].keys += row_bytes(type, (int64_t)n_prefix * n_embd);
         spans[i].values += row_bytes(type, (int64_t)n_prefix * n_embd);
     }
-    float *scores = new_random(&seed, attention_n_scores(n_threads, N_HEAD, n_ctx));
-    e.deterministic = deterministic;
-    e.panel_bytes = attention_panel_bytes(n_ctx, d);
-    e.panels = os_alloc((size_t)(n_threads * e.panel_bytes));
-    op_attention(&e, spans, N_SPANS, N_HEAD, n_embd, scores, n_ctx);
+    run_attention(e, deterministic, spans, N_SPANS, N_HEAD, d, n_ctx);
     for (int i = 0; i < N_SPANS; i++) {
         double error = span_error(&whole[i], N_HEAD, n_embd);
         CHECK_FOR(error < bound, "span %d of %d behind a common prefix of %d, heads of %d: error %g", i,
@@ -158,8 +156,6 @@ static void check_common_prefix(engine e, bool deterministic, bool bf16, number_
         free((void *)whole[i].keys);
         free((void *)whole[i].values);
     }
-    os_free(e.panels);
-    free(scores);
     free(keys);
     free(values);
     free(q);
