@@ -1,8 +1,7 @@
 /* linear.c - see linear.h.  Five ways to multiply:
  *
  *   dot     few tokens: the kernels stream the weights once, each row for all tokens.  Weights in blocks meet
- *           activations that were rounded to 8 bits.  Any number of tokens in a deterministic step, since each output
- *           is a sum of its own, in an order that nothing else changes.
+ *           activations that were rounded to 8 bits.
  *   bytes   many tokens, weights of 8 or 4 bits, where the CPU multiplies bytes: the same integers in the same blocks
  *           as dot, so only the order of the sums in F32 differs.
  *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
@@ -10,6 +9,9 @@
  *   floats  many tokens, all weights, where there is a kernel for it that is faster than BLAS: weights are widened to
  *           F32, a few rows at a time, and meet 8 or 16 tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
+ *
+ * In a deterministic step any number of tokens goes one way, in which each output is a sum of its own, in an order that
+ * nothing else changes: matrix, where it is fast for one token, and else dot.
  *
  * A unit is a tile of outputs and tokens.  Its size depends on the shape alone, but for dot, so that the threads only
  * decide who computes which tile. */
@@ -26,6 +28,7 @@ enum {
     MOST_OUTPUTS_PER_DOT = 128,
     UNITS_PER_THREAD = 3, /* of dot, about: a thread that is held up leaves some to the others */
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
+    MOST_OUTPUTS_PER_MATRIX = 128,
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
     OUTPUTS_PER_FLOATS = FLOAT_ROWS,
@@ -224,6 +227,7 @@ static const way dot_quantized = {.tile = dot_tile,
                                   .tokens_at_once = ALL};
 static const way matrix = {.tile = matrix_tile,
                            .outputs_per_unit = OUTPUTS_PER_MATRIX,
+                           .most_outputs = MOST_OUTPUTS_PER_MATRIX,
                            .tokens_per_unit = MOST_MATRIX_TOKENS,
                            .prepare = prepare_bf16,
                            .tokens_per_preparation = MATRIX_LANES,
@@ -250,9 +254,12 @@ static bool multiplies_bytes(const kernels *k, number_type type) { return k->mat
 
 bool linear_may_round(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
+static bool streams(const kernels *k, number_type type) { return k->bf16 && k->bf16->streams[type]; }
+
 /* Figures with the 124M shape of Zen 4; where there is a matrix_floats, of Zen 2 and, for panels of MAX_FLOAT_LANES, of
  * Sapphire Rapids. */
 int linear_few_tokens(const kernels *k, number_type type) {
+    if (streams(k, type)) return 1;
     if (multiplies_bytes(k, type) || linear_may_round(k, type)) return 4;
     if (k->matrix_floats && type == TYPE_F32) return k->float_lanes == MAX_FLOAT_LANES ? 4 : 6;
     if (k->matrix_floats) return 12;
@@ -261,6 +268,7 @@ int linear_few_tokens(const kernels *k, number_type type) {
 
 static const way *choose(const engine *e, number_type type, int n_tokens) {
     const kernels *k = e->kernels;
+    if (e->deterministic && streams(k, type)) return &matrix;
     if (e->deterministic || n_tokens <= linear_few_tokens(k, type))
         return takes_quantized(type) ? &dot_quantized : &dot_floats;
     if (multiplies_bytes(k, type)) return &bytes;

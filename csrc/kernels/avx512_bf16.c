@@ -67,4 +67,6 @@ static void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, 
 
 #include "bf16.h"
 
+static const bf16_kernels bf16 = {.product = product_by_pieces, .panel = bf16_panel, .columns = bf16_columns};
+
 const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", &bf16, matrix_bytes, matrix_floats, LANES);

@@ -56,37 +56,36 @@ static void bf16_row_bf16(uint16_t *out, const void *row, int n) {
 
 static inline __m512 scale_of(const uint16_t *d) { return _mm512_cvtph_ps(_mm256_set1_epi16((int16_t)*d)); }
 
+static void bf16_block_q8_0(uint16_t *out, const void *at) {
+    const block_q8_0 *block = at;
+    const __m512 scale = scale_of(&block->d);
+    __m512 part[2];
+    for (int p = 0; p < 2; p++) {
+        __m128i q = _mm_loadu_si128((const void *)(block->q + 16 * p));
+        part[p] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)) * scale;
+    }
+    _mm512_storeu_si512(out, bf16_of(part[0], part[1]));
+}
+
+/* The sixteen numbers that a block may have are made once, and looked up. */
+static void bf16_block_q4_0(uint16_t *out, const void *at) {
+    const block_q4_0 *block = at;
+    const __m512 levels = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+    __m256i table = (__m256i)_mm512_cvtneps_pbh(levels * scale_of(&block->d));
+    bytes split;
+    split_nibbles(&split, block->q);
+    _mm512_storeu_si512(out,
+                        _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16((__m256i)split), _mm512_castsi256_si512(table)));
+}
+
 static void bf16_row_q8_0(uint16_t *out, const void *row, int n) {
     const block_q8_0 *block = row;
-    for (int i = 0; i < n; i += MATRIX_K, block++) {
-        __m512 scale = scale_of(&block->d), part[2];
-        for (int p = 0; p < 2; p++) {
-            __m128i q = _mm_loadu_si128((const void *)(block->q + 16 * p));
-            part[p] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)) * scale;
-        }
-        _mm512_storeu_si512(out + i, bf16_of(part[0], part[1]));
-    }
+    for (int i = 0; i < n; i += MATRIX_K) bf16_block_q8_0(out + i, block++);
 }
 
-/* 32 numbers of 4 bits as indices, in the order of the weights. */
-static inline __m512i nibbles_of(const uint8_t *q) {
-    bytes split;
-    split_nibbles(&split, q);
-    return _mm512_cvtepu8_epi16((__m256i)split);
-}
-
-/* The sixteen numbers that a block may have are made once, those of two blocks together, and looked up. */
 static void bf16_row_q4_0(uint16_t *out, const void *row, int n) {
     const block_q4_0 *block = row;
-    const __m512 levels = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-    for (int i = 0; i < n; i += 2 * MATRIX_K, block += 2, out += 2 * MATRIX_K) {
-        const bool two = i + MATRIX_K < n;
-        __m512i table = bf16_of(levels * scale_of(&block->d), levels * scale_of(&block[two].d));
-        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(nibbles_of(block->q), table));
-        if (!two) return;
-        __m512i upper = _mm512_or_si512(nibbles_of(block[1].q), _mm512_set1_epi16(16));
-        _mm512_storeu_si512(out + MATRIX_K, _mm512_permutexvar_epi16(upper, table));
-    }
+    for (int i = 0; i < n; i += MATRIX_K) bf16_block_q4_0(out + i, block++);
 }
 
 /* ---- Panels and columns ---- */
@@ -192,8 +191,8 @@ static inline void multiply_piece(const target *to, float *sums, const uint16_t 
     if (ends) put_tile(to, (to->n_tokens - 1) / MATRIX_TOKENS * MATRIX_TOKENS);
 }
 
-static void product(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w, int64_t ldw,
-                    number_type type, int n_tokens, int n_rows, int n_in, int n_behind) {
+static void product_by_pieces(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w,
+                              int64_t ldw, number_type type, int n_tokens, int n_rows, int n_in, int n_behind) {
     _Alignas(64) uint16_t unpacked[MATRIX_ROWS * PIECE];
     _Alignas(64) float sums[MOST_MATRIX_TOKENS * MATRIX_ROWS];
     const raw_rows rows = {w, ldw, type, n_rows, n_in, n_behind};
@@ -211,5 +210,3 @@ static void product(float *out, int64_t ldo, const float *bias, bool add, const 
     }
     end_products();
 }
-
-static const bf16_kernels bf16 = {.product = product, .panel = bf16_panel, .columns = bf16_columns};

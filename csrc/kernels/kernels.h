@@ -28,16 +28,21 @@ typedef void narrow_kernel(void *out, const float *x, int n);
 /* Tiles of the matrix kernels for BF16 numbers and bytes. */
 enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32, MOST_MATRIX_TOKENS = 512 };
 
-/* Products of many tokens, with both operands rounded to BF16 numbers: to nearest, ties to even. */
+/* out[t][r] = start + x[t] . w[r], where the start is bias[r], or 0 without a bias; with add, out[t][r] more.  Both
+ * operands are rounded to BF16 numbers, to nearest, ties to even.  Pairs of products are summed in F32, in rising order
+ * of k, so a token's sums are the same bits beside any others.
+ *   x  panels of which n_tokens <= MOST_MATRIX_TOKENS count
+ *   w  [n_rows][n_in] of the type, rows ldw bytes apart
+ *   out [n_tokens][n_rows]
+ *   n_behind  rows that follow those of w, and are fetched since they may be wanted next */
+typedef void bf16_product(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w,
+                          int64_t ldw, number_type type, int n_tokens, int n_rows, int n_in, int n_behind);
+
 typedef struct bf16_kernels {
-    /* out[t][r] = start + x[t] . w[r], where the start is bias[r], or 0 without a bias; with add, out[t][r] more. Pairs
-     * of products are summed in F32, in rising order of k.
-     *   x  panels of which n_tokens <= MOST_MATRIX_TOKENS count
-     *   w  [n_rows][n_in] of the type, rows ldw bytes apart
-     *   out [n_tokens][n_rows]
-     *   n_behind  rows that follow those of w, and are fetched since they may be wanted next */
-    void (*product)(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w, int64_t ldw,
-                    number_type type, int n_tokens, int n_rows, int n_in, int n_behind);
+    bf16_product *product;
+
+    /* Types whose product takes hardly longer than reading the weights, from one token on. */
+    bool streams[N_NUMBER_TYPES];
 
     /* MATRIX_LANES tokens for `product`: [n_in / 2][MATRIX_LANES][2] BF16 numbers, where n_in is filled up with zeros
      * to a multiple of MATRIX_K, and so are tokens beyond n_tokens. x  [n_tokens][n_in], rows ldx floats apart */

@@ -4,6 +4,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "arithmetic.h"
 #include "check.h"
@@ -69,6 +70,27 @@ static inline void check_sums(const char *name, const float *out, int64_t ldo, b
     CHECK_FOR(worst <= 1, "%s: %d tokens, %d rows, n_in %d: %g times the bound", name, n_tokens, n_rows, n_in, worst);
 }
 
+/* Whether each token's sums are those of the token alone, in a panel of its own: of all, or of a few of them. */
+static inline bool same_alone(const bf16_kernels *k, const float *out, int64_t ldo, const float *start,
+                              const float *bias, bool add, const uint16_t *x, const void *w, int64_t ldw,
+                              number_type type, int n_tokens, int n_rows, int n_in) {
+    const int64_t n_panel = round_up(n_in, MATRIX_K);
+    uint16_t *lone = calloc((size_t)n_panel * MATRIX_LANES, sizeof *lone);
+    float *row = malloc((size_t)n_rows * sizeof *row);
+    bool same = true;
+    for (int64_t t = 0; t < n_tokens; t += 1 + n_tokens / 4) {
+        const uint16_t *panel = x + t / MATRIX_LANES * MATRIX_LANES * n_panel + t % MATRIX_LANES * 2;
+        for (int64_t i = 0; i < n_panel; i += 2)
+            memcpy(lone + i * MATRIX_LANES, panel + i * MATRIX_LANES, 2 * sizeof *lone);
+        memcpy(row, start + t * ldo, (size_t)n_rows * sizeof *row);
+        k->product(row, n_rows, bias, add, lone, w, ldw, type, 1, n_rows, n_in, 0);
+        same &= memcmp(row, out + t * ldo, (size_t)n_rows * sizeof *row) == 0;
+    }
+    free(row);
+    free(lone);
+    return same;
+}
+
 /* With or without what is there, and a bias. */
 static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t *state, number_type type, int n_tokens,
                               int n_rows, int n_in) {
@@ -85,16 +107,22 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
         for (int64_t i = 0; i < n_panel; i++)
             numbers[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(numbers[r * n_panel + i])) : 0;
     }
-    k->product(out, ldo, has_bias ? bias : NULL, add, x, w, ldw, type, n_tokens, n_rows, n_in, n_tokens % 3);
-    check_sums(name, out, ldo, add, has_bias ? bias : NULL, x, bf16_of_panel, numbers, float_of_row, n_tokens, n_rows,
+    const float *start_bias = has_bias ? bias : NULL;
+    const size_t n_bytes = (size_t)((n_tokens - 1) * ldo + n_rows) * sizeof *out;
+    float *start = memcpy(malloc(n_bytes), out, n_bytes);
+    k->product(out, ldo, start_bias, add, x, w, ldw, type, n_tokens, n_rows, n_in, n_tokens % 3);
+    check_sums(name, out, ldo, add, start_bias, x, bf16_of_panel, numbers, float_of_row, n_tokens, n_rows,
                (int)n_panel);
+    CHECK_FOR(same_alone(k, out, ldo, start, start_bias, add, x, w, ldw, type, n_tokens, n_rows, n_in),
+              "%s: %d tokens, %d rows, n_in %d: other bits than alone", name, n_tokens, n_rows, n_in);
+    free(start);
     free(numbers);
 }
 
 static inline void check_bf16_products(const char *name, const bf16_kernels *k, number_type type) {
     uint64_t state = 7;
     static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, MOST_MATRIX_TOKENS};
-    static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70}, any[] = {1, 31, 33, 64, 290},
+    static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70, 150}, any[] = {1, 31, 33, 64, 290},
                      blocks[] = {32, 96, 544, 256};
     const bool any_size = type <= TYPE_BF16, wide = type == TYPE_Q6_K;
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
