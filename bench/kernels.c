@@ -74,8 +74,8 @@ static void matrix_floats_unit(void *arg, int unit, int thread) {
     for (int r = 0, n; r < ROWS_PER_UNIT; r += n, w += n * N_IN) {
         n = ROWS_PER_UNIT - r < FLOAT_ROWS ? ROWS_PER_UNIT - r : FLOAT_ROWS;
         read_ahead next = {(const uint8_t *)(w + n * N_IN), j->ldw, 64, 16};
-        j->k->matrix_floats(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x, j->k->float_lanes * N_IN,
-                            w, N_IN, next, j->n_tokens, n, N_IN);
+        j->k->floats->matrix(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x,
+                             j->k->floats->lanes * N_IN, w, N_IN, next, j->n_tokens, n, N_IN);
     }
 }
 
@@ -199,7 +199,7 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     }
     if (j->k->matrix_bytes)
         run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
-    if (j->k->matrix_floats)
+    if (j->k->floats)
         run_rows(pool, j, "matrix_floats", matrix_floats_unit, "F32", row_bytes(TYPE_F32, N_IN), per_number);
 }
 

@@ -11,7 +11,7 @@
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
  * In a deterministic step any number of tokens goes one way, in which each output is a sum of its own, in an order that
- * nothing else changes: matrix, where it is fast for one token, and else dot.
+ * nothing else changes: matrix or floats, where they are fast for one token, and else dot.
  *
  * A unit is a tile of outputs and tokens.  Its size depends on the shape alone, but for dot, so that the threads only
  * decide who computes which tile. */
@@ -173,20 +173,30 @@ static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
                         .line_numbers = line_numbers};
 }
 
+/* Columns [k, k + n) of the weights and of all tokens. */
+static void add_floats(const linear_job *job, float *out, int64_t ld_out, const weight *w, int first_out, int n_out,
+                       int n_tokens, int k, int n, int thread) {
+    const kernels *set = job->e->kernels;
+    const float_kernels *f = set->floats;
+    const float *panels = (const float *)(const void *)job->e->activations + (int64_t)k * f->lanes;
+    if (n_tokens <= f->lanes && w->type <= TYPE_BF16) {
+        const uint8_t *rows = weight_row(w, first_out) + row_bytes(w->type, k);
+        f->stream[w->type](out, ld_out, panels, rows, row_bytes(w->type, w->n_in), n_tokens, n_out, n);
+    } else {
+        int64_t ldw;
+        const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
+        f->matrix(out, ld_out, panels, (int64_t)job->n_in * f->lanes, rows, ldw, ahead_of(w, first_out, k + n),
+                  n_tokens, n_out, n);
+    }
+}
+
 static void floats_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                         int n_tokens, int thread) {
     const weight *w = &task->w;
-    const kernels *set = job->e->kernels;
-    const float *panels = (const float *)(const void *)job->e->activations;
     (void)first_token; /* 0: a tile has all tokens */
-    for (int k = 0; k < w->n_in; k += PANEL_K) {
-        int64_t ldw;
-        int n = min_int(PANEL_K, w->n_in - k);
-        const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        set->matrix_floats(output_of(job, task, first_out, 0), task->ld_out, panels + (int64_t)k * set->float_lanes,
-                           (int64_t)job->n_in * set->float_lanes, rows, ldw, ahead_of(w, first_out, k + n), n_tokens,
-                           n_out, n);
-    }
+    for (int k = 0; k < w->n_in; k += PANEL_K)
+        add_floats(job, output_of(job, task, first_out, 0), task->ld_out, w, first_out, n_out, n_tokens, k,
+                   min_int(PANEL_K, w->n_in - k), thread);
 }
 
 /* ---- sgemm ---- */
@@ -256,24 +266,29 @@ bool linear_may_round(const kernels *k, number_type type) { return k->bf16 && ty
 
 static bool streams(const kernels *k, number_type type) { return k->bf16 && k->bf16->streams[type]; }
 
-/* Figures with the 124M shape of Zen 4; where there is a matrix_floats, of Zen 2 and, for panels of MAX_FLOAT_LANES, of
- * Sapphire Rapids. */
+/* Weights of 16 bits are read in half the time, and then the floats of one token cost twice as long. */
+static bool streams_floats(const kernels *k, number_type type) { return k->floats && type == TYPE_F32; }
+
+/* Figures with the 124M shape of Zen 4; where there are kernels for floats, of Zen 2 and, for panels of
+ * MAX_FLOAT_LANES, of Sapphire Rapids. */
 int linear_few_tokens(const kernels *k, number_type type) {
     if (streams(k, type)) return 1;
     if (multiplies_bytes(k, type) || linear_may_round(k, type)) return 4;
-    if (k->matrix_floats && type == TYPE_F32) return k->float_lanes == MAX_FLOAT_LANES ? 4 : 6;
-    if (k->matrix_floats) return 12;
+    if (k->floats && type == TYPE_F32) return k->floats->lanes == MAX_FLOAT_LANES ? 4 : 6;
+    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && type <= TYPE_BF16) return 8;
+    if (k->floats) return 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 
 static const way *choose(const engine *e, number_type type, int n_tokens) {
     const kernels *k = e->kernels;
     if (e->deterministic && streams(k, type)) return &matrix;
+    if (e->deterministic && streams_floats(k, type)) return &floats;
     if (e->deterministic || n_tokens <= linear_few_tokens(k, type))
         return takes_quantized(type) ? &dot_quantized : &dot_floats;
     if (multiplies_bytes(k, type)) return &bytes;
     if (linear_may_round(k, type)) return &matrix;
-    return k->matrix_floats ? &floats : &sgemm;
+    return k->floats ? &floats : &sgemm;
 }
 
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {

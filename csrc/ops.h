@@ -14,7 +14,7 @@ typedef struct engine {
     uint8_t *activations; /* scratch of linear.h */
     uint8_t *panels;      /* [n_threads][panel_bytes] scratch of linear.h and op_attention */
     int64_t panel_bytes;
-    bool deterministic; /* a token's sums do not depend on what else is in its step: no BLAS, no matrices */
+    bool deterministic; /* a token's sums do not depend on what else is in its step: no BLAS, among others */
 } engine;
 
 /* The scratch of one thread. */

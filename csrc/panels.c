@@ -60,7 +60,7 @@ void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x,
 }
 
 void fill_float_panels(const kernels *k, void *panels, int first, const float *x, int64_t ldx, int n_tokens, int n_in) {
-    int lanes = k->float_lanes, end = min_int(first + MAX_FLOAT_LANES, n_tokens);
+    int lanes = k->floats->lanes, end = min_int(first + MAX_FLOAT_LANES, n_tokens);
     for (; first < end; first += lanes) {
         int n = min_int(end - first, lanes);
         float *out = (float *)panels + (int64_t)first * n_in;

@@ -19,6 +19,8 @@
 
 #include "matrix_floats.h"
 
+#include "stream_floats.h"
+
 static bf16_product product;
 
 static const bf16_kernels bf16 = {.product = product,
@@ -33,4 +35,4 @@ static void product(float *out, int64_t ldo, const float *bias, bool add, const 
     else product_by_pieces(out, ldo, bias, add, x, w, ldw, type, n_tokens, n_rows, n_in, n_behind);
 }
 
-const kernels kernels_amx = KERNELS("amx", "amx", &bf16, NULL, matrix_floats, LANES);
+const kernels kernels_amx = KERNELS("amx", "amx", &bf16, NULL, &float_products);

@@ -11,4 +11,6 @@
 
 #include "matrix_floats.h"
 
-const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL, matrix_floats, LANES);
+#include "stream_floats.h"
+
+const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL, &float_products);

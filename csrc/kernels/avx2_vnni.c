@@ -11,4 +11,6 @@
 
 #include "matrix_floats.h"
 
-const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL, NULL, matrix_floats, LANES);
+#include "stream_floats.h"
+
+const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL, NULL, &float_products);

@@ -11,4 +11,6 @@
 
 #include "matrix_floats.h"
 
-const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, matrix_floats, LANES);
+#include "stream_floats.h"
+
+const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, &float_products);

@@ -12,6 +12,8 @@
 
 #include "matrix_floats.h"
 
+#include "stream_floats.h"
+
 enum { ROWS_AT_ONCE = 8, PANELS = MATRIX_TOKENS / MATRIX_LANES };
 
 static inline void begin_products(void) {}
@@ -69,4 +71,4 @@ static void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, 
 
 static const bf16_kernels bf16 = {.product = product_by_pieces, .panel = bf16_panel, .columns = bf16_columns};
 
-const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", &bf16, matrix_bytes, matrix_floats, LANES);
+const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", &bf16, matrix_bytes, &float_products);

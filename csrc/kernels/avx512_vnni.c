@@ -11,4 +11,6 @@
 
 #include "matrix_floats.h"
 
-const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, matrix_floats, LANES);
+#include "stream_floats.h"
+
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, &float_products);

@@ -69,7 +69,7 @@ typedef struct matrix_block {
 typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
                                  const uint8_t *next, int n_tokens, int n_rows, int n_in);
 
-/* Tiles of the matrix kernel for floats, whose panels have `float_lanes` tokens. */
+/* Tiles of the kernels for floats. */
 enum { MAX_FLOAT_LANES = 16, FLOAT_ROWS = 48 };
 
 /* What the caller will read next for row r, from at + r * ld on: a line at most for so many numbers; fetched
@@ -77,14 +77,25 @@ enum { MAX_FLOAT_LANES = 16, FLOAT_ROWS = 48 };
 typedef struct read_ahead {
     const uint8_t *at;
     int64_t ld, line_bytes;
-    int line_numbers; /* even */
+    int line_numbers;
 } read_ahead;
 
-/* out[t][r] += x[t] . w[r]; up to float_lanes tokens are summed by even and odd k, more in rising order of k.
- *   x  panels [n_in][float_lanes] that are ldx floats apart, of which n_tokens count; the last one is whole
+/* out[t][r] += x[t] . w[r], the products summed in rising order of k
+ *   x  panels [n_in][lanes] that are ldx floats apart, of which n_tokens count; the last one is whole
  *   w  [n_rows][n_in], rows ldw floats apart; n_rows <= FLOAT_ROWS */
 typedef void matrix_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw,
                                   read_ahead next, int n_tokens, int n_rows, int n_in);
+
+/* The same for n_tokens <= lanes, one panel, with weights as they lie in memory, rows ldw bytes apart; the same bits.
+ */
+typedef void stream_floats_kernel(float *out, int64_t ldo, const float *x, const void *w, int64_t ldw, int n_tokens,
+                                  int n_rows, int n_in);
+
+typedef struct float_kernels {
+    matrix_floats_kernel *matrix;
+    stream_floats_kernel *stream[TYPE_BF16 + 1];
+    int lanes; /* tokens of a panel */
+} float_kernels;
 
 /* What stands between the two products of a feed-forward layer. */
 typedef enum activation { GELU_TANH, GELU_ERF, RELU, SILU, N_ACTIVATIONS } activation;
@@ -100,8 +111,7 @@ typedef struct kernels {
     const bf16_kernels *bf16;          /* NULL where the CPU multiplies no BF16 numbers */
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
 
-    matrix_floats_kernel *matrix_floats; /* NULL where BLAS takes its place */
-    int float_lanes;                     /* of its panels */
+    const float_kernels *floats; /* NULL where BLAS takes their place */
 
     /* A row of weights as unsigned bytes: n of them, q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] -
      * zero), where zero is byte_zero of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */

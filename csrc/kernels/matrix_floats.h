@@ -6,6 +6,7 @@
  *                   multiply-adds, and few enough to leave registers for operands
  *     TOKENS_AHEAD  for so many k activations are fetched in advance: worth 6% for 512 tokens on Sapphire Rapids; 0,
  *                   not at all, where nobody measured it */
+#include "arithmetic.h"
 #include "matrix.h"
 
 #ifdef __AVX512F__
@@ -14,7 +15,7 @@ enum { LANES = 16, SUM_ROWS = 12, TOKENS_AHEAD = 16 };
 enum { LANES = 8, SUM_ROWS = 6, TOKENS_AHEAD = 0 };
 #endif
 
-enum { SUM_REGISTERS = 2, SUM_TOKENS = SUM_REGISTERS * LANES };
+enum { SUM_PANELS = 2, SUM_TOKENS = SUM_PANELS * LANES };
 
 _Static_assert(LANES <= (int)MAX_FLOAT_LANES && SUM_TOKENS <= (int)MATRIX_TOKENS, "panels and sums have room");
 _Static_assert(FLOAT_ROWS % SUM_ROWS == 0, "a tile has whole blocks of rows");
@@ -33,40 +34,36 @@ ALWAYS_INLINE void fetch(read_ahead next, int first_row, const int n_rows, int k
     for (int r = 0; r < n_rows; r++) __builtin_prefetch(at + r * next.ld);
 }
 
-/* sum[r][i] += products of one k.  Two panels of tokens have a register each; one panel has both, for even and odd k.
- */
-ALWAYS_INLINE void add_products(lanes (*sum)[SUM_REGISTERS], const float *x, int64_t ldx, const float *w, int64_t ldw,
+/* sum[r][i] += products of one k with each panel i of tokens. */
+ALWAYS_INLINE void add_products(lanes (*sum)[SUM_PANELS], const float *x, int64_t ldx, const float *w, int64_t ldw,
                                 const int n_rows, const int n_panels) {
-    const int odd = n_panels == 1;
-    const float *second = odd ? x + LANES : x + ldx;
-    lanes tokens[SUM_REGISTERS] = {load_lanes(x), load_lanes(second)};
-    if (TOKENS_AHEAD) {
-        __builtin_prefetch(x + TOKENS_AHEAD * LANES);
-        __builtin_prefetch(second + TOKENS_AHEAD * LANES);
+    lanes tokens[SUM_PANELS];
+    for (int i = 0; i < n_panels; i++) {
+        tokens[i] = load_lanes(x + i * ldx);
+        if (TOKENS_AHEAD) __builtin_prefetch(x + i * ldx + TOKENS_AHEAD * LANES);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < n_rows; r++)
-        for (int i = 0; i < SUM_REGISTERS; i++) sum[r][i] += w[r * ldw + i * odd] * tokens[i];
+        for (int i = 0; i < n_panels; i++) sum[r][i] += w[r * ldw] * tokens[i];
 }
 
-/* c [n_rows] rows of MATRIX_TOKENS, of which n_panels * LANES are overwritten. */
+/* Rows of c [n_rows][MATRIX_TOKENS], ldc floats apart, of which n_panels * LANES are overwritten. */
+ALWAYS_INLINE void store_sums_of(float *c, int64_t ldc, lanes (*sum)[SUM_PANELS], const int n_rows,
+                                 const int n_panels) {
+    for (int r = 0; r < n_rows; r++)
+        for (int i = 0; i < n_panels; i++) store_lanes(c + r * ldc + i * LANES, sum[r][i]);
+}
+
 ALWAYS_INLINE void floats_block(float *c, const float *x, int64_t ldx, const float *w, int64_t ldw, read_ahead next,
                                 int first_row, const int n_rows, const int n_panels, int n_in) {
-    lanes sum[SUM_ROWS][SUM_REGISTERS] = {{{0}}};
-    const int step = n_panels == 1 ? 2 : 1;
+    lanes sum[SUM_ROWS][SUM_PANELS] = {{{0}}};
     w += first_row * ldw;
-    int k = 0;
-    while (k + step <= n_in) {
+    for (int k = 0; k < n_in;) {
         fetch(next, first_row, n_rows, k);
-        for (int end = k + next.line_numbers < n_in ? k + next.line_numbers : n_in; k + step <= end; k += step)
+        for (int end = min_int(k + next.line_numbers, n_in); k < end; k++)
             add_products(sum, x + k * LANES, ldx, w + k, ldw, n_rows, n_panels);
     }
-    for (int r = 0; r < n_rows; r++) {
-        float *row = c + (first_row + r) * MATRIX_TOKENS;
-        if (k < n_in) sum[r][0] += w[r * ldw + k] * load_lanes(x + k * LANES);
-        store_lanes(row, n_panels == 1 ? sum[r][0] + sum[r][1] : sum[r][0]);
-        if (n_panels == 2) store_lanes(row + LANES, sum[r][1]);
-    }
+    store_sums_of(c + first_row * MATRIX_TOKENS, MATRIX_TOKENS, sum, n_rows, n_panels);
 }
 
 /* All rows of up to SUM_TOKENS tokens.  The last block may begin within the one before, whose sums it repeats. */

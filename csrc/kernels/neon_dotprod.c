@@ -6,4 +6,4 @@
 
 #include "simd.h"
 
-const kernels kernels_neon_dotprod = KERNELS("neon-dotprod", "neon", NULL, NULL, NULL, 0);
+const kernels kernels_neon_dotprod = KERNELS("neon-dotprod", "neon", NULL, NULL, NULL);

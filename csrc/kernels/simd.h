@@ -46,7 +46,7 @@
 #endif
 
 /* What one file makes of all that; the kernels of matrices may be NULL. */
-#define KERNELS(its_name, its_family, its_bf16, its_matrix_bytes, its_matrix_floats, its_float_lanes)            \
+#define KERNELS(its_name, its_family, its_bf16, its_matrix_bytes, its_floats)                                    \
     {                                                                                                            \
         .name = its_name,                                                                                        \
         .family = its_family,                                                                                    \
@@ -56,8 +56,7 @@
         .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},                                             \
         .bf16 = its_bf16,                                                                                        \
         .matrix_bytes = its_matrix_bytes,                                                                        \
-        .matrix_floats = its_matrix_floats,                                                                      \
-        .float_lanes = its_float_lanes,                                                                          \
+        .floats = its_floats,                                                                                    \
         .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0},                                  \
         .quantize_row = quantize_row,                                                                            \
         .softmax = MATH(softmax),                                                                                \

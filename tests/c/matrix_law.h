@@ -163,22 +163,58 @@ static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {
 }
 
 static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_tokens, int n_rows, int n_in) {
-    const int64_t lanes = k->float_lanes, ldo = FLOAT_ROWS + 3, n_x = (n_tokens + lanes - 1) / lanes * lanes * n_in;
+    const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, n_x = (n_tokens + lanes - 1) / lanes * lanes * n_in;
     float *x = guarded_floats(0, n_x), *w = guarded_floats(1, (int64_t)n_rows * n_in);
     random_fill(state, x, n_x);
     random_fill(state, w, (int64_t)n_rows * n_in);
     read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_numbers = 16 << n_in % 3};
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    k->matrix_floats(out, ldo, x, lanes * n_in, w, n_in, next, n_tokens, n_rows, n_in);
+    k->floats->matrix(out, ldo, x, lanes * n_in, w, n_in, next, n_tokens, n_rows, n_in);
     check_sums(k->name, out, ldo, true, NULL, x, lanes == 8 ? float_of_panels_of_8 : float_of_panels_of_16, w,
                float_of_row, n_tokens, n_rows, n_in);
+}
+
+/* Weights as they lie in memory, and a panel of tokens: the bits of the same tokens among more, and of widened weights.
+ */
+static inline void check_stream_floats(const kernels *k, uint64_t *state, number_type type, int n_tokens, int n_rows,
+                                       int n_in) {
+    const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, ldw = row_bytes(type, n_in) + 4;
+    float *x = guarded_floats(0, 2 * lanes * n_in), *numbers = guarded_floats(3, (int64_t)n_rows * n_in);
+    uint8_t *w = guarded_bytes(1, (n_rows - 1) * ldw + row_bytes(type, n_in));
+    random_fill(state, x, 2 * lanes * n_in);
+    for (int64_t r = 0; r < n_rows; r++) {
+        random_row(state, type, w + r * ldw, n_in);
+        kernels_portable.widen[type](numbers + r * n_in, w + r * ldw, n_in);
+    }
+    const size_t n_bytes = (size_t)((2 * lanes - 1) * ldo + n_rows) * sizeof(float);
+    float *among_more = memcpy(malloc(n_bytes), new_sums(2, (2 * lanes - 1) * ldo + n_rows), n_bytes);
+    read_ahead nothing = {.at = w, .line_numbers = 16};
+    k->floats->matrix(among_more, ldo, x, lanes * n_in, numbers, n_in, nothing, (int)(2 * lanes), n_rows, n_in);
+    float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
+    k->floats->stream[type](out, ldo, x, w, ldw, n_tokens, n_rows, n_in);
+    bool same = true;
+    for (int64_t t = 0; t < n_tokens; t++)
+        same &= memcmp(out + t * ldo, among_more + t * ldo, (size_t)n_rows * sizeof *out) == 0;
+    CHECK_FOR(same, "%s, %s: %d tokens, %d rows, n_in %d: other bits than among more", k->name,
+              number_formats[type].name, n_tokens, n_rows, n_in);
+    free(among_more);
+}
+
+static inline void check_float_streams(const kernels *k) {
+    uint64_t state = 10;
+    static const int rows[] = {1, 5, 6, 11, 12, 13, 24, 25, 47, 48}, sizes[] = {1, 7, 8, 15, 16, 17, 40, 300};
+    for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
+        for (int n_tokens = 1; n_tokens <= k->floats->lanes; n_tokens += 1 + n_tokens / 4)
+            for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+                for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
+                    check_stream_floats(k, &state, type, n_tokens, rows[i], sizes[j]);
 }
 
 static inline void check_matrix_floats_kernel(const kernels *k) {
     uint64_t state = 8;
     static const int rows[] = {1, 2, 5, 6, 7, 11, 12, 13, 18, 47, 48}, sizes[] = {1, 2, 3, 31, 32, 33, 66};
-    CHECK(k->float_lanes == 8 || k->float_lanes == 16);
-    for (int n_tokens = 1; n_tokens <= 4 * k->float_lanes + 1; n_tokens++)
+    CHECK(k->floats->lanes == 8 || k->floats->lanes == 16);
+    for (int n_tokens = 1; n_tokens <= 4 * k->floats->lanes + 1; n_tokens++)
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
             for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
                 check_matrix_floats(k, &state, n_tokens, rows[i], sizes[j]);

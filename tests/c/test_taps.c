@@ -136,13 +136,13 @@ static void test_unembed(void) {
     free_seen(s);
 }
 
-/* A prediction from the last of a prompt's hidden states is the prompt's own, to the bit. */
+/* A prediction from the last of a prompt's hidden states is the prompt's own, to the bit of a deterministic step. */
 static void test_unembed_equals_prefill(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     fastgpt_kv_cache *kv = new_cache(model, 0);
     float *hidden = new_floats((n_layer + 1) * N_TOKENS * n_embd), *logits = new_floats(2 * n_vocab);
     fastgpt_taps to = {.struct_size = sizeof to, .hidden = hidden};
-    fastgpt_step_options options = {.struct_size = sizeof options, .taps = &to};
+    fastgpt_step_options options = {.struct_size = sizeof options, .taps = &to, .deterministic = 1};
     fastgpt_span span = {.kv = kv, .tokens = tokens, .n_tokens = N_TOKENS};
     CHECK(fastgpt_step(ctx, &span, 1, &options, logits) == FASTGPT_OK);
     CHECK(fastgpt_unembed(ctx, hidden + ((n_layer + 1) * N_TOKENS - 1) * n_embd, 1, logits + n_vocab) == FASTGPT_OK);
