@@ -129,6 +129,13 @@ static void multiply_streams(stream_sums *sums, const streams *s, const char *w,
     }
 }
 
+/* They are written when the weights have been read, so there is time to fetch them: 0.4 of 3 ms for 32 rows of logits.
+ */
+static void fetch_outputs(const float *out, int64_t ldo, int n_tokens, int n) {
+    for (int t = 0; t < n_tokens; t++)
+        for (int i = 0; i < n; i += LINE_BYTES / (int)sizeof *out) __builtin_prefetch(out + t * ldo + i, 1, 3);
+}
+
 /* Rows are streams as far as sixteen of them can be as long as each other; those that are left are a tile. */
 static void stream_product(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const char *w,
                            int64_t ldw, number_type type, int n_tokens, int n_rows, int n_in) {
@@ -146,6 +153,7 @@ static void stream_product(float *out, int64_t ldo, const float *bias, bool add,
                            .apart = rows_each * ldw,
                            .bytes = row_bytes(type, MATRIX_K),
                            .n_in = n_in};
+        fetch_outputs(out + r, ldo, n_tokens, n);
         multiply_streams(sums, &s, w + r * ldw, &tiles, x, panel, n_tiles(n_tokens, MATRIX_LANES));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
             put_transposed(out + t * ldo + r, ldo, bias ? bias + r : NULL, add, sums[t / MATRIX_TOKENS],
