@@ -179,14 +179,14 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
     const kernels *set = job->e->kernels;
     const float_kernels *f = set->floats;
     const float *panels = (const float *)(const void *)job->e->activations + (int64_t)k * f->lanes;
-    if (n_tokens <= f->lanes && w->type <= TYPE_BF16) {
+    const int64_t ldx = (int64_t)job->n_in * f->lanes;
+    if (w->type <= TYPE_BF16 && n_tokens <= STREAMED_PANELS * f->lanes) {
         const uint8_t *rows = weight_row(w, first_out) + row_bytes(w->type, k);
-        f->stream[w->type](out, ld_out, panels, rows, row_bytes(w->type, w->n_in), n_tokens, n_out, n);
+        f->stream[w->type](out, ld_out, panels, ldx, rows, row_bytes(w->type, w->n_in), n_tokens, n_out, n);
     } else {
         int64_t ldw;
         const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        f->matrix(out, ld_out, panels, (int64_t)job->n_in * f->lanes, rows, ldw, ahead_of(w, first_out, k + n),
-                  n_tokens, n_out, n);
+        f->matrix(out, ld_out, panels, ldx, rows, ldw, ahead_of(w, first_out, k + n), n_tokens, n_out, n);
     }
 }
 
@@ -266,17 +266,18 @@ bool linear_may_round(const kernels *k, number_type type) { return k->bf16 && ty
 
 static bool streams(const kernels *k, number_type type) { return k->bf16 && k->bf16->streams[type]; }
 
-/* Weights of 16 bits are read in half the time, and then the floats of one token cost twice as long. */
-static bool streams_floats(const kernels *k, number_type type) { return k->floats && type == TYPE_F32; }
+/* Whether floats take hardly longer for one token than reading the weights: those of 16 bits come twice as fast. */
+static bool streams_floats(const kernels *k, number_type type) {
+    return k->floats && type <= TYPE_BF16 && (type == TYPE_F32 || k->floats->lanes == MAX_FLOAT_LANES);
+}
 
 /* Figures with the 124M shape of Zen 4; where there are kernels for floats, of Zen 2 and, for panels of
  * MAX_FLOAT_LANES, of Sapphire Rapids. */
 int linear_few_tokens(const kernels *k, number_type type) {
     if (streams(k, type)) return 1;
     if (multiplies_bytes(k, type) || linear_may_round(k, type)) return 4;
-    if (k->floats && type == TYPE_F32) return k->floats->lanes == MAX_FLOAT_LANES ? 4 : 6;
-    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && type <= TYPE_BF16) return 8;
-    if (k->floats) return 12;
+    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && type <= TYPE_BF16) return type == TYPE_F32 ? 2 : 6;
+    if (k->floats) return type == TYPE_F32 ? 6 : 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 

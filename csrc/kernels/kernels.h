@@ -86,10 +86,11 @@ typedef struct read_ahead {
 typedef void matrix_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw,
                                   read_ahead next, int n_tokens, int n_rows, int n_in);
 
-/* The same for n_tokens <= lanes, one panel, with weights as they lie in memory, rows ldw bytes apart; the same bits.
+/* The same for STREAMED_PANELS panels at most, with weights as they lie in memory, rows ldw bytes apart: the same bits.
  */
-typedef void stream_floats_kernel(float *out, int64_t ldo, const float *x, const void *w, int64_t ldw, int n_tokens,
-                                  int n_rows, int n_in);
+enum { STREAMED_PANELS = 2 };
+typedef void stream_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const void *w, int64_t ldw,
+                                  int n_tokens, int n_rows, int n_in);
 
 typedef struct float_kernels {
     matrix_floats_kernel *matrix;

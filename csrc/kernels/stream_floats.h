@@ -1,6 +1,6 @@
-/* stream_floats.h - matrix_floats.h for one panel of tokens and weights of F32, F16 or BF16, whose time is that of
- * reading the weights: SUM_ROWS rows at a time are no neighbours, but each the next of a stream of rows that lie behind
- * each other, and 16-bit numbers are widened on the way.  The same sums in the same order. */
+/* stream_floats.h - matrix_floats.h for two panels of tokens and weights of F32, F16 or BF16, whose time is that of
+ * reading the weights: the rows that are read at a time are no neighbours, but each the next of a stream of rows that
+ * lie behind each other, and 16-bit numbers are widened on the way.  The same sums in the same order. */
 
 enum {
     STREAM_K = 16,         /* numbers of a row, before the next row takes its turn */
@@ -43,8 +43,8 @@ ALWAYS_INLINE const float *float_numbers(const number_type type, float *wide, co
 }
 
 /* Rows of c, ldc floats apart, are overwritten. */
-ALWAYS_INLINE void stream_block(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
-                                const int n_rows) {
+ALWAYS_INLINE void stream_block(const number_type type, float *c, int64_t ldc, const float *x, int64_t ldx,
+                                const stream_rows *s, const int n_rows, const int n_panels) {
     lanes sum[SUM_ROWS][SUM_PANELS] = {{{0}}};
     _Alignas(64) float wide[SUM_ROWS * STREAM_K];
     for (int k = 0; k < s->n; k += STREAM_K) {
@@ -52,32 +52,102 @@ ALWAYS_INLINE void stream_block(const number_type type, float *c, int64_t ldc, c
         int64_t ld;
         fetch_streams(type, s, k, n_rows);
         const float *w = float_numbers(type, wide, s, k, n, n_rows, &ld);
-        for (int i = 0; i < n; i++) add_products(sum, x + (k + i) * LANES, 0, w + i, ld, n_rows, 1);
+        for (int i = 0; i < n; i++) add_products(sum, x + (k + i) * LANES, ldx, w + i, ld, n_rows, n_panels);
     }
-    store_sums_of(c, ldc, sum, n_rows, 1);
+    store_sums_of(c, ldc, sum, n_rows, n_panels);
 }
 
-/* Rows are streams as far as SUM_ROWS of them can be as long as each other; the others come one by one. */
-ALWAYS_INLINE void stream_floats(const number_type type, float *out, int64_t ldo, const float *x, const void *w,
-                                 int64_t ldw, int n_tokens, int n_rows, int n_in) {
-    float c[FLOAT_ROWS * MATRIX_TOKENS];
-    const int each = n_rows / SUM_ROWS;
-    for (int r = 0; r < each; r++) {
-        const int64_t to_next_tile = ((SUM_ROWS - 1) * each + 1) * ldw;
-        const stream_rows s = {(const char *)w + r * ldw, each * ldw, r + 1 < each ? ldw : to_next_tile, n_in};
-        stream_block(type, c + r * MATRIX_TOKENS, each * MATRIX_TOKENS, x, &s, SUM_ROWS);
+/* ---- A few tokens: it is the weights that are turned over ---- */
+
+#if defined(__AVX512F__)
+
+enum { TURNED_ROWS = 16, TURNED_TOKENS = 8 };
+
+/* The first n of sixteen numbers as floats, then zeros. */
+ALWAYS_INLINE __m512 sixteen_floats(const number_type type, const char *row, int k, const int n) {
+    if (type == TYPE_F32) return _mm512_maskz_loadu_ps(first_of_16(n), (const float *)(const void *)row + k);
+    const __m256i h = _mm256_maskz_loadu_epi16(first_of_16(n), (const uint16_t *)(const void *)row + k);
+    return type == TYPE_F16 ? _mm512_cvtph_ps(h) : (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16);
+}
+
+/* sum[t] += products of n numbers from k on, a lane for each row. */
+ALWAYS_INLINE void add_turned(const number_type type, __m512 *sum, const float *x, const stream_rows *s, int k,
+                              const int n_tokens, const int n) {
+    __m512i w[TURNED_ROWS];
+#pragma GCC unroll 16
+    for (int r = 0; r < TURNED_ROWS; r++) w[r] = (__m512i)sixteen_floats(type, s->w + r * s->apart, k, n);
+    transpose_16(w);
+#pragma GCC unroll 16
+    for (int i = 0; i < STREAM_K; i++)
+        if (i < n)
+            for (int t = 0; t < n_tokens; t++) sum[t] += (__m512)w[i] * x[(k + i) * LANES + t];
+}
+
+/* n_tokens of each of TURNED_ROWS rows of c, ldc floats apart, are overwritten. */
+ALWAYS_INLINE void turned_block(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
+                                const int n_tokens) {
+    __m512 sum[TURNED_TOKENS] = {{0}};
+    int k = 0;
+    for (; k + STREAM_K <= s->n; k += STREAM_K) {
+        fetch_streams(type, s, k, TURNED_ROWS);
+        add_turned(type, sum, x, s, k, n_tokens, STREAM_K);
     }
-    for (int r = each * SUM_ROWS; r < n_rows; r++) {
-        const stream_rows s = {(const char *)w + r * ldw, 0, ldw, n_in};
-        stream_block(type, c + r * MATRIX_TOKENS, 0, x, &s, 1);
+    if (k < s->n) add_turned(type, sum, x, s, k, n_tokens, s->n - k);
+    for (int t = 0; t < n_tokens; t++)
+        for (int r = 0; r < TURNED_ROWS; r++) c[r * ldc + t] = sum[t][r];
+}
+
+#else
+
+enum { TURNED_ROWS = 1, TURNED_TOKENS = 0 };
+
+ALWAYS_INLINE void turned_block(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
+                                const int n_tokens) {
+    (void)n_tokens;
+    stream_block(type, c, ldc, x, 0, s, TURNED_ROWS, 1);
+}
+
+#endif
+
+/* ---- All rows ---- */
+
+/* Row r of each of n streams, which have `each` of them. */
+static inline stream_rows rows_of_streams(const void *w, int64_t ldw, int r, int each, int n, int n_in) {
+    const int64_t to_next_tile = ((n - 1) * each + 1) * ldw;
+    return (stream_rows){(const char *)w + r * ldw, each * ldw, r + 1 < each ? ldw : to_next_tile, n_in};
+}
+
+/* One row of each stream. */
+ALWAYS_INLINE void stream_row(const number_type type, float *c, int64_t ldc, const float *x, int64_t ldx,
+                              const stream_rows *s, int n_tokens) {
+    if (n_tokens > LANES) stream_block(type, c, ldc, x, ldx, s, SUM_ROWS, 2);
+    else if (n_tokens > TURNED_TOKENS) stream_block(type, c, ldc, x, ldx, s, SUM_ROWS, 1);
+    else if (n_tokens > 4) turned_block(type, c, ldc, x, s, TURNED_TOKENS);
+    else if (n_tokens > 2) turned_block(type, c, ldc, x, s, 4);
+    else turned_block(type, c, ldc, x, s, n_tokens > 1 ? 2 : 1);
+}
+
+/* Rows are streams as far as they can be as long as each other; the others come one by one. */
+ALWAYS_INLINE void stream_floats(const number_type type, float *out, int64_t ldo, const float *x, int64_t ldx,
+                                 const void *w, int64_t ldw, int n_tokens, int n_rows, int n_in) {
+    float c[FLOAT_ROWS * MATRIX_TOKENS];
+    const int n_streams = n_tokens <= TURNED_TOKENS ? TURNED_ROWS : SUM_ROWS, each = n_rows / n_streams;
+    for (int r = 0; r < each; r++) {
+        const stream_rows s = rows_of_streams(w, ldw, r, each, n_streams, n_in);
+        stream_row(type, c + r * MATRIX_TOKENS, each * MATRIX_TOKENS, x, ldx, &s, n_tokens);
+    }
+    for (int r = each * n_streams; r < n_rows; r++) {
+        const stream_rows s = rows_of_streams(w, ldw, r, 1, 1, n_in);
+        if (n_tokens > LANES) stream_block(type, c + r * MATRIX_TOKENS, 0, x, ldx, &s, 1, 2);
+        else stream_block(type, c + r * MATRIX_TOKENS, 0, x, ldx, &s, 1, 1);
     }
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }
 
-#define STREAM_FLOATS(suffix, type)                                                                                \
-    static void stream_##suffix(float *out, int64_t ldo, const float *x, const void *w, int64_t ldw, int n_tokens, \
-                                int n_rows, int n_in) {                                                            \
-        stream_floats(type, out, ldo, x, w, ldw, n_tokens, n_rows, n_in);                                          \
+#define STREAM_FLOATS(suffix, type)                                                                               \
+    static void stream_##suffix(float *out, int64_t ldo, const float *x, int64_t ldx, const void *w, int64_t ldw, \
+                                int n_tokens, int n_rows, int n_in) {                                             \
+        stream_floats(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                                    \
     }
 
 STREAM_FLOATS(f32, TYPE_F32)

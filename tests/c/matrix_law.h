@@ -174,7 +174,8 @@ static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_
                float_of_row, n_tokens, n_rows, n_in);
 }
 
-/* Weights as they lie in memory, and a panel of tokens: the bits of the same tokens among more, and of widened weights.
+/* Weights as they lie in memory, and two panels of tokens at most: the bits of the same tokens among more, and of
+ * widened weights.
  */
 static inline void check_stream_floats(const kernels *k, uint64_t *state, number_type type, int n_tokens, int n_rows,
                                        int n_in) {
@@ -191,7 +192,7 @@ static inline void check_stream_floats(const kernels *k, uint64_t *state, number
     read_ahead nothing = {.at = w, .line_numbers = 16};
     k->floats->matrix(among_more, ldo, x, lanes * n_in, numbers, n_in, nothing, (int)(2 * lanes), n_rows, n_in);
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    k->floats->stream[type](out, ldo, x, w, ldw, n_tokens, n_rows, n_in);
+    k->floats->stream[type](out, ldo, x, lanes * n_in, w, ldw, n_tokens, n_rows, n_in);
     bool same = true;
     for (int64_t t = 0; t < n_tokens; t++)
         same &= memcmp(out + t * ldo, among_more + t * ldo, (size_t)n_rows * sizeof *out) == 0;
@@ -204,7 +205,7 @@ static inline void check_float_streams(const kernels *k) {
     uint64_t state = 10;
     static const int rows[] = {1, 5, 6, 11, 12, 13, 24, 25, 47, 48}, sizes[] = {1, 7, 8, 15, 16, 17, 40, 300};
     for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
-        for (int n_tokens = 1; n_tokens <= k->floats->lanes; n_tokens += 1 + n_tokens / 4)
+        for (int n_tokens = 1; n_tokens <= STREAMED_PANELS * k->floats->lanes; n_tokens += 1 + n_tokens / 4)
             for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
                 for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
                     check_stream_floats(k, &state, type, n_tokens, rows[i], sizes[j]);
