@@ -226,7 +226,8 @@ void attention_prefix_values(const attention_job *job, const attention_span *s, 
 
 /* In a span units run over blocks of queries, in a block over heads. */
 void attention_block_unit(const attention_job *job, const attention_span *s, int unit, int thread) {
-    int first = unit / job->n_head * queries_per_unit(job, s), head = unit % job->n_head;
+    const int n_blocks = attention_n_block_units(job, s) / job->n_head;
+    int first = unit % n_blocks * queries_per_unit(job, s), head = unit / n_blocks;
     attention_block all = {.span = s,
                            .head = head,
                            .n_seen = s->n_past + 1,
