@@ -32,6 +32,7 @@ enum {
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
     OUTPUTS_PER_FLOATS = FLOAT_ROWS,
+    MOST_STREAMED = 2 * STREAMED_PANELS, /* panels, that widen weights of 16 bits on the way: some more than once */
     TOKENS_OF_FLOATS = 256, /* whose panels are in memory at once: no more of it than the other ways need */
     PANEL_K = 1024 /* columns of a widened panel: whole blocks of every type */
 };
@@ -180,9 +181,12 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
     const float_kernels *f = set->floats;
     const float *panels = (const float *)(const void *)job->e->activations + (int64_t)k * f->lanes;
     const int64_t ldx = (int64_t)job->n_in * f->lanes;
-    if (w->type <= TYPE_BF16 && n_tokens <= STREAMED_PANELS * f->lanes) {
+    if (w->type <= TYPE_BF16 && n_tokens <= MOST_STREAMED * f->lanes) {
         const uint8_t *rows = weight_row(w, first_out) + row_bytes(w->type, k);
-        f->stream[w->type](out, ld_out, panels, ldx, rows, row_bytes(w->type, w->n_in), n_tokens, n_out, n);
+        const int at_once = STREAMED_PANELS * f->lanes;
+        for (int64_t t = 0; t < n_tokens; t += at_once)
+            f->stream[w->type](out + t * ld_out, ld_out, panels + t * job->n_in, ldx, rows,
+                               row_bytes(w->type, w->n_in), min_int(at_once, n_tokens - (int)t), n_out, n);
     } else {
         int64_t ldw;
         const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
