@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/always_inline.h"
+
 /* PCG32: XSH-RR 64/32 (O'Neill 2014, https://www.pcg-random.org), stream 54. */
 static const uint64_t PCG_STREAM = 54u << 1 | 1;
 
@@ -33,23 +35,27 @@ static inline double next_uniform(uint64_t *state) {
 /* ln 2 in two parts: a whole number times the first is exact. */
 static const double LN2_HIGH = 0.693147180369123816490, LN2_LOW = 1.90821492927058770002e-10;
 
-/* exp(x) for x <= 0, to 1e-15 of itself; 0 below -700.  x = n ln 2 + r, |r| <= ln 2 / 2, and Taylor.  Without a branch,
- * so that a loop over it becomes vector code. */
-static inline double exp_same_everywhere(double x) {
+/* Four numbers that are computed side by side, each as if alone: in vectors as wide as the compiler may take. */
+typedef double four_doubles __attribute__((vector_size(32)));
+typedef int64_t four_int64 __attribute__((vector_size(32)));
+typedef int32_t four_int32 __attribute__((vector_size(16)));
+
+/* exp(x) for x <= 0, to 1e-15 of itself; 0 below -700.  x = n ln 2 + r, |r| <= ln 2 / 2, and Taylor.  In place, since a
+ * vector that wide is no argument on every machine. */
+ALWAYS_INLINE void exp_same_everywhere(four_doubles *x) {
     static const double inverse_factorial[] = {
         1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
         1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       1.0 / 2,      1,           1};
-    double within = x >= -700 ? x : -700.0;
-    int32_t n = (int32_t)(within * 1.4426950408889634 - 0.5);
-    double r = within - n * LN2_HIGH - n * LN2_LOW;
-    double sum = 0;
+    const four_int64 counts = *x >= -700.0;
+    four_doubles within =
+        (four_doubles)(((four_int64)*x & counts) | ((four_int64)(four_doubles){-700, -700, -700, -700} & ~counts));
+    four_int32 n = __builtin_convertvector(within * 1.4426950408889634 - 0.5, four_int32);
+    four_doubles whole = __builtin_convertvector(n, four_doubles), r = within - whole * LN2_HIGH - whole * LN2_LOW;
+    four_doubles sum = {0};
     for (size_t i = 0; i < sizeof inverse_factorial / sizeof *inverse_factorial; i++)
         sum = sum * r + inverse_factorial[i];
-    uint64_t bits = (uint64_t)(uint32_t)(1023 + n) << 52;
-    double power;
-    memcpy(&power, &bits, sizeof power);
-    sum *= power;
-    return x >= -700 ? sum : 0;
+    four_int64 power = (__builtin_convertvector(n, four_int64) + 1023) << 52;
+    *x = (four_doubles)((four_int64)(sum * (four_doubles)power) & counts);
 }
 
 /* ln x for a normal x > 0, to 1e-15.  x = 2^n m, m in [sqrt(1/2), sqrt(2)), and ln m = 2 artanh((m - 1) / (m + 1)). */

@@ -105,7 +105,9 @@ static void keep_typical(fastgpt_sampler *s) {
 static void keep_unsurprising(fastgpt_sampler *s) {
     if (s->params.mirostat_tau == 0) return;
     double surprise = s->mirostat_surprise > 0 ? s->mirostat_surprise : 0;
-    keep_weights_from(s, sum_of_kept(s) * exp_same_everywhere(-surprise * LN2));
+    four_doubles least = {-surprise * LN2};
+    exp_same_everywhere(&least);
+    keep_weights_from(s, sum_of_kept(s) * least[0]);
 }
 
 void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum) {

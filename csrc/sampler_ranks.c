@@ -7,7 +7,9 @@
 
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "same_everywhere.h"
+#include "sampler_weigh.h"
 
 enum { SMALL_PART = 24 }; /* is sorted by insertion */
 
@@ -101,11 +103,16 @@ double log_weight(const fastgpt_sampler *s, candidate c) {
 
 /* Weighs the first n of the row. */
 static void weigh(fastgpt_sampler *s, int32_t n) {
-    const candidate *row = s->row;
-    double *weights = s->weights, largest = (double)s->largest, temperature = (double)s->params.temperature;
-    for (int32_t i = s->n_weighed; i < n; i++)
-        weights[i] = exp_same_everywhere(((double)row[i].logit - largest) / temperature);
-    s->n_weighed = n;
+    double *weights = s->weights + s->n_weighed;
+    const candidate *row = s->row + s->n_weighed;
+    const double largest = (double)s->largest, temperature = (double)s->params.temperature;
+    n -= s->n_weighed;
+#if defined(__x86_64__)
+    if (kernels_chosen() != &kernels_portable) weigh_row_avx2(weights, row, n, largest, temperature);
+    else
+#endif
+        weigh_row(weights, row, n, largest, temperature);
+    s->n_weighed += n;
 }
 
 double ranked_weight(fastgpt_sampler *s, int32_t i) {
