@@ -38,10 +38,12 @@ def draws(sampler: Sampler, logits: np.ndarray, n: int) -> list[int]:
 def from_case(case: dict[str, Any], **params: Any) -> Sampler:
     """The sampler of a golden case, with its history."""
     n_vocab, n_taken = case["n_vocab"], int(VECTORS["n_taken"])
-    fields = {name: value for name, value in case.items() if name not in ("n_vocab", "row", "bias")}
+    fields = {name: value for name, value in case.items() if name not in ("n_vocab", "row", "bias", "allowed")}
     bias = {int(token): value for token, value in case["bias"].items()}
     eos_token = int(VECTORS[f"eos_token{n_vocab}"])
     made = sampler(n_vocab, **fields, logit_bias=bias, eos_token=eos_token, **params)
+    if case["allowed"]:
+        made.allow(VECTORS[f"allowed{n_vocab}"])
     history = VECTORS[f"history{n_vocab}"]
     made.accept_prompt(history[:-n_taken])
     made.accept(history[-n_taken:])

@@ -131,7 +131,8 @@ def sampler_history(rng: np.random.Generator, n_vocab: int) -> NDArray[np.int32]
 
 FIELDS: dict[str, tuple[Any, ...]] = {
     "top_k": TOP_KS, "top_p": TOP_PS, "min_p": MIN_PS, "typical_p": TYPICAL_PS, "repetition_penalty": PENALTIES,
-    "no_repeat_ngram_size": NO_REPEAT_NGRAM_SIZES, "min_new_tokens": MIN_NEW_TOKENS, "bias": (False, True),
+    "no_repeat_ngram_size": NO_REPEAT_NGRAM_SIZES, "min_new_tokens": MIN_NEW_TOKENS,
+    "bias": (False, True), "allowed": (False, True),
 }  # fmt: skip
 FILTERS = ("top_k", "top_p", "min_p", "typical_p")
 
@@ -155,7 +156,13 @@ class Processors:
     """The logits processors that generate would use for a case, and what they make of logits."""
 
     def __init__(
-        self, model: GPT2LMHeadModel, case: dict[str, Any], bias: dict[int, float], eos_token: int, n_prompt: int
+        self,
+        model: GPT2LMHeadModel,
+        case: dict[str, Any],
+        bias: dict[int, float],
+        allowed: list[int],
+        eos_token: int,
+        n_prompt: int,
     ) -> None:
         config = GenerationConfig(
             do_sample=case["temperature"] > 0,
@@ -167,10 +174,15 @@ class Processors:
             repetition_penalty=case["repetition_penalty"],
             no_repeat_ngram_size=case["no_repeat_ngram_size"],
             min_new_tokens=case["min_new_tokens"],
+            num_beams=1,
             sequence_bias={(token,): value for token, value in bias.items()} if case["bias"] else None,
         )
         config._eos_token_tensor = torch.tensor([eos_token])
-        self.list = model._get_logits_processor(config, input_ids_seq_length=n_prompt)
+        self.list = model._get_logits_processor(
+            config,
+            input_ids_seq_length=n_prompt,
+            prefix_allowed_tokens_fn=(lambda *_: allowed) if case["allowed"] else None,
+        )
         self.greedy = not config.do_sample
 
     def probabilities(self, history: NDArray[np.int32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -224,14 +236,15 @@ def make_sampler_vectors() -> None:
         bias = {int(t): float(v) for t, v in zip(rng.integers(0, n_vocab, 9), rng.normal(0, 4, 9), strict=True)}
         bias[int(logits[0].argmax())] = -np.inf
         eos_token = int(logits[1].argmax())
+        allowed = rng.choice(n_vocab, n_vocab // 2, replace=False).tolist()
         rows = []
         for case, row in itertools.product(sampler_cases(), range(len(logits))):
-            processors = Processors(model, case, bias, eos_token, len(history) - N_TAKEN)
+            processors = Processors(model, case, bias, allowed, eos_token, len(history) - N_TAKEN)
             if processors.is_fair(history, logits[row]):
                 cases.append({**case, "bias": bias if case["bias"] else {}, "n_vocab": n_vocab, "row": row})
                 rows.append(processors.probabilities(history, logits[row]))
         arrays |= {f"logits{n_vocab}": logits, f"history{n_vocab}": history, f"probabilities{n_vocab}": np.stack(rows)}
-        arrays[f"eos_token{n_vocab}"] = np.int32(eos_token)
+        arrays |= {f"eos_token{n_vocab}": np.int32(eos_token), f"allowed{n_vocab}": np.array(allowed, np.int32)}
     arrays["n_taken"] = np.int32(N_TAKEN)
     np.savez_compressed(VECTORS / "sampler.npz", cases=json.dumps(cases), **arrays)
     print(f"sampler: {len(cases)} cases")
