@@ -185,8 +185,8 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
         const uint8_t *rows = weight_row(w, first_out) + row_bytes(w->type, k);
         const int at_once = STREAMED_PANELS * f->lanes;
         for (int64_t t = 0; t < n_tokens; t += at_once)
-            f->stream[w->type](out + t * ld_out, ld_out, panels + t * job->n_in, ldx, rows,
-                               row_bytes(w->type, w->n_in), min_int(at_once, n_tokens - (int)t), n_out, n);
+            f->stream[w->type](out + t * ld_out, ld_out, panels + t * job->n_in, ldx, rows, row_bytes(w->type, w->n_in),
+                               min_int(at_once, n_tokens - (int)t), n_out, n);
     } else {
         int64_t ldw;
         const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
