@@ -101,17 +101,22 @@ double log_weight(const fastgpt_sampler *s, candidate c) {
     return ((double)c.logit - (double)s->largest) / (double)s->params.temperature;
 }
 
+#if defined(__x86_64__)
+/* All sets of kernels have it but the portable one; none is chosen where FASTGPT_ISA names what this CPU has not. */
+static bool takes_avx2(void) { return kernels_chosen() && kernels_chosen() != &kernels_portable; }
+#else
+#define weigh_row_avx2 weigh_row
+static bool takes_avx2(void) { return false; }
+#endif
+
 /* Weighs the first n of the row. */
 static void weigh(fastgpt_sampler *s, int32_t n) {
     double *weights = s->weights + s->n_weighed;
     const candidate *row = s->row + s->n_weighed;
     const double largest = (double)s->largest, temperature = (double)s->params.temperature;
     n -= s->n_weighed;
-#if defined(__x86_64__)
-    if (kernels_chosen() != &kernels_portable) weigh_row_avx2(weights, row, n, largest, temperature);
-    else
-#endif
-        weigh_row(weights, row, n, largest, temperature);
+    if (takes_avx2()) weigh_row_avx2(weights, row, n, largest, temperature);
+    else weigh_row(weights, row, n, largest, temperature);
     s->n_weighed += n;
 }
 

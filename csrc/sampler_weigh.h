@@ -7,7 +7,7 @@
 
 ALWAYS_INLINE void weigh_some(double *weights, const candidate *row, const int32_t n, double largest,
                               double temperature) {
-    four_doubles x = {0};
+    four_doubles x = {largest, largest, largest, largest};
     for (int32_t i = 0; i < n; i++) x[i] = (double)row[i].logit;
     x = (x - largest) / temperature;
     exp_same_everywhere(&x);

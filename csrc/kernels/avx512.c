@@ -1,6 +1,6 @@
 /* avx512.c - AVX-512 F, BW, DQ, VL: 32 registers, used 8 floats wide, which was faster than 16 on Zen 4 in and out of
- * cache; what the wider set brings here is room for twice the accumulators of avx2.c.  Only matrix_floats.h takes all
- * 16. */
+ * cache; what the wider set brings here is room for twice the accumulators of avx2.c.  Only the
+ * products of floats take all 16. */
 #define WIDTH 8
 #define ROWS 4
 #define TOKENS 4
