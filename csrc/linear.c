@@ -13,8 +13,8 @@
  * In a deterministic step any number of tokens goes one way, in which each output is a sum of its own, in an order that
  * nothing else changes: matrix or floats, where they are fast for one token, and else dot.
  *
- * A unit is a tile of outputs and tokens.  Its size depends on the shape alone, but for dot, so that the threads only
- * decide who computes which tile. */
+ * A unit is a tile of outputs and tokens.  The threads only decide who computes which tile; and, where each output is a
+ * sum of its own (dot and matrix), how large a tile is. */
 #include "linear.h"
 
 #include "arithmetic.h"
@@ -26,9 +26,9 @@ enum {
     FEW_TOKENS = 48,         /* in a unit of dot */
     OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit, at least */
     MOST_OUTPUTS_PER_DOT = 128,
-    UNITS_PER_THREAD = 3, /* of dot, about: a thread that is held up leaves some to the others */
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
     MOST_OUTPUTS_PER_MATRIX = 128,
+    UNITS_PER_THREAD = 3, /* of these two, about: a thread that is held up leaves some to the others */
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
     OUTPUTS_PER_FLOATS = FLOAT_ROWS,
@@ -46,6 +46,7 @@ typedef struct way {
     int outputs_per_unit;
     int most_outputs; /* more than that, for ways whose outputs do not depend on others of their unit; else 0 */
     int tokens_per_unit;
+    int panels_bytes; /* of the tokens of a unit, at most; 0: no matter */
     void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
     int tokens_per_preparation;
     int tokens_at_once; /* in one run of the pool */
@@ -243,6 +244,7 @@ static const way matrix = {.tile = matrix_tile,
                            .outputs_per_unit = OUTPUTS_PER_MATRIX,
                            .most_outputs = MOST_OUTPUTS_PER_MATRIX,
                            .tokens_per_unit = MOST_MATRIX_TOKENS,
+                           .panels_bytes = 3 << 19, /* stay in a cache of 2 MB beside what is made of them */
                            .prepare = prepare_bf16,
                            .tokens_per_preparation = MATRIX_LANES,
                            .tokens_at_once = ALL,
@@ -285,12 +287,17 @@ int linear_few_tokens(const kernels *k, number_type type) {
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 
+static const way *dot(number_type type) { return takes_quantized(type) ? &dot_quantized : &dot_floats; }
+
+/* For any number of tokens. */
+static const way *choose_one(const kernels *k, number_type type) {
+    return streams(k, type) ? &matrix : streams_floats(k, type) ? &floats : dot(type);
+}
+
 static const way *choose(const engine *e, number_type type, int n_tokens) {
     const kernels *k = e->kernels;
-    if (e->deterministic && streams(k, type)) return &matrix;
-    if (e->deterministic && streams_floats(k, type)) return &floats;
-    if (e->deterministic || n_tokens <= linear_few_tokens(k, type))
-        return takes_quantized(type) ? &dot_quantized : &dot_floats;
+    if (e->deterministic) return choose_one(k, type);
+    if (n_tokens <= linear_few_tokens(k, type)) return dot(type);
     if (multiplies_bytes(k, type)) return &bytes;
     if (linear_may_round(k, type)) return &matrix;
     return k->floats ? &floats : &sgemm;
@@ -351,14 +358,12 @@ static void run(linear_job *job, int n_tasks) {
     pool_run(job->e->pool, linear_unit, job, job->n_units);
 }
 
-/* Equal parts for the way `matrix`, so many that the panels of each stay in a cache of 2 MB beside what is made of
- * them: each part reads all weights again. */
+/* Equal parts, each of which reads all weights again. */
 static int tokens_per_unit(const way *w, int n_tokens, int64_t n_in) {
-    enum { PANELS_BYTES = 3 << 19 };
-    if (w != &matrix) return w->tokens_per_unit;
+    if (!w->panels_bytes) return w->tokens_per_unit;
     int64_t most =
-        larger(PANELS_BYTES / (n_in * (int64_t)sizeof(uint16_t)) / MATRIX_TOKENS * MATRIX_TOKENS, MATRIX_TOKENS);
-    if (most > MOST_MATRIX_TOKENS) most = MOST_MATRIX_TOKENS;
+        larger(w->panels_bytes / (n_in * (int64_t)sizeof(uint16_t)) / MATRIX_TOKENS * MATRIX_TOKENS, MATRIX_TOKENS);
+    if (most > w->tokens_per_unit) most = w->tokens_per_unit;
     return (int)round_up(n_tiles(n_tokens, n_tiles(n_tokens, most)), MATRIX_TOKENS);
 }
 

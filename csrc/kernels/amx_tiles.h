@@ -11,6 +11,13 @@ enum { LD_SUMS = MATRIX_TOKENS * sizeof(float), LD_ROWS = PIECE * sizeof(uint16_
 static inline void begin_products(void) { set_shapes(); }
 static inline void end_products(void) { _tile_release(); }
 
+ALWAYS_INLINE void zero_sums(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
 ALWAYS_INLINE void load_sums(const float *sums, const bool two_panels) {
     const float *lower = sums + TILE_ROWS * MATRIX_TOKENS;
     _tile_loadd(0, sums, LD_SUMS);
@@ -46,12 +53,8 @@ static void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, 
                       int n_rows, int n, bool begins, fetching *next) {
     const bool two_panels = n_tokens > MATRIX_LANES;
     (void)n_rows; /* whole tiles, whatever is in the others */
-    if (begins) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else load_sums(sums, two_panels);
+    if (begins) zero_sums();
+    else load_sums(sums, two_panels);
     if (two_panels) multiply_tiles(x, second_x, w, n, next, true);
     else multiply_tiles(x, second_x, w, n, next, false);
     store_sums(sums, two_panels);

@@ -3,9 +3,8 @@
  * lie behind each other, and 16-bit numbers are widened on the way.  The same sums in the same order. */
 
 enum {
-    STREAM_K = 16,         /* numbers of a row, before the next row takes its turn */
-    FLOATS_AHEAD = 512,    /* bytes that are fetched ahead in each stream */
-    LINE_OF_STREAM = 64
+    STREAM_K = 16,     /* numbers of a row, before the next row takes its turn */
+    FLOATS_AHEAD = 512 /* bytes that are fetched ahead in each stream */
 };
 
 /* n numbers of a row of each stream. */
@@ -16,9 +15,15 @@ typedef struct stream_rows {
     int n;
 } stream_rows;
 
+/* Row r of each of n streams, which have `each` of them. */
+static inline stream_rows rows_of_streams(const void *w, int64_t ldw, int r, int each, int n, int n_in) {
+    const int64_t to_next_tile = ((n - 1) * each + 1) * ldw;
+    return (stream_rows){(const char *)w + r * ldw, each * ldw, r + 1 < each ? ldw : to_next_tile, n_in};
+}
+
 ALWAYS_INLINE void fetch_streams(const number_type type, const stream_rows *s, int k, const int n_rows) {
     const int element = type == TYPE_F32 ? 4 : 2, later = k + FLOATS_AHEAD / element;
-    if (k * element % LINE_OF_STREAM) return;
+    if (k * element % LINE) return;
     const char *at = s->w + (later < s->n ? 0 : s->next - (int64_t)s->n * element) + (int64_t)later * element;
 #pragma GCC unroll 16
     for (int r = 0; r < n_rows; r++) __builtin_prefetch(at + r * s->apart);
@@ -55,6 +60,13 @@ ALWAYS_INLINE void stream_block(const number_type type, float *c, int64_t ldc, c
         for (int i = 0; i < n; i++) add_products(sum, x + (k + i) * LANES, ldx, w + i, ld, n_rows, n_panels);
     }
     store_sums_of(c, ldc, sum, n_rows, n_panels);
+}
+
+/* With constants for the number of panels. */
+ALWAYS_INLINE void stream_panels(const number_type type, float *c, int64_t ldc, const float *x, int64_t ldx,
+                                 const stream_rows *s, const int n_rows, int n_tokens) {
+    if (n_tokens > LANES) stream_block(type, c, ldc, x, ldx, s, n_rows, 2);
+    else stream_block(type, c, ldc, x, ldx, s, n_rows, 1);
 }
 
 /* ---- A few tokens: it is the weights that are turned over ---- */
@@ -97,49 +109,38 @@ ALWAYS_INLINE void turned_block(const number_type type, float *c, int64_t ldc, c
         for (int r = 0; r < TURNED_ROWS; r++) c[r * ldc + t] = sum[t][r];
 }
 
+/* With constants for their count, which may be more than there are: a panel is whole. */
+ALWAYS_INLINE void turned_tokens(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
+                                 int n_tokens) {
+    if (n_tokens > 4) turned_block(type, c, ldc, x, s, TURNED_TOKENS);
+    else if (n_tokens > 2) turned_block(type, c, ldc, x, s, 4);
+    else turned_block(type, c, ldc, x, s, n_tokens > 1 ? 2 : 1);
+}
+
 #else
 
 enum { TURNED_ROWS = 1, TURNED_TOKENS = 0 };
-
-ALWAYS_INLINE void turned_block(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
-                                const int n_tokens) {
-    (void)n_tokens;
-    stream_block(type, c, ldc, x, 0, s, TURNED_ROWS, 1);
-}
+#define turned_tokens(...) (void)0 /* of no tokens */
 
 #endif
 
 /* ---- All rows ---- */
 
-/* Row r of each of n streams, which have `each` of them. */
-static inline stream_rows rows_of_streams(const void *w, int64_t ldw, int r, int each, int n, int n_in) {
-    const int64_t to_next_tile = ((n - 1) * each + 1) * ldw;
-    return (stream_rows){(const char *)w + r * ldw, each * ldw, r + 1 < each ? ldw : to_next_tile, n_in};
-}
-
-/* One row of each stream. */
-ALWAYS_INLINE void stream_row(const number_type type, float *c, int64_t ldc, const float *x, int64_t ldx,
-                              const stream_rows *s, int n_tokens) {
-    if (n_tokens > LANES) stream_block(type, c, ldc, x, ldx, s, SUM_ROWS, 2);
-    else if (n_tokens > TURNED_TOKENS) stream_block(type, c, ldc, x, ldx, s, SUM_ROWS, 1);
-    else if (n_tokens > 4) turned_block(type, c, ldc, x, s, TURNED_TOKENS);
-    else if (n_tokens > 2) turned_block(type, c, ldc, x, s, 4);
-    else turned_block(type, c, ldc, x, s, n_tokens > 1 ? 2 : 1);
-}
-
 /* Rows are streams as far as they can be as long as each other; the others come one by one. */
 ALWAYS_INLINE void stream_floats(const number_type type, float *out, int64_t ldo, const float *x, int64_t ldx,
                                  const void *w, int64_t ldw, int n_tokens, int n_rows, int n_in) {
     float c[FLOAT_ROWS * MATRIX_TOKENS];
-    const int n_streams = n_tokens <= TURNED_TOKENS ? TURNED_ROWS : SUM_ROWS, each = n_rows / n_streams;
+    const bool turned = n_tokens <= TURNED_TOKENS;
+    const int n_streams = turned ? TURNED_ROWS : SUM_ROWS, each = n_rows / n_streams, ldc = each * MATRIX_TOKENS;
     for (int r = 0; r < each; r++) {
         const stream_rows s = rows_of_streams(w, ldw, r, each, n_streams, n_in);
-        stream_row(type, c + r * MATRIX_TOKENS, each * MATRIX_TOKENS, x, ldx, &s, n_tokens);
+        float *sums = c + r * MATRIX_TOKENS;
+        if (turned) turned_tokens(type, sums, ldc, x, &s, n_tokens);
+        else stream_panels(type, sums, ldc, x, ldx, &s, SUM_ROWS, n_tokens);
     }
     for (int r = each * n_streams; r < n_rows; r++) {
         const stream_rows s = rows_of_streams(w, ldw, r, 1, 1, n_in);
-        if (n_tokens > LANES) stream_block(type, c + r * MATRIX_TOKENS, 0, x, ldx, &s, 1, 2);
-        else stream_block(type, c + r * MATRIX_TOKENS, 0, x, ldx, &s, 1, 1);
+        stream_panels(type, c + r * MATRIX_TOKENS, 0, x, ldx, &s, 1, n_tokens);
     }
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }

@@ -216,7 +216,8 @@ int main(void) {
         test_quantize_row(sets[i]);
         test_quantize_row_of_nan(sets[i]);
         if (sets[i]->bf16) check_bf16_kernels(sets[i]->name, sets[i]->bf16);
-        if (sets[i]->floats) check_matrix_floats_kernel(sets[i]), check_float_streams(sets[i]);
+        if (sets[i]->floats) check_matrix_floats_kernel(sets[i]);
+        if (sets[i]->floats) check_float_streams(sets[i]);
         printf("%s\n", sets[i]->name);
     }
     return check_report();
