@@ -20,6 +20,7 @@ enum {
     MAX_TOKENS = 32,
     N_FUNCTION = 3072, /* numbers of a row of gelu, softmax ... */
     ROUNDS = 5,
+    OUT_FLOATS = MAX_TOKENS * N_FUNCTION + ROWS_PER_UNIT * N_IN / 2, /* and tiles of BF16 numbers */
 };
 
 #define MEMORY_BYTES ((int64_t)256 << 20)
@@ -35,10 +36,10 @@ typedef struct job {
     int64_t ldw; /* bytes of a row of weights */
     const uint8_t *weights;
     const uint8_t *x; /* activations of any kind */
-    float *out;       /* [n_threads][MAX_TOKENS * N_FUNCTION] */
+    float *out;       /* [n_threads][OUT_FLOATS] */
 } job;
 
-static float *out_of(const job *j, int thread) { return j->out + (int64_t)thread * MAX_TOKENS * N_FUNCTION; }
+static float *out_of(const job *j, int thread) { return j->out + (int64_t)thread * OUT_FLOATS; }
 
 /* The first row of a unit: its own from memory, the same of every unit of a thread from the cache. */
 static const uint8_t *rows_of(const job *j, int unit, int thread) {
@@ -54,10 +55,24 @@ static void dot_unit(void *arg, int unit, int thread) {
                             ROWS_PER_UNIT, N_IN);
 }
 
+static uint16_t *tiles_of(const job *j, int thread) {
+    return (uint16_t *)(void *)(out_of(j, thread) + MAX_TOKENS * N_FUNCTION);
+}
+
 static void matrix_unit(void *arg, int unit, int thread) {
     const job *j = arg;
-    j->k->bf16->product(out_of(j, thread), ROWS_PER_UNIT, NULL, true, (const uint16_t *)(const void *)j->x,
-                        rows_of(j, unit, thread), j->ldw, j->type, j->n_tokens, ROWS_PER_UNIT, N_IN, MATRIX_ROWS);
+    const bf16_output to = {.out = out_of(j, thread), .ldo = ROWS_PER_UNIT, .add = true};
+    const uint16_t *x = (const uint16_t *)(const void *)j->x;
+    j->k->bf16->tiles(tiles_of(j, thread), rows_of(j, unit, thread), j->ldw, j->type, ROWS_PER_UNIT, N_IN);
+    j->k->bf16->product(&to, NULL, x, N_IN * MATRIX_LANES, tiles_of(j, thread), N_IN * MATRIX_ROWS, j->n_tokens,
+                        ROWS_PER_UNIT, N_IN, true, true);
+}
+
+static void stream_unit(void *arg, int unit, int thread) {
+    const job *j = arg;
+    const bf16_output to = {.out = out_of(j, thread), .ldo = ROWS_PER_UNIT, .add = true};
+    j->k->bf16->stream(&to, (const uint16_t *)(const void *)j->x, rows_of(j, unit, thread), j->ldw, j->type,
+                       j->n_tokens, ROWS_PER_UNIT, N_IN);
 }
 
 static void matrix_bytes_unit(void *arg, int unit, int thread) {
@@ -196,6 +211,7 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     for (int type = TYPE_BF16; j->k->bf16 && type < N_NUMBER_TYPES; type++) {
         j->type = (number_type)type;
         run_type(pool, j, "matrix", matrix_unit, per_number);
+        if (j->k->bf16->streams[type]) run_type(pool, j, "matrix_stream", stream_unit, per_number);
     }
     if (j->k->matrix_bytes)
         run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
@@ -246,7 +262,7 @@ int main(int argc, char **argv) {
     }
     print_roofline(pool);
     uint8_t *weights = os_alloc((size_t)MEMORY_BYTES), *x = os_alloc(MAX_TOKENS * N_FUNCTION * sizeof(float));
-    size_t out_bytes = (size_t)n_threads * MAX_TOKENS * N_FUNCTION * sizeof(float);
+    size_t out_bytes = (size_t)n_threads * OUT_FLOATS * sizeof(float);
     float *out = os_alloc(out_bytes);
     if (!weights || !x || !out || pool_enter(pool)) {
         fprintf(stderr, "no memory or no threads\n");

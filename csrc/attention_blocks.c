@@ -48,44 +48,62 @@ static void softmax_of_block(const attention_job *job, const attention_block *b)
 
 /* ---- bf16 ---- */
 
-/* A head of values of a span, and what meets keys and values, in a thread's panel. */
+/* A head of keys and values of a span, and what meets them, in a thread's panel. */
 typedef struct rounded {
-    int64_t ld;       /* numbers */
+    int64_t ld;       /* numbers of the values of MATRIX_ROWS columns */
     float *wide;      /* [MATRIX_K][head width] */
-    uint16_t *values; /* [head width][n_keys] */
+    uint16_t *keys;   /* tiles of each run of keys that lie behind each other */
+    uint16_t *values; /* tiles of columns */
     uint16_t *x;      /* panels of QUERIES_PER_BLOCK queries, or weights of values */
 } rounded;
 
 static int64_t n_wide(int64_t d) { return round_up(MATRIX_K * d, 16); }
 
+/* Numbers of the tiles of that many rows. */
+static int64_t n_tile_numbers(int64_t n_rows, int64_t n) { return round_up(n_rows, MATRIX_ROWS) * panel_k(n); }
+
+static int64_t n_key_numbers(int64_t n_keys, int64_t d) { return n_tile_numbers(n_keys + MATRIX_ROWS, d); }
+
 static int64_t rounded_bytes(int64_t n_keys, int64_t d) {
     int64_t n_x = QUERIES_PER_BLOCK * larger(panel_k(n_keys), panel_k(d));
-    return n_wide(d) * (int64_t)sizeof(float) + (d * panel_k(n_keys) + n_x) * (int64_t)sizeof(uint16_t);
+    return n_wide(d) * (int64_t)sizeof(float) +
+           (n_key_numbers(n_keys, d) + n_tile_numbers(d, n_keys) + n_x) * (int64_t)sizeof(uint16_t);
 }
 
 static rounded rounded_in(void *panel, int n_keys, int d) {
-    rounded r = {.ld = panel_k(n_keys), .wide = panel};
-    r.values = (uint16_t *)(void *)(r.wide + n_wide(d));
-    r.x = r.values + d * r.ld;
+    rounded r = {.ld = MATRIX_ROWS * panel_k(n_keys), .wide = panel};
+    r.keys = (uint16_t *)(void *)(r.wide + n_wide(d));
+    r.values = r.keys + n_key_numbers(n_keys, d);
+    r.x = r.values + n_tile_numbers(d, n_keys);
     return r;
 }
 
-static rounded round_values(const attention_job *job, const attention_block *b) {
+static uint16_t *keys_from(const rounded *r, int key, int d) { return r->keys + n_tile_numbers(key, d); }
+
+static void round_keys(const attention_job *job, const attention_block *b, const rounded *r) {
+    const attention_span *s = b->span;
+    const int d = head_width(job);
+    for (int key = 0, n; key < b->n_keys; key += n) {
+        n = n_together(s, key, b->n_keys - key);
+        job->e->kernels->bf16->tiles(keys_from(r, key, d), head_at(job, s, KEYS, key, b->head),
+                                     row_bytes(s->type, job->n_embd), s->type, n, d);
+    }
+}
+
+static void round_values(const attention_job *job, const attention_block *b, const rounded *r) {
     const kernels *k = job->e->kernels;
-    int d = head_width(job);
-    rounded r = rounded_in(b->panel, b->n_keys, d);
+    const int d = head_width(job);
     for (int i = 0; i < b->n_keys; i += MATRIX_K) {
         int n = min_int(MATRIX_K, b->n_keys - i);
         int64_t ld = job->n_embd;
         const float *values = (const float *)(const void *)head_at(job, b->span, VALUES, i, b->head);
         if (b->span->type != TYPE_F32 || n_together(b->span, i, n) < n) {
             for (int64_t j = 0; j < n; j++)
-                k->widen[b->span->type](r.wide + j * d, head_at(job, b->span, VALUES, i + j, b->head), d);
-            values = r.wide, ld = d;
+                k->widen[b->span->type](r->wide + j * d, head_at(job, b->span, VALUES, i + j, b->head), d);
+            values = r->wide, ld = d;
         }
-        k->bf16->columns(r.values + i, r.ld, values, ld, n, d);
+        k->bf16->columns(r->values + i * (int64_t)MATRIX_ROWS, r->ld, values, ld, n, d);
     }
-    return r;
 }
 
 /* x [n_tokens][n] */
@@ -94,28 +112,34 @@ static void fill_panels(const attention_job *job, const rounded *r, const float 
         job->e->kernels->bf16->panel(r->x + t * panel_k(n), x + t * ldx, ldx, min_int(MATRIX_LANES, n_tokens - t), n);
 }
 
+/* out [n_tokens][n_rows] = x w^T, with n numbers of each. */
+static void multiply_tiles(const attention_job *job, const rounded *r, float *out, int64_t ldo, const uint16_t *tiles,
+                           int64_t ld_tiles, int n_tokens, int n_rows, int n) {
+    const bf16_output to = {.out = out, .ldo = ldo};
+    job->e->kernels->bf16->product(&to, NULL, r->x, panel_k(n) * MATRIX_LANES, tiles, ld_tiles, n_tokens, n_rows, n,
+                                   true, true);
+}
+
 static void bf16_keys(const attention_job *job, const attention_block *b, const rounded *r) {
-    const attention_span *s = b->span;
-    int d = head_width(job);
+    const int d = head_width(job);
     fill_panels(job, r, b->q, job->n_embd, b->n_queries, d);
     for (int key = 0, n; key < b->n_keys; key += n) {
-        n = n_together(s, key, b->n_keys - key);
-        job->e->kernels->bf16->product(b->scores + key, b->ld_scores, NULL, false, r->x,
-                                       head_at(job, s, KEYS, key, b->head), row_bytes(s->type, job->n_embd), s->type,
-                                       b->n_queries, n, d, 0);
+        n = n_together(b->span, key, b->n_keys - key);
+        multiply_tiles(job, r, b->scores + key, b->ld_scores, keys_from(r, key, d), MATRIX_ROWS * panel_k(d),
+                       b->n_queries, n, d);
     }
 }
 
 static void bf16_values(const attention_job *job, const attention_block *b, const rounded *r) {
     fill_panels(job, r, b->scores, b->ld_scores, b->n_queries, b->n_keys);
-    job->e->kernels->bf16->product(b->out, job->n_embd, NULL, false, r->x, r->values,
-                                   r->ld * (int64_t)sizeof *r->values, TYPE_BF16, b->n_queries, head_width(job),
-                                   b->n_keys, 0);
+    multiply_tiles(job, r, b->out, job->n_embd, r->values, r->ld, b->n_queries, head_width(job), b->n_keys);
 }
 
-/* Values are rounded once for several blocks of queries. */
+/* Keys and values are rounded once for several blocks of queries. */
 static void multiply_in_bf16(const attention_job *job, const attention_block *b) {
-    const rounded r = round_values(job, b);
+    const rounded r = rounded_in(b->panel, b->n_keys, head_width(job));
+    round_keys(job, b, &r);
+    round_values(job, b, &r);
     for (int t = 0; t < b->n_queries; t += QUERIES_PER_BLOCK) {
         attention_block part = part_of(job, *b, t, min_int(QUERIES_PER_BLOCK, b->n_queries - t));
         bf16_keys(job, &part, &r);
@@ -214,13 +238,15 @@ void attention_prefix_keys(const attention_job *job, const attention_span *s, in
                            int thread) {
     const attention_block b = prefix_block(job, s, head, n_queries, scores, thread);
     const rounded r = rounded_in(b.panel, b.n_keys, head_width(job));
+    round_keys(job, &b, &r);
     bf16_keys(job, &b, &r);
 }
 
 void attention_prefix_values(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
                              int thread) {
     const attention_block b = prefix_block(job, s, head, n_queries, scores, thread);
-    const rounded r = round_values(job, &b);
+    const rounded r = rounded_in(b.panel, b.n_keys, head_width(job));
+    round_values(job, &b, &r);
     bf16_values(job, &b, &r);
 }
 

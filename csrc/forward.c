@@ -89,11 +89,29 @@ static void one_linear(fastgpt_context *ctx, float *out, const float *x, const w
     linear(&ctx->engine, x, w->n_in, &task, 1, n_tokens);
 }
 
+/* What fc and its activation give goes to proj as panels where it may: no floats in memory, which take longer than the
+ * activation. */
+static void feed_forward(fastgpt_context *ctx, int32_t l, int32_t n) {
+    const fastgpt_model *m = ctx->model;
+    const layer *layer = &m->layers[l];
+    const int64_t ld_ff = spread_row(m->n_ff);
+    linear_task fc = {.out = ctx->ff, .ld_out = ld_ff, .w = layer->fc, .activation = m->activation};
+    const linear_task proj = {.out = ctx->x, .ld_out = m->n_embd, .w = layer->proj, .add = true};
+    const bool hands_over = linear_hands_over(&ctx->engine, &layer->fc, &layer->proj, n);
+
+    if (hands_over) fc.panels = ctx->ff;
+    linear(&ctx->engine, ctx->normed, m->n_embd, &fc, 1, n);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_FC, n);
+    if (!hands_over) op_activation(&ctx->engine, m->activation, ctx->ff, ld_ff, n, m->n_ff);
+    profile_lap(&ctx->profile, l, FASTGPT_OP_GELU, n);
+    if (hands_over) linear_of_panels(&ctx->engine, ctx->ff, &proj, n);
+    else linear(&ctx->engine, ctx->ff, ld_ff, &proj, 1, n);
+}
+
 static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     const fastgpt_model *m = ctx->model;
     const layer *layer = &m->layers[l];
     const taps *t = &ctx->taps;
-    const int64_t ld_ff = spread_row(m->n_ff);
     int32_t n = s->n_tokens;
 
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_1, m->layer_norm_epsilon, n, m->n_embd);
@@ -112,12 +130,7 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     op_layer_norm(&ctx->engine, ctx->normed, ctx->x, &layer->ln_2, m->layer_norm_epsilon, n, m->n_embd);
     taps_rows(t, t->to.ln_2, l, ctx->normed, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_LN_2, n);
-    linear(&ctx->engine, ctx->normed, m->n_embd, &(linear_task){.out = ctx->ff, .ld_out = ld_ff, .w = layer->fc}, 1, n);
-    profile_lap(&ctx->profile, l, FASTGPT_OP_FC, n);
-    op_activation(&ctx->engine, m->activation, ctx->ff, ld_ff, n, m->n_ff);
-    profile_lap(&ctx->profile, l, FASTGPT_OP_GELU, n);
-    linear(&ctx->engine, ctx->ff, ld_ff,
-           &(linear_task){.out = ctx->x, .ld_out = m->n_embd, .w = layer->proj, .add = true}, 1, n);
+    feed_forward(ctx, l, n);
     taps_rows(t, t->to.hidden, l + 1, ctx->x, n);
     profile_lap(&ctx->profile, l, FASTGPT_OP_PROJ, n);
 }

@@ -1,4 +1,4 @@
-/* linear.c - see linear.h.  Five ways to multiply:
+/* linear.c - see linear.h.  Six ways to multiply:
  *
  *   dot     few tokens: the kernels stream the weights once, each row for all tokens.  Weights in blocks meet
  *           activations that were rounded to 8 bits.
@@ -6,15 +6,16 @@
  *           as dot, so only the order of the sums in F32 differs.
  *   matrix  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 numbers: weights and activations
  *           are rounded to BF16.
+ *   stream  the same for few tokens, with weights where they lie: the same sums.
  *   floats  many tokens, all weights, where there is a kernel for it that is faster than BLAS: weights are widened to
  *           F32, a few rows at a time, and meet 8 or 16 tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
  * In a deterministic step any number of tokens goes one way, in which each output is a sum of its own, in an order that
- * nothing else changes: matrix or floats, where they are fast for one token, and else dot.
+ * nothing else changes: stream and matrix, or floats, where they are fast for one token, and else dot.
  *
  * A unit is a tile of outputs and tokens.  The threads only decide who computes which tile; and, where each output is a
- * sum of its own (dot and matrix), how large a tile is. */
+ * sum of its own (dot, stream and matrix), how large a tile is. */
 #include "linear.h"
 
 #include "arithmetic.h"
@@ -27,8 +28,10 @@ enum {
     OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit, at least */
     MOST_OUTPUTS_PER_DOT = 128,
     OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
-    MOST_OUTPUTS_PER_MATRIX = 128,
-    UNITS_PER_THREAD = 3, /* of these two, about: a thread that is held up leaves some to the others */
+    MOST_OUTPUTS_PER_MATRIX = 192,
+    UNITS_PER_THREAD = 3, /* of these, about: a thread that is held up leaves some to the others */
+    TOKENS_PER_MATRIX = 512,
+    PIECE = 384, /* numbers of a row that meet all tokens before the next ones do */
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
     OUTPUTS_PER_FLOATS = FLOAT_ROWS,
@@ -46,7 +49,6 @@ typedef struct way {
     int outputs_per_unit;
     int most_outputs; /* more than that, for ways whose outputs do not depend on others of their unit; else 0 */
     int tokens_per_unit;
-    int panels_bytes; /* of the tokens of a unit, at most; 0: no matter */
     void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
     int tokens_per_preparation;
     int tokens_at_once; /* in one run of the pool */
@@ -56,12 +58,13 @@ typedef struct way {
 struct linear_job {
     const engine *e;
     const float *x;
+    void *activations; /* what `prepare` makes of x */
     const linear_task *tasks;
     const way *way;
     int64_t first_token; /* of the tasks, where x begins */
     int64_t ldx;
     int n_tokens, n_in;
-    int tokens_per_unit, n_units;
+    int n_units;
     int64_t ld_activations; /* bytes between prepared rows */
 };
 
@@ -93,7 +96,8 @@ static void quantize_rows(const linear_job *job, int unit, int thread) {
     (void)thread;
     int end = min_int((unit + 1) * ROWS_PER_QUANTIZATION, job->n_tokens);
     for (int64_t t = (int64_t)unit * ROWS_PER_QUANTIZATION; t < end; t++)
-        job->e->kernels->quantize_row(job->e->activations + t * job->ld_activations, job->x + t * job->ldx, job->n_in);
+        job->e->kernels->quantize_row((uint8_t *)job->activations + t * job->ld_activations, job->x + t * job->ldx,
+                                      job->n_in);
 }
 
 static void dot_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
@@ -101,7 +105,7 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
     const weight *w = &task->w;
     (void)thread;
     bool prepared = job->way->prepare != NULL;
-    const uint8_t *x = prepared ? job->e->activations : (const uint8_t *)job->x;
+    const uint8_t *x = prepared ? job->activations : (const void *)job->x;
     int64_t ldx = prepared ? job->ld_activations : job->ldx * (int64_t)sizeof(float);
     job->e->kernels->dot_rows[w->type](output_of(job, task, first_out, first_token), task->ld_out,
                                        x + first_token * ldx, ldx, weight_row(w, first_out),
@@ -114,22 +118,70 @@ static void *scratch_of(const linear_job *job, int thread) { return engine_panel
 
 static void prepare_bf16(const linear_job *job, int panel, int thread) {
     (void)thread;
-    fill_bf16_panel(job->e->kernels, job->e->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in);
+    fill_bf16_panel(job->e->kernels->bf16->panel, job->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in);
+}
+
+static void prepare_stream(const linear_job *job, int panel, int thread) {
+    (void)thread;
+    fill_bf16_panel(job->e->kernels->bf16->stream_panel, job->activations, panel, job->x, job->ldx, job->n_tokens,
+                    job->n_in);
 }
 
 static void prepare_bytes(const linear_job *job, int panel, int thread) {
-    fill_bytes_panel(job->e->kernels, job->e->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in,
+    fill_bytes_panel(job->e->kernels, job->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in,
                      scratch_of(job, thread));
 }
+
+static bf16_output bf16_output_of(const linear_job *job, const linear_task *task, int first_out, int first_token) {
+    const weight *w = &task->w;
+    if (!task->panels)
+        return (bf16_output){.out = output_of(job, task, first_out, first_token),
+                             .ldo = task->ld_out,
+                             .bias = bias_of(w, first_out),
+                             .add = task->add};
+    return (bf16_output){.bias = bias_of(w, first_out),
+                         .activation = job->e->kernels->activation[task->activation],
+                         .panels = bf16_panel(task->panels, first_token, w->n_out) + first_out * MATRIX_LANES,
+                         .ld_panels = panel_k(w->n_out) * MATRIX_LANES};
+}
+
+static void stream_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
+                        int n_tokens, int thread) {
+    const weight *w = &task->w;
+    const bf16_output to = bf16_output_of(job, task, first_out, first_token);
+    (void)thread;
+    job->e->kernels->bf16->stream(&to, bf16_panel(job->activations, first_token, job->n_in), weight_row(w, first_out),
+                                  row_bytes(w->type, w->n_in), w->type, n_tokens, n_out, w->n_in);
+}
+
+/* Of n numbers. */
+static int whole_blocks(number_type type, int n) {
+    return n / number_formats[type].block_numbers * number_formats[type].block_numbers;
+}
+
+static const char *numbers_at(const weight *w, int row, int k) {
+    return (const char *)weight_row(w, row) + row_bytes(w->type, k);
+}
+
+/* In a thread's scratch. */
+typedef struct matrix_scratch {
+    uint16_t tiles[MOST_OUTPUTS_PER_MATRIX * PIECE];
+    float sums[TOKENS_PER_MATRIX * MOST_OUTPUTS_PER_MATRIX];
+} matrix_scratch;
 
 static void matrix_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
                         int n_tokens, int thread) {
     const weight *w = &task->w;
-    (void)thread;
-    job->e->kernels->bf16->product(output_of(job, task, first_out, first_token), task->ld_out, bias_of(w, first_out),
-                                   task->add, bf16_panel(job->e->activations, first_token, job->n_in),
-                                   weight_row(w, first_out), row_bytes(w->type, w->n_in), w->type, n_tokens, n_out,
-                                   w->n_in, w->n_out - first_out - n_out);
+    const bf16_kernels *k = job->e->kernels->bf16;
+    const uint16_t *x = bf16_panel(job->activations, first_token, job->n_in);
+    const bf16_output to = bf16_output_of(job, task, first_out, first_token);
+    matrix_scratch *scratch = scratch_of(job, thread);
+    for (int i = 0, n; i < w->n_in; i += n) {
+        n = min_int(whole_blocks(w->type, PIECE), w->n_in - i);
+        k->tiles(scratch->tiles, numbers_at(w, first_out, i), row_bytes(w->type, w->n_in), w->type, n_out, n);
+        k->product(&to, scratch->sums, x + i * MATRIX_LANES, panel_k(w->n_in) * MATRIX_LANES, scratch->tiles,
+                   panel_k(n) * MATRIX_ROWS, n_tokens, n_out, n, i == 0, i + n == w->n_in);
+    }
 }
 
 /* MATRIX_ROWS rows of weights at a time meet all tokens. */
@@ -142,7 +194,7 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
         const uint8_t *w = byte_rows(k, &task->w, first_out + r, n_rows, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
             k->matrix_bytes(output_of(job, task, first_out + r, t), task->ld_out,
-                            bytes_panel(job->e->activations, t, job->n_in), w, byte_zero(task->w.type),
+                            bytes_panel(job->activations, t, job->n_in), w, byte_zero(task->w.type),
                             weight_row(&task->w, first_out + r + MATRIX_ROWS), min_int(MATRIX_TOKENS, n_tokens - t),
                             n_rows, job->n_in);
     }
@@ -152,7 +204,7 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
 
 static void prepare_floats(const linear_job *job, int unit, int thread) {
     (void)thread;
-    fill_float_panels(job->e->kernels, job->e->activations, unit * MAX_FLOAT_LANES, job->x, job->ldx, job->n_tokens,
+    fill_float_panels(job->e->kernels, job->activations, unit * MAX_FLOAT_LANES, job->x, job->ldx, job->n_tokens,
                       job->n_in);
 }
 
@@ -180,7 +232,7 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
                        int n_tokens, int k, int n, int thread) {
     const kernels *set = job->e->kernels;
     const float_kernels *f = set->floats;
-    const float *panels = (const float *)(const void *)job->e->activations + (int64_t)k * f->lanes;
+    const float *panels = (const float *)job->activations + (int64_t)k * f->lanes;
     const int64_t ldx = (int64_t)job->n_in * f->lanes;
     if (w->type <= TYPE_BF16 && n_tokens <= MOST_STREAMED * f->lanes) {
         const uint8_t *rows = weight_row(w, first_out) + row_bytes(w->type, k);
@@ -240,11 +292,18 @@ static const way dot_quantized = {.tile = dot_tile,
                                   .prepare = quantize_rows,
                                   .tokens_per_preparation = ROWS_PER_QUANTIZATION,
                                   .tokens_at_once = ALL};
+static const way stream = {.tile = stream_tile,
+                           .outputs_per_unit = OUTPUTS_PER_DOT,
+                           .most_outputs = MOST_OUTPUTS_PER_DOT,
+                           .tokens_per_unit = STREAM_TOKENS,
+                           .prepare = prepare_stream,
+                           .tokens_per_preparation = MATRIX_LANES,
+                           .tokens_at_once = ALL,
+                           .starts = true};
 static const way matrix = {.tile = matrix_tile,
                            .outputs_per_unit = OUTPUTS_PER_MATRIX,
                            .most_outputs = MOST_OUTPUTS_PER_MATRIX,
-                           .tokens_per_unit = MOST_MATRIX_TOKENS,
-                           .panels_bytes = 3 << 19, /* stay in a cache of 2 MB beside what is made of them */
+                           .tokens_per_unit = TOKENS_PER_MATRIX,
                            .prepare = prepare_bf16,
                            .tokens_per_preparation = MATRIX_LANES,
                            .tokens_at_once = ALL,
@@ -289,17 +348,22 @@ int linear_few_tokens(const kernels *k, number_type type) {
 
 static const way *dot(number_type type) { return takes_quantized(type) ? &dot_quantized : &dot_floats; }
 
-/* For any number of tokens. */
-static const way *choose_one(const kernels *k, number_type type) {
-    return streams(k, type) ? &matrix : streams_floats(k, type) ? &floats : dot(type);
+static const way *bf16_way(const kernels *k, number_type type, int n_tokens) {
+    return streams(k, type) && n_tokens <= STREAM_TOKENS ? &stream : &matrix;
+}
+
+/* Whose sums are the same for any number of tokens. */
+static const way *choose_one(const kernels *k, number_type type, int n_tokens) {
+    if (streams(k, type)) return bf16_way(k, type, n_tokens);
+    return streams_floats(k, type) ? &floats : dot(type);
 }
 
 static const way *choose(const engine *e, number_type type, int n_tokens) {
     const kernels *k = e->kernels;
-    if (e->deterministic) return choose_one(k, type);
+    if (e->deterministic) return choose_one(k, type, n_tokens);
     if (n_tokens <= linear_few_tokens(k, type)) return dot(type);
     if (multiplies_bytes(k, type)) return &bytes;
-    if (linear_may_round(k, type)) return &matrix;
+    if (linear_may_round(k, type)) return bf16_way(k, type, n_tokens);
     return k->floats ? &floats : &sgemm;
 }
 
@@ -311,7 +375,7 @@ int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
 
 int64_t linear_panel_bytes(int64_t n_in) {
     int64_t widened = OUTPUTS_PER_SGEMM * (n_in < PANEL_K ? n_in : PANEL_K) * (int64_t)sizeof(float);
-    return round_up(larger(panel_scratch_bytes(n_in), widened), 64);
+    return round_up(larger(larger(panel_scratch_bytes(n_in), widened), sizeof(matrix_scratch)), 64);
 }
 
 static void prepare_unit(void *arg, int unit, int thread) {
@@ -321,12 +385,12 @@ static void prepare_unit(void *arg, int unit, int thread) {
 
 /* Fewer threads may have longer units. */
 static int outputs_per_unit(const linear_job *job, const linear_task *task) {
-    int even = task->w.n_out / (UNITS_PER_THREAD * pool_n_threads(job->e->pool)) / 16 * 16;
+    int even = task->w.n_out / (UNITS_PER_THREAD * pool_n_threads(job->e->pool)) / MATRIX_ROWS * MATRIX_ROWS;
     return (int)larger(job->way->outputs_per_unit, min_int(even, job->way->most_outputs));
 }
 
 static int n_units_of(const linear_job *job, const linear_task *task) {
-    return n_tiles(task->w.n_out, outputs_per_unit(job, task)) * n_tiles(job->n_tokens, job->tokens_per_unit);
+    return n_tiles(task->w.n_out, outputs_per_unit(job, task)) * n_tiles(job->n_tokens, job->way->tokens_per_unit);
 }
 
 /* Threads take turns, so each gets every n-th unit: these shall lie behind each other, as memory is read fastest. */
@@ -342,33 +406,28 @@ static void linear_unit(void *arg, int turn, int thread) {
     for (; unit >= n_units_of(job, task); task++) unit -= n_units_of(job, task);
     int n_outputs = outputs_per_unit(job, task), n_across = n_tiles(task->w.n_out, n_outputs);
     int first_out = unit % n_across * n_outputs;
-    int first_token = unit / n_across * job->tokens_per_unit;
+    int first_token = unit / n_across * job->way->tokens_per_unit;
     int n_out = min_int(n_outputs, task->w.n_out - first_out);
-    int n_tokens = min_int(job->tokens_per_unit, job->n_tokens - first_token);
+    int n_tokens = min_int(job->way->tokens_per_unit, job->n_tokens - first_token);
     if (!job->way->starts)
         start_with_bias(task, output_of(job, task, first_out, first_token), first_out, n_out, n_tokens);
     job->way->tile(job, task, first_out, n_out, first_token, n_tokens, thread);
 }
 
-static void run(linear_job *job, int n_tasks) {
+static void prepare(linear_job *job) {
     if (job->way->prepare)
         pool_run(job->e->pool, prepare_unit, job, n_tiles(job->n_tokens, job->way->tokens_per_preparation));
+}
+
+static void run(linear_job *job, int n_tasks) {
     job->n_units = 0;
     for (int i = 0; i < n_tasks; i++) job->n_units += n_units_of(job, &job->tasks[i]);
     pool_run(job->e->pool, linear_unit, job, job->n_units);
 }
 
-/* Equal parts, each of which reads all weights again. */
-static int tokens_per_unit(const way *w, int n_tokens, int64_t n_in) {
-    if (!w->panels_bytes) return w->tokens_per_unit;
-    int64_t most =
-        larger(w->panels_bytes / (n_in * (int64_t)sizeof(uint16_t)) / MATRIX_TOKENS * MATRIX_TOKENS, MATRIX_TOKENS);
-    if (most > w->tokens_per_unit) most = w->tokens_per_unit;
-    return (int)round_up(n_tiles(n_tokens, n_tiles(n_tokens, most)), MATRIX_TOKENS);
-}
-
 void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tasks, int n_tasks, int n_tokens) {
     linear_job job = {.e = e,
+                      .activations = e->activations,
                       .tasks = tasks,
                       .way = choose(e, tasks->w.type, n_tokens),
                       .ldx = ldx,
@@ -378,7 +437,21 @@ void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tas
         job.first_token = n_tokens - left;
         job.x = x + job.first_token * ldx;
         job.n_tokens = min_int(left, job.way->tokens_at_once);
-        job.tokens_per_unit = tokens_per_unit(job.way, job.n_tokens, job.n_in);
+        prepare(&job);
         run(&job, n_tasks);
     }
+}
+
+bool linear_hands_over(const engine *e, const weight *first, const weight *second, int n_tokens) {
+    return choose(e, first->type, n_tokens) == &matrix && choose(e, second->type, n_tokens) == &matrix;
+}
+
+void linear_of_panels(const engine *e, const void *panels, const linear_task *task, int n_tokens) {
+    linear_job job = {.e = e,
+                      .activations = (void *)panels,
+                      .tasks = task,
+                      .way = &matrix,
+                      .n_tokens = n_tokens,
+                      .n_in = task->w.n_in};
+    run(&job, 1);
 }

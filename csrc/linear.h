@@ -6,12 +6,15 @@
 #include "ops.h"
 
 /* out = x w^T + b, or with `add` out += x w^T + b
- *   out [n_tokens][w.n_out], rows ld_out apart */
+ *   out [n_tokens][w.n_out], rows ld_out apart
+ * Or, with panels, activation(x w^T + b) for linear_of_panels, where linear_hands_over. */
 typedef struct linear_task {
     float *out;
     int64_t ld_out;
     weight w;
     bool add;
+    void *panels; /* panels_bytes */
+    activation activation;
 } linear_task;
 
 /* Scratch of one context, in bytes; n_in is the widest input of any product. */
@@ -31,5 +34,11 @@ weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 /* Does all tasks for the same x [n_tokens][n_in], rows ldx apart, which no output may overlap.  The weights are of one
  * type and width; their units share one run of the pool. */
 void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tasks, int n_tasks, int n_tokens);
+
+/* Whether outputs of the first weight may go to the second without ever being floats in memory. */
+bool linear_hands_over(const engine *e, const weight *first, const weight *second, int n_tokens);
+
+/* The same for an x that a task handed over. */
+void linear_of_panels(const engine *e, const void *panels, const linear_task *task, int n_tokens);
 
 #endif

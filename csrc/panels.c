@@ -32,9 +32,10 @@ static void interleave(float *out, const float *rows, int64_t ld, int64_t n, int
 /* The tokens of a panel of MATRIX_LANES end here. */
 static int end_of(int panel, int n_tokens) { return min_int((panel + 1) * MATRIX_LANES, n_tokens); }
 
-void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in) {
+void fill_bf16_panel(bf16_panel_kernel *fill, void *panels, int panel, const float *x, int64_t ldx, int n_tokens,
+                     int n_in) {
     int first = panel * MATRIX_LANES;
-    k->bf16->panel(bf16_panel(panels, first, n_in), x + first * ldx, ldx, end_of(panel, n_tokens) - first, n_in);
+    fill(bf16_panel(panels, first, n_in), x + first * ldx, ldx, end_of(panel, n_tokens) - first, n_in);
 }
 
 static void fill_block(matrix_block *block, const int8_t *q, const float *d, int64_t ld) {

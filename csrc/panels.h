@@ -19,7 +19,8 @@ uint16_t *bf16_panel(void *panels, int token, int n_in);
 matrix_block *bytes_panel(void *panels, int token, int n_in);
 
 /* Fills panel number `panel` from x [n_tokens][n_in], the activations of all panels, rows ldx apart. */
-void fill_bf16_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in);
+void fill_bf16_panel(bf16_panel_kernel *fill, void *panels, int panel, const float *x, int64_t ldx, int n_tokens,
+                     int n_in);
 void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in,
                       void *scratch);
 

@@ -21,18 +21,12 @@
 
 #include "stream_floats.h"
 
-static bf16_product product;
-
-static const bf16_kernels bf16 = {.product = product,
-                                  .streams = {[TYPE_BF16] = true, [TYPE_Q8_0] = true, [TYPE_Q4_0] = true},
-                                  .panel = bf16_panel,
-                                  .columns = bf16_columns};
-
-static void product(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w, int64_t ldw,
-                    number_type type, int n_tokens, int n_rows, int n_in, int n_behind) {
-    if (n_tokens <= STREAM_TOKENS && bf16.streams[type])
-        stream_product(out, ldo, bias, add, x, w, ldw, type, n_tokens, n_rows, n_in);
-    else product_by_pieces(out, ldo, bias, add, x, w, ldw, type, n_tokens, n_rows, n_in, n_behind);
-}
+static const bf16_kernels bf16 = {.panel = bf16_panel,
+                                  .tiles = bf16_tiles,
+                                  .columns = bf16_columns,
+                                  .product = bf16_product,
+                                  .stream = bf16_stream,
+                                  .stream_panel = bf16_stream_panel,
+                                  .streams = {[TYPE_BF16] = true, [TYPE_Q8_0] = true, [TYPE_Q4_0] = true}};
 
 const kernels kernels_amx = KERNELS("amx", "amx", &bf16, NULL, &float_products);

@@ -2,8 +2,10 @@
  * by side but sixteen streams, each of which goes through many rows that lie behind each other.  BF16 numbers are
  * multiplied where they lie; blocks are unpacked on the way, 32 numbers of a row at a time.  The sums are those of
  * amx_tiles.h, to the bit. */
+_Static_assert(STREAM_TOKENS == 4 * MATRIX_LANES, "their sums are four tiles");
+
 enum {
-    STREAM_TOKENS = 64,  /* whose sums fit four tiles */
+    LD_SUMS = MATRIX_TOKENS * sizeof(float), /* bytes */
     STREAM_ROWS = 128,   /* that sixteen streams go through, at most */
     FETCHED_AHEAD = 256, /* bytes in each stream */
     PAGE_BYTES = 4096
@@ -132,9 +134,22 @@ static void fetch_outputs(const float *out, int64_t ldo, int n_tokens, int n) {
         for (int i = 0; i < n; i += LINE / (int)sizeof *out) __builtin_prefetch(out + t * ldo + i, 1, 3);
 }
 
+/* Pairs of a token become rows of pairs. */
+static void bf16_stream_panel(uint16_t *panel, const float *x, int64_t ldx, int n_tokens, int n_in) {
+    for (int k = 0; k < n_in; k += MATRIX_K) {
+        __m512i row[MATRIX_LANES];
+#pragma GCC unroll 16
+        for (int t = 0; t < MATRIX_LANES; t++)
+            row[t] = t < n_tokens ? bf16_of_first(x + t * ldx + k, n_in - k) : _mm512_setzero_si512();
+        transpose_16(row);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) _mm512_storeu_si512(panel + (int64_t)k * MATRIX_LANES + 32 * i, row[i]);
+    }
+}
+
 /* Rows are streams as far as sixteen of them can be as long as each other; those that are left are a tile. */
-static void stream_product(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const char *w,
-                           int64_t ldw, number_type type, int n_tokens, int n_rows, int n_in) {
+static void bf16_stream(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, number_type type,
+                        int n_tokens, int n_rows, int n_in) {
     _Alignas(64) stream_sums sums[STREAM_TOKENS / MATRIX_TOKENS];
     unpacked_tiles tiles;
     const int64_t panel = round_up(n_in, MATRIX_K) * MATRIX_LANES;
@@ -149,11 +164,11 @@ static void stream_product(float *out, int64_t ldo, const float *bias, bool add,
                            .apart = rows_each * ldw,
                            .bytes = row_bytes(type, MATRIX_K),
                            .n_in = n_in};
-        fetch_outputs(out + r, ldo, n_tokens, n);
-        multiply_streams(sums, &s, w + r * ldw, &tiles, x, panel, n_tiles(n_tokens, MATRIX_LANES));
+        fetch_outputs(to->out + r, to->ldo, n_tokens, n);
+        multiply_streams(sums, &s, (const char *)w + r * ldw, &tiles, x, panel, n_tiles(n_tokens, MATRIX_LANES));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            put_transposed(out + t * ldo + r, ldo, bias ? bias + r : NULL, add, sums[t / MATRIX_TOKENS],
-                           min_int(n_tokens - t, MATRIX_TOKENS), n);
+            put_transposed(to->out + t * to->ldo + r, to->ldo, to->bias ? to->bias + r : NULL, to->add,
+                           sums[t / MATRIX_TOKENS], min_int(n_tokens - t, MATRIX_TOKENS), n);
     }
     end_products();
 }

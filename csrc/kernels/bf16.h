@@ -1,17 +1,16 @@
-/* bf16.h - the products of bf16_kernels in AVX-512 BF16, but for the one loop that multiplies.  A file that includes
- * this has
+/* bf16.h - bf16_kernels in AVX-512 BF16, but for the one loop that multiplies.  A file that includes this has
  *
  *     void begin_products(void), end_products(void)
- *     void add_piece(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
- *                    int n_rows, int n, bool begins, fetching *next)
- *         sums[r][t] = or, unless it begins, += w[r] . x[t]; sums [MATRIX_ROWS][MATRIX_TOKENS], w [MATRIX_ROWS] rows
- *         PIECE numbers apart of which n count, a multiple of MATRIX_K; x and second_x the panels at those numbers.
- *         It calls fetch_some(next) for every MATRIX_K numbers.
+ *     void multiply_block(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
+ * int n, bool begins, meanwhile *m) sums += or, unless it begins, = the products of n numbers of the tokens of two
+ * panels and of 32 rows; sums [2 panels][2 tiles][16 tokens][16 rows].  It calls do_some(m) for every MATRIX_K numbers.
  *
  * The instruction that rounds takes denormal numbers for zero. */
+#include <string.h>
+
 #include "arithmetic.h"
-#include "bf16_piece.h"
 #include "matrix.h"
+#include "meanwhile.h"
 
 _Static_assert(MATRIX_K == 32 && MATRIX_LANES == 16, "a register of BF16 numbers has 32 of them, in 16 pairs");
 
@@ -24,23 +23,26 @@ static inline __m512i bf16_of_first(const float *x, int n) {
 
 /* ---- Rows ---- */
 
+/* Numbers of a row that are unpacked at a time: whole blocks of every type. */
+enum { UNPACKED = 256 };
+
 static void bf16_row_f32(uint16_t *out, const void *row, int n) {
     for (int i = 0; i < n; i += MATRIX_K) _mm512_storeu_si512(out + i, bf16_of_first((const float *)row + i, n - i));
 }
 
 /* Through F32, a piece at a time. */
 ALWAYS_INLINE void bf16_row_of(widen_kernel *widen, int64_t bytes_of_piece, uint16_t *out, const void *row, int n) {
-    float wide[PIECE];
+    float wide[UNPACKED];
     const char *piece = row;
-    for (int i = 0; i < n; i += PIECE, piece += bytes_of_piece) {
-        int m = min_int(n - i, PIECE);
+    for (int i = 0; i < n; i += UNPACKED, piece += bytes_of_piece) {
+        int m = min_int(n - i, UNPACKED);
         widen(wide, piece, m);
         bf16_row_f32(out + i, wide, m);
     }
 }
 
 static void bf16_row_f16(uint16_t *out, const void *row, int n) {
-    bf16_row_of(widen_row_f16, PIECE * sizeof(uint16_t), out, row, n);
+    bf16_row_of(widen_row_f16, UNPACKED * sizeof(uint16_t), out, row, n);
 }
 
 static void bf16_row_q6_k(uint16_t *out, const void *row, int n) {
@@ -88,18 +90,75 @@ static void bf16_row_q4_0(uint16_t *out, const void *row, int n) {
     for (int i = 0; i < n; i += MATRIX_K) bf16_block_q4_0(out + i, block++);
 }
 
-/* ---- Panels and columns ---- */
+/* ---- Panels and tiles ---- */
 
-/* Pairs of a token become rows of pairs. */
 static void bf16_panel(uint16_t *panel, const float *x, int64_t ldx, int n_tokens, int n_in) {
-    for (int k = 0; k < n_in; k += MATRIX_K) {
-        __m512i row[MATRIX_LANES];
-#pragma GCC unroll 16
-        for (int t = 0; t < MATRIX_LANES; t++)
-            row[t] = t < n_tokens ? bf16_of_first(x + t * ldx + k, n_in - k) : _mm512_setzero_si512();
-        transpose_16(row);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) _mm512_storeu_si512(panel + (int64_t)k * MATRIX_LANES + 32 * i, row[i]);
+    for (int k = 0; k < n_in; k += MATRIX_K)
+        for (int t = 0; t < MATRIX_LANES; t++, panel += MATRIX_K)
+            _mm512_storeu_si512(panel,
+                                t < n_tokens ? bf16_of_first(x + t * ldx + k, n_in - k) : _mm512_setzero_si512());
+}
+
+/* Four pairs of numbers of each of four rows, four rows apart. */
+ALWAYS_INLINE __m512i pairs_of_four(const char *at, int64_t ld) {
+    __m512i pairs = _mm512_castsi128_si512(_mm_loadu_si128((const void *)at));
+    pairs = _mm512_mask_broadcast_i32x4(pairs, 0x00F0, _mm_loadu_si128((const void *)(at + 4 * ld)));
+    pairs = _mm512_mask_broadcast_i32x4(pairs, 0x0F00, _mm_loadu_si128((const void *)(at + 8 * ld)));
+    return _mm512_mask_broadcast_i32x4(pairs, 0xF000, _mm_loadu_si128((const void *)(at + 12 * ld)));
+}
+
+/* MATRIX_K numbers of sixteen rows, which are ld bytes apart: pair p of row r becomes pair r of row p.  Much of the way
+ * is done by where quarters of a register are loaded from. */
+ALWAYS_INLINE void turn_tile(uint16_t *tile, const char *at, int64_t ld) {
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++, at += sizeof(__m128i)) {
+        __m512i row[4];
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) row[r] = pairs_of_four(at + r * ld, ld);
+        const __m512i low = _mm512_unpacklo_epi32(row[0], row[1]), high = _mm512_unpackhi_epi32(row[0], row[1]);
+        const __m512i next_low = _mm512_unpacklo_epi32(row[2], row[3]);
+        const __m512i next_high = _mm512_unpackhi_epi32(row[2], row[3]);
+        uint16_t *to = tile + 4 * p * MATRIX_K;
+        _mm512_storeu_si512(to, _mm512_unpacklo_epi64(low, next_low));
+        _mm512_storeu_si512(to + MATRIX_K, _mm512_unpackhi_epi64(low, next_low));
+        _mm512_storeu_si512(to + 2 * MATRIX_K, _mm512_unpacklo_epi64(high, next_high));
+        _mm512_storeu_si512(to + 3 * MATRIX_K, _mm512_unpackhi_epi64(high, next_high));
+    }
+}
+
+/* Numbers of a tile, and of two behind each other, which have MATRIX_K numbers of 32 rows. */
+enum { TILE = MATRIX_LANES * MATRIX_K, TWO_TILES = 2 * TILE };
+
+typedef void bf16_row(uint16_t *out, const void *row, int n);
+
+static bf16_row *const bf16_rows[N_NUMBER_TYPES] = {bf16_row_f32,  bf16_row_f16,  bf16_row_bf16,
+                                                    bf16_row_q8_0, bf16_row_q4_0, bf16_row_q6_k};
+
+/* n <= UNPACKED numbers of n_rows <= 16 rows, as every second tile. */
+static void unpack_tiles(uint16_t *tiles, const char *w, int64_t ldw, number_type type, int n_rows, int n) {
+    _Alignas(64) uint16_t rows[MATRIX_LANES * UNPACKED];
+    for (int r = 0; r < MATRIX_LANES; r++)
+        if (r < n_rows) bf16_rows[type](rows + r * UNPACKED, w + r * ldw, n);
+        else memset(rows + r * UNPACKED, 0, UNPACKED * sizeof *rows);
+    for (int k = 0; k < n; k += MATRIX_K, tiles += TWO_TILES)
+        turn_tile(tiles, (const char *)(rows + k), UNPACKED * sizeof *rows);
+}
+
+/* BF16 numbers need no unpacking where they are whole tiles. */
+static void turn_tiles(uint16_t *tiles, const char *w, int64_t ldw, int n) {
+    for (int k = 0; k < n; k += MATRIX_K, tiles += TWO_TILES) turn_tile(tiles, w + k * (int64_t)sizeof *tiles, ldw);
+}
+
+static void bf16_tiles(uint16_t *tiles, const void *w, int64_t ldw, number_type type, int n_rows, int n) {
+    const int64_t ld = round_up(n, MATRIX_K) * MATRIX_ROWS;
+    for (int r = 0; r < round_up(n_rows, MATRIX_ROWS); r += MATRIX_LANES) {
+        uint16_t *at = tiles + r / MATRIX_ROWS * ld + r % MATRIX_ROWS / MATRIX_LANES * TILE;
+        const char *rows = (const char *)w + r * ldw;
+        if (type == TYPE_BF16 && n % MATRIX_K == 0 && n_rows - r >= MATRIX_LANES) turn_tiles(at, rows, ldw, n);
+        else
+            for (int k = 0; k < n; k += UNPACKED)
+                unpack_tiles(at + k * MATRIX_ROWS, rows + row_bytes(type, k), ldw, type, n_rows - r,
+                             min_int(n - k, UNPACKED));
     }
 }
 
@@ -112,101 +171,104 @@ static inline __m512i pairs_of_rows(const float *x, int64_t ldx, int n_rows, __m
     return _mm512_permutexvar_epi16(_mm512_loadu_si512(riffle), bf16_of(first, second));
 }
 
-static void bf16_columns(uint16_t *out, int64_t ldo, const float *x, int64_t ldx, int n_rows, int n) {
-    enum { COLUMNS = 16 };
-    for (int j = 0; j < n; j += COLUMNS)
-        for (int i = 0; i < n_rows; i += MATRIX_K) {
-            __m512i row[COLUMNS];
+static void bf16_columns(uint16_t *tiles, int64_t ld, const float *x, int64_t ldx, int n_rows, int n) {
+    for (int j = 0; j < round_up(n, MATRIX_ROWS); j += MATRIX_LANES) {
+        uint16_t *tile = tiles + j / MATRIX_ROWS * ld + j % MATRIX_ROWS / MATRIX_LANES * TILE;
+        for (int i = 0; i < n_rows; i += MATRIX_K, tile += TWO_TILES)
 #pragma GCC unroll 16
-            for (int p = 0; p < 16; p++)
-                row[p] = pairs_of_rows(x + (i + 2 * p) * ldx + j, ldx, n_rows - i - 2 * p, first_of_16(n - j));
-            transpose_16(row);
-#pragma GCC unroll 16
-            for (int c = 0; c < COLUMNS; c++)
-                if (c < n - j) _mm512_storeu_si512(out + (j + c) * ldo + i, row[c]);
-        }
+            for (int p = 0; p < MATRIX_K; p += 2)
+                _mm512_storeu_si512(tile + p * MATRIX_LANES,
+                                    pairs_of_rows(x + (i + p) * ldx + j, ldx, n_rows - i - p, first_of_16(n - j)));
+    }
 }
 
 /* ---- Products ---- */
 
-typedef void bf16_row(uint16_t *out, const void *row, int n);
+enum { PART = MATRIX_LANES * MATRIX_LANES, BLOCK = 4 * PART }; /* sums of multiply_block: of a tile of each, and all */
 
-static bf16_row *const bf16_rows[N_NUMBER_TYPES] = {bf16_row_f32,  bf16_row_f16,  bf16_row_bf16,
-                                                    bf16_row_q8_0, bf16_row_q4_0, bf16_row_q6_k};
-
-/* Some rows of weights. */
-typedef struct raw_rows {
-    const char *w;
-    int64_t ld; /* bytes */
-    number_type type;
-    int n_rows, n_in, n_behind; /* rows of this product, numbers, rows behind them that may be wanted next */
-} raw_rows;
-
-/* Numbers [k, k + n) of MATRIX_ROWS rows at most from row r on, PIECE numbers apart. */
-static void unpack_piece(uint16_t *out, const raw_rows *rows, int r, int k, int n) {
-    const char *row = rows->w + r * rows->ld + row_bytes(rows->type, k);
-    const int end = min_int(r + MATRIX_ROWS, rows->n_rows);
-    for (; r < end; r++, out += PIECE, row += rows->ld) bf16_rows[rows->type](out, row, n);
+/* Sums of a token of a block, PART apart: of the first sixteen rows, and of the others. */
+static inline const float *sums_of(const finished *f, int t) {
+    return f->sums + t / MATRIX_LANES * 2 * PART + t % MATRIX_LANES * MATRIX_LANES;
 }
 
-/* What comes behind numbers [.. k) of rows [r .. r + MATRIX_ROWS), in so many steps. */
-static fetching fetch_next(const raw_rows *rows, int r, int k, int n_steps) {
-    enum { LINE = 64 };
-    if (k == rows->n_in) k = 0, r += MATRIX_ROWS;
-    const int n_rows = min_int(rows->n_rows + rows->n_behind - r, MATRIX_ROWS);
-    if (n_rows <= 0) return (fetching){0};
-    const int row_lines = n_tiles(row_bytes(rows->type, min_int(rows->n_in - k, PIECE)), LINE);
-    return (fetching){.row = rows->w + r * rows->ld + row_bytes(rows->type, k),
-                      .ld = rows->ld,
-                      .row_lines = row_lines,
-                      .n_lines = n_rows * row_lines,
-                      .per_step = n_tiles(n_rows * row_lines, n_steps)};
+static inline __m512 bias_of_rows(const finished *f, int first, __mmask16 mask) {
+    return f->to->bias ? _mm512_maskz_loadu_ps(mask, f->to->bias + f->r + first) : _mm512_setzero_ps();
 }
 
-/* What a tile of 32 rows becomes; tokens from the first on. */
-typedef struct target {
-    float *out; /* of the first row */
-    int64_t ldo;
-    const float *bias;
-    bool add;
-    const float *sums;
-    int n_tokens, n_rows;
-} target;
-
-static inline void put_tile(const target *to, int t) {
-    put_transposed(to->out + t * to->ldo, to->ldo, to->bias, to->add, to->sums + t * MATRIX_ROWS,
-                   min_int(to->n_tokens - t, MATRIX_TOKENS), to->n_rows);
-}
-
-/* All tokens and a piece of some rows.  After the last piece each tile is put where it belongs, while the next one is
- * multiplied. */
-static inline void multiply_piece(const target *to, float *sums, const uint16_t *x, int64_t panel, const uint16_t *w,
-                                  int n, bool begins, bool ends, fetching *next) {
-    for (int t = 0; t < to->n_tokens; t += MATRIX_TOKENS) {
-        const uint16_t *at = x + t / MATRIX_LANES * panel;
-        add_piece(sums + t * MATRIX_ROWS, at, at + panel, w, min_int(to->n_tokens - t, MATRIX_TOKENS), to->n_rows, n,
-                  begins, next);
-        if (ends && t > 0) put_tile(to, t - MATRIX_TOKENS);
+static inline void put_floats(const finished *f, int first, int n) {
+    const bf16_output *to = f->to;
+    const __mmask16 mask = first_of_16(f->n_rows), other_mask = first_of_16(f->n_rows - MATRIX_LANES);
+    const __m512 bias = bias_of_rows(f, 0, mask), other_bias = bias_of_rows(f, MATRIX_LANES, other_mask);
+    float *out = to->out + (f->t + first) * to->ldo + f->r;
+    for (int i = 0; i < n; i++, out += to->ldo) {
+        __m512 start = bias, other_start = other_bias;
+        if (to->add) start += _mm512_maskz_loadu_ps(mask, out);
+        if (to->add) other_start += _mm512_maskz_loadu_ps(other_mask, out + MATRIX_LANES);
+        const float *sums = sums_of(f, first + i);
+        _mm512_mask_storeu_ps(out, mask, start + _mm512_loadu_ps(sums));
+        _mm512_mask_storeu_ps(out + MATRIX_LANES, other_mask, other_start + _mm512_loadu_ps(sums + PART));
     }
-    if (ends) put_tile(to, (to->n_tokens - 1) / MATRIX_TOKENS * MATRIX_TOKENS);
 }
 
-static void product_by_pieces(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w,
-                              int64_t ldw, number_type type, int n_tokens, int n_rows, int n_in, int n_behind) {
-    _Alignas(64) uint16_t unpacked[MATRIX_ROWS * PIECE];
-    _Alignas(64) float sums[MOST_MATRIX_TOKENS * MATRIX_ROWS];
-    const raw_rows rows = {w, ldw, type, n_rows, n_in, n_behind};
-    const int64_t panel = round_up(n_in, MATRIX_K) * MATRIX_LANES;
+/* Rows are a multiple of MATRIX_K, or the rest is filled up with zeros: no activation makes anything else of them. */
+static inline void put_panels(const finished *f, int first, int n) {
+    const bf16_output *to = f->to;
+    const __mmask16 mask = first_of_16(f->n_rows), other_mask = first_of_16(f->n_rows - MATRIX_LANES);
+    const __m512 bias = bias_of_rows(f, 0, mask), other_bias = bias_of_rows(f, MATRIX_LANES, other_mask);
+    _Alignas(64) float x[MATRIX_TOKENS * MATRIX_ROWS];
+    for (int i = 0; i < n; i++) {
+        const float *sums = sums_of(f, first + i);
+        _mm512_store_ps(x + i * MATRIX_ROWS, bias + _mm512_maskz_loadu_ps(mask, sums));
+        _mm512_store_ps(x + i * MATRIX_ROWS + MATRIX_LANES,
+                        other_bias + _mm512_maskz_loadu_ps(other_mask, sums + PART));
+    }
+    to->activation(x, n * MATRIX_ROWS);
+    for (int i = 0, t = f->t + first; i < n; i++, t++)
+        _mm512_storeu_si512(
+            to->panels + t / MATRIX_LANES * to->ld_panels + f->r * MATRIX_LANES + t % MATRIX_LANES * MATRIX_K,
+            bf16_of(_mm512_load_ps(x + i * MATRIX_ROWS), _mm512_load_ps(x + i * MATRIX_ROWS + MATRIX_LANES)));
+}
+
+static void put_rows(const finished *f, int first, int n) {
+    if (f->to->activation) put_panels(f, first, n);
+    else put_floats(f, first, n);
+}
+
+/* n_steps tiles of each panel, where there are tokens, in so many steps. */
+static fetching fetch_panels(const uint16_t *x, int64_t ldx, int n_tokens, int n_steps, int in_steps) {
+    const int panel_lines = n_steps * MATRIX_LANES, n_lines = min_int(n_tiles(n_tokens, MATRIX_LANES), 2) * panel_lines;
+    return (fetching){.panel = (const char *)x,
+                      .ld = ldx * (int64_t)sizeof *x,
+                      .panel_lines = panel_lines,
+                      .n_lines = n_lines,
+                      .per_step = n_tiles(n_lines, in_steps)};
+}
+
+/* So many of the numbers of 32 tokens and of 32 rows at a time stay in the first cache that the tokens need not be read
+ * again for the next rows. */
+static void bf16_product(const bf16_output *to, float *sums, const uint16_t *x, int64_t ldx, const uint16_t *tiles,
+                         int64_t ld_tiles, int n_tokens, int n_rows, int n, bool begins, bool ends) {
+    _Alignas(64) float two_blocks[2][BLOCK];
+    const int n_steps = n_tiles(n, MATRIX_K), n_blocks = n_tiles(n_rows, MATRIX_ROWS);
+    meanwhile m = {0};
     begin_products();
-    for (int r = 0; r < n_rows; r += MATRIX_ROWS) {
-        const target to = {out + r, ldo, bias ? bias + r : NULL, add, sums, n_tokens, min_int(n_rows - r, MATRIX_ROWS)};
-        for (int k = 0; k < n_in; k += PIECE) {
-            const int n = min_int(n_in - k, PIECE), whole_n = (int)round_up(n, MATRIX_K);
-            fetching next = fetch_next(&rows, r, k + n, whole_n / MATRIX_K * n_tiles(n_tokens, MATRIX_TOKENS));
-            unpack_piece(unpacked, &rows, r, k, n);
-            multiply_piece(&to, sums, x + (int64_t)k * MATRIX_LANES, panel, unpacked, whole_n, k == 0, k + n == n_in,
-                           &next);
+    for (int t = 0, i = 0; t < n_tokens; t += MATRIX_TOKENS, x += 2 * ldx) {
+        const int n_behind = (int)larger(n_tokens - t - MATRIX_TOKENS, 0);
+        m.tokens = fetch_panels(x + 2 * ldx, ldx, n_behind, n_steps, n_steps * n_blocks);
+        for (int b = 0; b < n_blocks; b++, i++) {
+            float *block = begins && ends ? two_blocks[i % 2] : sums + i * (int64_t)BLOCK;
+            multiply_block(block, x, x + ldx, tiles + b * ld_tiles, n_tokens - t, n_steps * MATRIX_K, begins, &m);
+            put_some(&m.block, MATRIX_TOKENS);
+            if (!ends) continue;
+            m.block = (finished){.to = to,
+                                 .sums = block,
+                                 .t = t,
+                                 .r = b * MATRIX_ROWS,
+                                 .n_tokens = min_int(n_tokens - t, MATRIX_TOKENS),
+                                 .n_rows = min_int(n_rows - b * MATRIX_ROWS, MATRIX_ROWS),
+                                 .per_step = n_tiles(MATRIX_TOKENS, n_steps)};
         }
     }
+    put_some(&m.block, MATRIX_TOKENS);
     end_products();
 }

@@ -21,38 +21,69 @@ typedef void dot_rows_kernel(float *out, int64_t ldo, const void *x, int64_t ldx
  *   p [n_rows]   v [n_rows][n]   out [n] */
 typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n);
 
+/* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64. */
+typedef void activation_kernel(float *x, int n);
+
 /* A row of n numbers as F32, and back as a 16-bit type. */
 typedef void widen_kernel(float *out, const void *row, int n);
 typedef void narrow_kernel(void *out, const float *x, int n);
 
 /* Tiles of the matrix kernels for BF16 numbers and bytes. */
-enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32, MOST_MATRIX_TOKENS = 512 };
+enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32 };
 
-/* out[t][r] = start + x[t] . w[r], where the start is bias[r], or 0 without a bias; with add, out[t][r] more.  Both
- * operands are rounded to BF16 numbers, to nearest, ties to even.  Pairs of products are summed in F32, in rising order
- * of k, so a token's sums are the same bits beside any others.
- *   x  panels of which n_tokens <= MOST_MATRIX_TOKENS count
- *   w  [n_rows][n_in] of the type, rows ldw bytes apart
- *   out [n_tokens][n_rows]
- *   n_behind  rows that follow those of w, and are fetched since they may be wanted next */
-typedef void bf16_product(float *out, int64_t ldo, const float *bias, bool add, const uint16_t *x, const void *w,
-                          int64_t ldw, number_type type, int n_tokens, int n_rows, int n_in, int n_behind);
+/* Where products go: out[t][r] = start + x[t] . w[r], where the start is bias[r], or 0 without a bias; with add,
+ * out[t][r] more.
+ *   out [n_tokens][n_rows], rows ldo apart
+ * Or, with an activation, what that makes of them, as panels for the next product, ld_panels numbers apart. */
+typedef struct bf16_output {
+    float *out;
+    int64_t ldo;
+    const float *bias;
+    bool add;
+    activation_kernel *activation;
+    uint16_t *panels;
+    int64_t ld_panels;
+} bf16_output;
 
+/* Activations as BF16 numbers, some tokens of them in a panel.
+ *   x  [n_tokens][n_in], rows ldx floats apart; n_tokens <= MATRIX_LANES
+ * n_in is filled up with zeros to a multiple of MATRIX_K, and so are tokens to MATRIX_LANES. */
+typedef void bf16_panel_kernel(uint16_t *panel, const float *x, int64_t ldx, int n_tokens, int n_in);
+
+/* Products of BF16 numbers, to which both operands are rounded, to nearest, ties to even.  Pairs of products are summed
+ * in F32, in rising order of k, so a token's sums are the same bits beside any others, in few tokens or many. */
 typedef struct bf16_kernels {
-    bf16_product *product;
+    bf16_panel_kernel *panel; /* [n_in / MATRIX_K][MATRIX_LANES][MATRIX_K] */
 
-    /* Types whose product takes hardly longer than reading the weights, from one token on. */
-    bool streams[N_NUMBER_TYPES];
+    /* n numbers of rows of weights: [n_rows / MATRIX_ROWS][n / MATRIX_K][2] tiles of sixteen rows, which have pairs of
+     * numbers behind each other, [MATRIX_K / 2][16][2]; filled up with zeros.
+     *   w  [n_rows][n] of the type, rows ldw bytes apart */
+    void (*tiles)(uint16_t *tiles, const void *w, int64_t ldw, number_type type, int n_rows, int n);
 
-    /* MATRIX_LANES tokens for `product`: [n_in / 2][MATRIX_LANES][2] BF16 numbers, where n_in is filled up with zeros
-     * to a multiple of MATRIX_K, and so are tokens beyond n_tokens. x  [n_tokens][n_in], rows ldx floats apart */
-    void (*panel)(uint16_t *panel, const float *x, int64_t ldx, int n_tokens, int n_in);
-
-    /* out[j][i] = x[i][j]
+    /* The same of the columns of x: they are the rows.
      *   x  [n_rows][n], rows ldx floats apart
-     *   out  [n][n_rows] BF16 numbers, rows ldo apart, n_rows filled up with zeros to a multiple of MATRIX_K */
-    void (*columns)(uint16_t *out, int64_t ldo, const float *x, int64_t ldx, int n_rows, int n);
+     *   ld  numbers from the tiles of MATRIX_ROWS columns to the next */
+    void (*columns)(uint16_t *tiles, int64_t ld, const float *x, int64_t ldx, int n_rows, int n);
+
+    /* Some n of the numbers that are multiplied, or all.
+     *   sums  what those before came to, unless it begins; out is written when it ends.  Scratch, not used by a call
+     *         that both begins and ends: [n_tokens][n_rows], both filled up to multiples of 32
+     *   x      panels, ldx numbers apart
+     *   tiles  of MATRIX_ROWS rows, ld_tiles numbers from those to the next */
+    void (*product)(const bf16_output *to, float *sums, const uint16_t *x, int64_t ldx, const uint16_t *tiles,
+                    int64_t ld_tiles, int n_tokens, int n_rows, int n, bool begins, bool ends);
+
+    /* Of few tokens, at most STREAM_TOKENS, with weights where they lie; for types that have it it takes hardly longer
+     * than reading them, from one token on.
+     *   x  panels of `stream_panel`, behind each other
+     *   w  [n_rows][n_in] of the type, rows ldw bytes apart */
+    void (*stream)(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, number_type type, int n_tokens,
+                   int n_rows, int n_in);
+    bf16_panel_kernel *stream_panel; /* [n_in / 2][MATRIX_LANES][2] */
+    bool streams[N_NUMBER_TYPES];
 } bf16_kernels;
+
+enum { STREAM_TOKENS = 64 };
 
 /* 32 activations of each of MATRIX_LANES tokens, as quantize_row rounds them, four at a time side by side. */
 typedef struct matrix_block {
@@ -102,14 +133,14 @@ typedef struct float_kernels {
 typedef enum activation { GELU_TANH, GELU_ERF, RELU, SILU, N_ACTIVATIONS } activation;
 
 typedef struct kernels {
-    const char *name;   /* "avx512-vnni" ... */
+    const char *name; /* "avx512-vnni" ... */
     const char *family; /* "avx512" ...: what FASTGPT_ISA names */
 
     dot_rows_kernel *dot_rows[N_NUMBER_TYPES];
     widen_kernel *widen[N_NUMBER_TYPES];
     weighted_sum_kernel *weighted_sum[TYPE_BF16 + 1];
     narrow_kernel *narrow[TYPE_BF16 + 1];
-    const bf16_kernels *bf16;          /* NULL where the CPU multiplies no BF16 numbers */
+    const bf16_kernels *bf16; /* NULL where the CPU multiplies no BF16 numbers */
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
 
     const float_kernels *floats; /* NULL where BLAS takes their place */
@@ -127,12 +158,11 @@ typedef struct kernels {
      * against float64. */
     void (*softmax)(float *x, int n, float scale);
 
-    /* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64.
-     *   GELU_TANH  x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))  (Hendrycks & Gimpel 2016, arXiv 1606.08415)
+    /*   GELU_TANH  x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))  (Hendrycks & Gimpel 2016, arXiv 1606.08415)
      *   GELU_ERF   x / 2 * (1 + erf(x / sqrt(2)))                         (the same paper)
      *   RELU       max(x, 0), of NaN NaN
      *   SILU       x / (1 + exp(-x)) */
-    void (*activation[N_ACTIVATIONS])(float *x, int n);
+    activation_kernel *activation[N_ACTIVATIONS];
 
     /* out = (x - mean) / sqrt(variance + epsilon) * w + b; all [n]; out may be x (Ba et al. 2016, arXiv
      * 1607.06450) */

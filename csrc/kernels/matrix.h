@@ -41,7 +41,7 @@ ALWAYS_INLINE void transpose_16(__m512i *row) {
     }
 }
 
-/* out[t][r] = start + c[r][t], where the start is that of the product of BF16 numbers; c [MATRIX_ROWS][MATRIX_TOKENS];
+/* out[t][r] = start + c[r][t], where the start is that of bf16_output; c [MATRIX_ROWS][MATRIX_TOKENS];
  * n_tokens and n_rows of it count.  Blocks of 16 by 16 are turned over in registers. */
 static inline void put_transposed(float *out, int64_t ldo, const float *bias, bool add, const float *c, int n_tokens,
                                   int n_rows) {

@@ -57,12 +57,14 @@ static inline void emulate_dpbf16ps(int c, int a, int b) {
 #undef _tile_release
 #undef _tile_zero
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
 #define _tile_loadconfig(config) emulate_loadconfig(config)
 #define _tile_release() (tiles_configured = false)
 #define _tile_zero(i) memset(tile(i), 0, sizeof(emulated_tile))
 #define _tile_loadd(i, base, stride) emulate_load(i, base, stride)
+#define _tile_stream_loadd(i, base, stride) emulate_load(i, base, stride)
 #define _tile_stored(i, base, stride) emulate_store(i, base, stride)
 #define _tile_dpbf16ps(c, a, b) emulate_dpbf16ps(c, a, b)
 

@@ -28,7 +28,7 @@ static inline uint8_t *guard_create(void) {
 /* The last n bytes before guard number `which`, 0 .. 3; each call gives the same memory again.  Their alignment
  * is whatever n makes it. */
 static inline uint8_t *guarded_bytes(int which, int64_t n) {
-    static uint8_t *ends[4];
+    static uint8_t *ends[6];
     if (!ends[which]) ends[which] = guard_create();
     if (n < 0 || n > GUARD_BYTES) abort();
     return ends[which] - n;

@@ -14,18 +14,12 @@
 #include "random.h"
 #include "weights.h"
 
-/* Numbers of BF16 [n] that end at guard `which`. */
-static inline uint16_t *random_bf16(uint64_t *state, int which, int64_t n) {
-    uint16_t *out = (uint16_t *)(void *)guarded_floats(which, n / 2);
-    for (int64_t i = 0; i < n; i++) out[i] = bf16_of_f32(random_float(state));
-    return out;
-}
-
 /* Number k of token t, or of row r. */
 typedef double number_of(const void *operand, int row, int k, int n_in);
 
 static inline double bf16_of_panel(const void *x, int t, int k, int n_in) {
-    int64_t at = ((int64_t)(t / MATRIX_LANES) * n_in + k / 2 * 2) * MATRIX_LANES + t % MATRIX_LANES * 2 + k % 2;
+    int64_t at = (int64_t)(t / MATRIX_LANES) * n_in * MATRIX_LANES + (int64_t)k / MATRIX_K * MATRIX_K * MATRIX_LANES +
+                 t % MATRIX_LANES * MATRIX_K + k % MATRIX_K;
     return f32_of_bf16(((const uint16_t *)x)[at]);
 }
 
@@ -70,24 +64,83 @@ static inline void check_sums(const char *name, const float *out, int64_t ldo, b
     CHECK_FOR(worst <= 1, "%s: %d tokens, %d rows, n_in %d: %g times the bound", name, n_tokens, n_rows, n_in, worst);
 }
 
-/* Whether each token's sums are those of the token alone, in a panel of its own: of all, or of a few of them. */
-static inline bool same_alone(const bf16_kernels *k, const float *out, int64_t ldo, const float *start,
-                              const float *bias, bool add, const uint16_t *x, const void *w, int64_t ldw,
-                              number_type type, int n_tokens, int n_rows, int n_in) {
-    const int64_t n_panel = round_up(n_in, MATRIX_K);
-    uint16_t *lone = calloc((size_t)n_panel * MATRIX_LANES, sizeof *lone);
-    float *row = malloc((size_t)n_rows * sizeof *row);
-    bool same = true;
-    for (int64_t t = 0; t < n_tokens; t += 1 + n_tokens / 4) {
-        const uint16_t *panel = x + t / MATRIX_LANES * MATRIX_LANES * n_panel + t % MATRIX_LANES * 2;
-        for (int64_t i = 0; i < n_panel; i += 2)
-            memcpy(lone + i * MATRIX_LANES, panel + i * MATRIX_LANES, 2 * sizeof *lone);
-        memcpy(row, start + t * ldo, (size_t)n_rows * sizeof *row);
-        k->product(row, n_rows, bias, add, lone, w, ldw, type, 1, n_rows, n_in, 0);
-        same &= memcmp(row, out + t * ldo, (size_t)n_rows * sizeof *row) == 0;
+/* A product of BF16 numbers. */
+typedef struct bf16_case {
+    const bf16_kernels *k;
+    const void *w;
+    int64_t ldw;
+    number_type type;
+    int n_rows, n_in;
+} bf16_case;
+
+/* Numbers of every token that meet the weights before the others do; whole blocks of every type. */
+enum { LAW_PIECE = 256 };
+
+static inline void multiply_pieces(const bf16_case *c, const bf16_output *to, const uint16_t *x, int n_tokens) {
+    const int64_t n_sums = round_up(n_tokens, MATRIX_TOKENS) * round_up(c->n_rows, MATRIX_ROWS);
+    const int64_t ldx = round_up(c->n_in, MATRIX_K) * MATRIX_LANES;
+    float *sums = aligned_alloc(64, (size_t)n_sums * sizeof *sums);
+    uint16_t *tiles = (uint16_t *)(void *)guarded_bytes(4, round_up(c->n_rows, MATRIX_ROWS) * LAW_PIECE * 2);
+    for (int i = 0, n; i < c->n_in; i += n) {
+        n = c->n_in - i < LAW_PIECE ? c->n_in - i : LAW_PIECE;
+        const char *w = (const char *)c->w + row_bytes(c->type, i);
+        c->k->tiles(tiles, w, c->ldw, c->type, c->n_rows, n);
+        c->k->product(to, sums, x + i * MATRIX_LANES, ldx, tiles, round_up(n, MATRIX_K) * MATRIX_ROWS, n_tokens,
+                      c->n_rows, n, i == 0, i + n == c->n_in);
     }
-    free(row);
-    free(lone);
+    free(sums);
+}
+
+static inline void multiply_stream(const bf16_case *c, const bf16_output *to, const uint16_t *x, int n_tokens) {
+    c->k->stream(to, x, c->w, c->ldw, c->type, n_tokens, c->n_rows, c->n_in);
+}
+
+/* Panels of tokens [first, first + n_tokens) of x, for `product` or `stream`; to be freed. */
+static inline uint16_t *panels_of(bf16_panel_kernel *fill, const float *x, int first, int n_tokens, int n_in) {
+    const int64_t n_panel = round_up(n_in, MATRIX_K);
+    uint16_t *panels = aligned_alloc(64, (size_t)(round_up(n_tokens, MATRIX_LANES) * n_panel) * sizeof *panels);
+    for (int64_t t = 0; t < n_tokens; t += MATRIX_LANES)
+        fill(panels + t * n_panel, x + (first + t) * n_in, n_in, n_tokens - t < MATRIX_LANES ? (int)(n_tokens - t) : 16,
+             n_in);
+    return panels;
+}
+
+/* Whether the sums of tokens are those that they have alone or, for `stream`, with few others: of all, or of some. */
+static inline bool same_as_few(const bf16_case *c, const bf16_output *to, const float *start, const float *x,
+                               int n_tokens, bool streamed) {
+    float *rows = malloc((size_t)(STREAM_TOKENS * to->ldo) * sizeof *rows);
+    bool same = true;
+    for (int t = 0, n; t < n_tokens; t += n + n_tokens / 4) {
+        n = streamed ? n_tokens - t < STREAM_TOKENS ? n_tokens - t : STREAM_TOKENS : 1;
+        uint16_t *few = panels_of(streamed ? c->k->stream_panel : c->k->panel, x, t, n, c->n_in);
+        const size_t n_bytes = (size_t)((n - 1) * to->ldo + c->n_rows) * sizeof *rows;
+        const bf16_output rows_to = {rows, to->ldo, to->bias, to->add, NULL, NULL, 0};
+        memcpy(rows, start + t * to->ldo, n_bytes);
+        if (streamed) multiply_stream(c, &rows_to, few, n);
+        else multiply_pieces(c, &rows_to, few, n);
+        same &= memcmp(rows, to->out + t * to->ldo, n_bytes) == 0;
+        free(few);
+    }
+    free(rows);
+    return same;
+}
+
+/* Whether outputs as panels are those in floats, after an activation, rounded. */
+static inline bool same_as_panels(const bf16_case *c, const bf16_output *to, const uint16_t *x, int n_tokens) {
+    activation_kernel *const activation = kernels_portable.activation[RELU];
+    const int64_t n = round_up(c->n_rows, MATRIX_K);
+    uint16_t *panels =
+        (uint16_t *)(void *)guarded_bytes(5, round_up(n_tokens, MATRIX_LANES) * n * (int64_t)sizeof *panels);
+    const bf16_output as_panels = {
+        .bias = to->bias, .activation = activation, .panels = panels, .ld_panels = n * MATRIX_LANES};
+    multiply_pieces(c, &as_panels, x, n_tokens);
+    bool same = true;
+    for (int t = 0; t < n_tokens; t++)
+        for (int r = 0; r < n; r++) {
+            float number = r < c->n_rows ? to->out[t * to->ldo + r] : 0;
+            activation(&number, 1);
+            same &= f32_of_bf16(bf16_of_f32(number)) == (float)bf16_of_panel(panels, t, r, (int)n);
+        }
     return same;
 }
 
@@ -96,10 +149,11 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
                               int n_rows, int n_in) {
     const int64_t ldo = n_rows + 3, ldw = round_up(row_bytes(type, n_in) + 4, 4), n_panel = round_up(n_in, MATRIX_K);
     const bool add = (n_tokens + n_rows) % 2, has_bias = (n_tokens + n_in / 32) % 2;
-    const uint16_t *x = random_bf16(state, 0, round_up(n_tokens, MATRIX_LANES) * n_panel);
     uint8_t *w = guarded_bytes(1, (n_rows - 1) * ldw + row_bytes(type, n_in));
     float *numbers = malloc((size_t)(n_rows * n_panel) * sizeof *numbers);
+    float *x = malloc((size_t)n_tokens * (size_t)n_in * sizeof *x);
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows), *bias = guarded_floats(3, n_rows);
+    random_fill(state, x, (int64_t)n_tokens * n_in);
     for (int64_t r = 0; r < n_rows; r++) {
         bias[r] = (float)(r % 3);
         random_row(state, type, w + r * ldw, n_in);
@@ -107,21 +161,31 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
         for (int64_t i = 0; i < n_panel; i++)
             numbers[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(numbers[r * n_panel + i])) : 0;
     }
-    const float *start_bias = has_bias ? bias : NULL;
+    const bf16_case c = {k, w, ldw, type, n_rows, n_in};
+    const bf16_output to = {.out = out, .ldo = ldo, .bias = has_bias ? bias : NULL, .add = add};
     const size_t n_bytes = (size_t)((n_tokens - 1) * ldo + n_rows) * sizeof *out;
     float *start = memcpy(malloc(n_bytes), out, n_bytes);
-    k->product(out, ldo, start_bias, add, x, w, ldw, type, n_tokens, n_rows, n_in, n_tokens % 3);
-    check_sums(name, out, ldo, add, start_bias, x, bf16_of_panel, numbers, float_of_row, n_tokens, n_rows,
+    uint16_t *panels = panels_of(k->panel, x, 0, n_tokens, n_in);
+    multiply_pieces(&c, &to, panels, n_tokens);
+    check_sums(name, out, ldo, add, to.bias, panels, bf16_of_panel, numbers, float_of_row, n_tokens, n_rows,
                (int)n_panel);
-    CHECK_FOR(same_alone(k, out, ldo, start, start_bias, add, x, w, ldw, type, n_tokens, n_rows, n_in),
-              "%s: %d tokens, %d rows, n_in %d: other bits than alone", name, n_tokens, n_rows, n_in);
+    CHECK_FOR(same_as_few(&c, &to, start, x, n_tokens, false), "%s: %d tokens, %d rows, n_in %d: other bits than alone",
+              name, n_tokens, n_rows, n_in);
+    if (k->streams[type])
+        CHECK_FOR(same_as_few(&c, &to, start, x, n_tokens, true),
+                  "%s: %d tokens, %d rows, n_in %d: other bits than streamed", name, n_tokens, n_rows, n_in);
+    if (!add)
+        CHECK_FOR(same_as_panels(&c, &to, panels, n_tokens),
+                  "%s: %d tokens, %d rows, n_in %d: other panels than floats", name, n_tokens, n_rows, n_in);
+    free(panels);
     free(start);
+    free(x);
     free(numbers);
 }
 
 static inline void check_bf16_products(const char *name, const bf16_kernels *k, number_type type) {
     uint64_t state = 7;
-    static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, MOST_MATRIX_TOKENS};
+    static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, 130};
     static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70, 150}, any[] = {1, 31, 33, 64, 290},
                      blocks[] = {32, 96, 544, 256};
     const bool any_size = type <= TYPE_BF16, wide = type == TYPE_Q6_K;
@@ -131,28 +195,51 @@ static inline void check_bf16_products(const char *name, const bf16_kernels *k, 
                 check_bf16(name, k, &state, type, tokens[i], rows[j], any_size ? any[n] : wide ? 512 : blocks[n]);
 }
 
-/* Activations as panels, and turned over, are what bf16_of_f32 makes of them. */
-static inline void check_bf16_panel(const char *name, const bf16_kernels *k, int n_tokens, int n) {
-    uint64_t state = 9;
-    const int64_t ld = n + 5, n_panel = round_up(n, MATRIX_K), n_columns = round_up(n_tokens, MATRIX_K);
-    float *x = guarded_floats(0, (n_tokens - 1) * ld + n);
-    uint16_t *panel = (uint16_t *)(void *)guarded_bytes(1, n_panel * MATRIX_LANES * 2);
-    uint16_t *columns = (uint16_t *)(void *)guarded_bytes(2, n * n_columns * 2);
-    random_fill(&state, x, (n_tokens - 1) * ld + n);
-    k->columns(columns, n_columns, x, ld, n_tokens, n);
+/* Where number k of row r stands in tiles of rows with n numbers. */
+static inline int64_t place_in_tiles(int r, int k, int64_t n) {
+    const int64_t tile = (r / MATRIX_ROWS * (n / MATRIX_K) + k / MATRIX_K) * 2 + r % MATRIX_ROWS / MATRIX_LANES;
+    return (tile * (MATRIX_K / 2) + k % MATRIX_K / 2) * MATRIX_LANES * 2 + r % MATRIX_LANES * 2 + k % 2;
+}
+
+/* Columns as tiles of rows. */
+static inline bool same_columns(const bf16_kernels *k, const float *x, int64_t ld, int n_tokens, int n) {
+    const int64_t n_numbers = round_up(n_tokens, MATRIX_K), n_rows = round_up(n, MATRIX_ROWS);
+    uint16_t *tiles = (uint16_t *)(void *)guarded_bytes(2, n_rows * n_numbers * 2);
+    k->columns(tiles, MATRIX_ROWS * n_numbers, x, ld, n_tokens, n);
     bool same = true;
-    for (int64_t t = 0; t < n_columns; t++)
-        for (int64_t i = 0; i < n; i++)
-            same &= columns[i * n_columns + t] == (t < n_tokens ? bf16_of_f32(x[t * ld + i]) : 0);
-    CHECK_FOR(same, "%s: columns of %d rows of %d", name, n_tokens, n);
-    if (n_tokens > MATRIX_LANES) return;
-    k->panel(panel, x, ld, n_tokens, n);
+    for (int t = 0; t < n_numbers; t++)
+        for (int i = 0; i < n_rows; i++)
+            same &= tiles[place_in_tiles(i, t, n_numbers)] == (t < n_tokens && i < n ? bf16_of_f32(x[t * ld + i]) : 0);
+    return same;
+}
+
+/* Number i of token t of a panel of `panel`, or of `stream_panel`. */
+static inline bool same_panel(bf16_panel_kernel *fill, bool streamed, const float *x, int64_t ld, int n_tokens, int n) {
+    const int64_t n_panel = round_up(n, MATRIX_K);
+    uint16_t *panel = (uint16_t *)(void *)guarded_bytes(1, n_panel * MATRIX_LANES * 2);
+    fill(panel, x, ld, n_tokens, n);
+    bool same = true;
     for (int t = 0; t < MATRIX_LANES; t++)
         for (int i = 0; i < n_panel; i++) {
-            float number = t < n_tokens && i < n ? x[t * ld + i] : 0;
-            same &= panel[(i / 2 * MATRIX_LANES + t) * 2 + i % 2] == bf16_of_f32(number);
+            const uint16_t number = t < n_tokens && i < n ? bf16_of_f32(x[t * ld + i]) : 0;
+            same &= number == (streamed ? panel[(i / 2 * MATRIX_LANES + t) * 2 + i % 2]
+                                        : bf16_of_f32((float)bf16_of_panel(panel, t, i, (int)n_panel)));
         }
-    CHECK_FOR(same, "%s: panel of %d tokens of %d", name, n_tokens, n);
+    return same;
+}
+
+/* Activations as panels, and columns as tiles, are what bf16_of_f32 makes of them. */
+static inline void check_bf16_panel(const char *name, const bf16_kernels *k, int n_tokens, int n) {
+    uint64_t state = 9;
+    const int64_t ld = n + 5;
+    float *x = guarded_floats(0, (n_tokens - 1) * ld + n);
+    random_fill(&state, x, (n_tokens - 1) * ld + n);
+    CHECK_FOR(same_columns(k, x, ld, n_tokens, n), "%s: columns of %d rows of %d", name, n_tokens, n);
+    if (n_tokens > MATRIX_LANES) return;
+    CHECK_FOR(same_panel(k->panel, false, x, ld, n_tokens, n), "%s: panel of %d tokens of %d", name, n_tokens, n);
+    if (k->stream_panel)
+        CHECK_FOR(same_panel(k->stream_panel, true, x, ld, n_tokens, n), "%s: stream's panel of %d tokens of %d", name,
+                  n_tokens, n);
 }
 
 static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {

@@ -10,43 +10,60 @@
 
 #include "kernels/amx_tiles.h"
 
-static uint64_t seed = 7;
-static float sums[MATRIX_ROWS * MATRIX_TOKENS];
-static uint16_t w[MATRIX_ROWS * PIECE], x[2][PIECE * MATRIX_LANES];
+enum { MOST = 256 }; /* numbers of a row */
 
-static void fill(uint16_t *numbers, int n) {
-    for (int i = 0; i < n; i++) numbers[i] = bf16_of_f32(random_float(&seed));
+static uint64_t seed = 7;
+static int n_steps, n_put;
+static float sums[2][2][MATRIX_LANES][MATRIX_LANES];
+static uint16_t w[MOST / MATRIX_K][2][MATRIX_K / 2][MATRIX_LANES][2], x[2][MOST / MATRIX_K][MATRIX_LANES][MATRIX_K];
+
+/* Whether sums are put while others are multiplied: a token for every step. */
+static void put_rows(const finished *f, int first, int n) {
+    CHECK(f->t == 3 && first == n_put);
+    n_put += n;
 }
 
-/* Numbers [first, end) of row r times those of token t; *absolute: the sum of absolute products. */
-static double product_of(int r, int t, int first, int end, double *absolute) {
-    const uint16_t *panel = x[t / MATRIX_LANES];
+static void fill(void *numbers, size_t n_bytes) {
+    uint16_t *at = numbers;
+    for (size_t i = 0; i < n_bytes / sizeof *at; i++) at[i] = bf16_of_f32(random_float(&seed));
+}
+
+/* Numbers [0, n) of row r times those of token t; *absolute: the sum of absolute products. */
+static double product_of(int r, int t, int n, double *absolute) {
     double sum = 0;
-    for (int k = first; k < end; k++) {
-        double product = (double)f32_of_bf16(w[r * PIECE + k]) *
-                         f32_of_bf16(panel[k / 2 * 2 * MATRIX_LANES + t % MATRIX_LANES * 2 + k % 2]);
+    for (int k = 0; k < n; k++) {
+        double product =
+            (double)f32_of_bf16(w[k / MATRIX_K][r / MATRIX_LANES][k % MATRIX_K / 2][r % MATRIX_LANES][k % 2]) *
+            f32_of_bf16(x[t / MATRIX_LANES][k / MATRIX_K][t % MATRIX_LANES][k % MATRIX_K]);
         sum += product;
         *absolute += fabs(product);
     }
     return sum;
 }
 
+static void multiply(int n_tokens, int first, int end) {
+    meanwhile m = {.block = {.t = 3, .n_tokens = MATRIX_TOKENS, .per_step = 1}};
+    n_put = 0;
+    multiply_block(&sums[0][0][0][0], x[0][first / MATRIX_K][0], x[1][first / MATRIX_K][0],
+                   w[first / MATRIX_K][0][0][0], n_tokens, end - first, first == 0, &m);
+    n_steps = (end - first) / MATRIX_K;
+    CHECK_FOR(n_put == n_steps, "%d tokens were put in %d steps", n_put, n_steps);
+}
+
 /* n numbers in two calls, the second of which goes on from the first, or in one. */
 static void check_loop(int n_tokens, int n, int first) {
-    fill(w, MATRIX_ROWS * PIECE);
-    fill(x[0], PIECE * MATRIX_LANES);
-    fill(x[1], PIECE * MATRIX_LANES);
-    for (int i = 0; i < MATRIX_ROWS * MATRIX_TOKENS; i++) sums[i] = NAN;
-    fetching nothing = {0};
+    fill(w, sizeof w);
+    fill(x, sizeof x);
+    for (size_t i = 0; i < sizeof sums / sizeof(float); i++) (&sums[0][0][0][0])[i] = NAN;
     begin_products();
-    if (first) add_piece(sums, x[0], x[1], w, n_tokens, MATRIX_ROWS, first, true, &nothing);
-    add_piece(sums, x[0] + first * MATRIX_LANES, x[1] + first * MATRIX_LANES, w + first, n_tokens, MATRIX_ROWS,
-              n - first, !first, &nothing);
+    if (first) multiply(n_tokens, 0, first);
+    multiply(n_tokens, first, n);
     end_products();
     double worst = 0;
     for (int r = 0; r < MATRIX_ROWS; r++)
         for (int t = 0; t < n_tokens; t++) {
-            double absolute = FLT_MIN, error = fabs(product_of(r, t, 0, n, &absolute) - sums[r * MATRIX_TOKENS + t]);
+            double absolute = FLT_MIN, sum = product_of(r, t, n, &absolute);
+            double error = fabs(sum - sums[t / MATRIX_LANES][r / MATRIX_LANES][t % MATRIX_LANES][r % MATRIX_LANES]);
             error /= (n + 2) * (double)FLT_EPSILON * absolute;
             worst = error <= worst ? worst : error;
         }
@@ -56,7 +73,7 @@ static void check_loop(int n_tokens, int n, int first) {
 int main(void) {
     static const int tokens[] = {1, 8, 15, 16, 17, 31, 32};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
-        for (int n = MATRIX_K; n <= PIECE; n += MATRIX_K)
+        for (int n = MATRIX_K; n <= MOST; n += MATRIX_K)
             for (int first = 0; first < n; first += 3 * MATRIX_K) check_loop(tokens[i], n, first);
     CHECK(!tiles_configured); /* released, so that the process does not carry them through every switch */
     return check_report();
