@@ -628,6 +628,9 @@ typedef enum fastgpt_phase { FASTGPT_PHASE_PREFILL = 0, FASTGPT_PHASE_DECODE = 1
  *     lm_head          |w| + 4 n E + 4 n V                          2 n E V
  *     sample           4 n V                                        0
  *
+ * Where an activation is computed on the way out of fc, as in products of many BF16 numbers, its time is part of fc's,
+ * and gelu has about none of its own.
+ *
  * So weights, and the past of each span, count once a slice (and a prefix once for neighbours that share it), and
  * activations in F32 once where they are read and once where they are written; what a kernel writes down meanwhile,
  * reads again, or finds in a cache does not change them. A multiply-add is two operations; biases and softmax are not
