@@ -9,9 +9,12 @@
 #include "attention_job.h"
 #include "blas.h"
 #include "panels.h"
+#include "pool.h"
 
 enum {
-    QUERIES_PER_ROUNDING = 128,
+    QUERIES_PER_ROUNDING = 128,      /* in a unit */
+    MOST_QUERIES_PER_ROUNDING = 512, /* where there are heads enough: */
+    HEADS_PER_THREAD = 4,
     QUERIES_PER_SGEMM = 32 /* or dot: so few that keys they do not see cost little */
 };
 
@@ -212,8 +215,11 @@ bool attention_in_bf16(const attention_job *job, const attention_span *s) {
     return s->bf16 && job->e->kernels->bf16 && !job->e->deterministic;
 }
 
+/* Rounding the keys and values of a head again for each unit is a tenth of the work; no output depends on it. */
 static int queries_per_unit(const attention_job *job, const attention_span *s) {
-    return attention_in_bf16(job, s) ? QUERIES_PER_ROUNDING : QUERIES_PER_SGEMM;
+    if (!attention_in_bf16(job, s)) return QUERIES_PER_SGEMM;
+    const bool many_heads = job->n_head >= HEADS_PER_THREAD * pool_n_threads(job->e->pool);
+    return many_heads ? MOST_QUERIES_PER_ROUNDING : QUERIES_PER_ROUNDING;
 }
 
 int attention_n_block_units(const attention_job *job, const attention_span *s) {
