@@ -107,9 +107,10 @@ def body(rows: list[Record], ceiling: Record) -> Iterator[list[str]]:
 
 def kind_of(row: Record) -> str:
     """The arithmetic that bounds it."""
-    if row["kernel"].startswith("matrix"):
-        return {"BF16": "bf16", "bytes": "int8", "F32": "f32"}[row["type"]]
-    return "int8" if row["kernel"] == "dot_rows" and row["type"] in BLOCKS else "f32"
+    if row["kernel"] in ("matrix", "matrix_stream"):
+        return "bf16"
+    of_bytes = row["kernel"] == "matrix_bytes" or (row["kernel"] == "dot_rows" and row["type"] in BLOCKS)
+    return "int8" if of_bytes else "f32"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@
  *           F32, a few rows at a time, and meet 8 or 16 tokens at once.
  *   sgemm   many tokens else: panels of weights are widened to F32, and go to BLAS.
  *
+ * matrix and stream are in linear_bf16.c.
+ *
  * In a deterministic step any number of tokens goes one way, in which each output is a sum of its own, in an order that
  * nothing else changes: stream and matrix, or floats, where they are fast for one token, and else dot.
  *
@@ -20,52 +22,19 @@
 
 #include "arithmetic.h"
 #include "blas.h"
+#include "linear_job.h"
 #include "panels.h"
 #include "pool.h"
 
 enum {
-    FEW_TOKENS = 48,         /* in a unit of dot */
-    OUTPUTS_PER_DOT = 64,    /* rows of weights in a unit, at least */
-    MOST_OUTPUTS_PER_DOT = 128,
-    OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
-    MOST_OUTPUTS_PER_MATRIX = 192,
-    UNITS_PER_THREAD = 3, /* of these, about: a thread that is held up leaves some to the others */
-    TOKENS_PER_MATRIX = 512,
-    PIECE = 384, /* numbers of a row that meet all tokens before the next ones do */
+    FEW_TOKENS = 48,      /* in a unit of dot */
+    UNITS_PER_THREAD = 3, /* where their size may vary, about: a thread that is held up leaves some to the others */
     OUTPUTS_PER_SGEMM = 256,
     TOKENS_PER_SGEMM = 256,
     OUTPUTS_PER_FLOATS = FLOAT_ROWS,
     MOST_STREAMED = 2 * STREAMED_PANELS, /* panels, that widen weights of 16 bits on the way: some more than once */
     TOKENS_OF_FLOATS = 256, /* whose panels are in memory at once: no more of it than the other ways need */
     PANEL_K = 1024 /* columns of a widened panel: whole blocks of every type */
-};
-
-typedef struct linear_job linear_job;
-
-/* One way: how a tile is computed, its size, and how activations are prepared. */
-typedef struct way {
-    void (*tile)(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
-                 int n_tokens, int thread);
-    int outputs_per_unit;
-    int most_outputs; /* more than that, for ways whose outputs do not depend on others of their unit; else 0 */
-    int tokens_per_unit;
-    void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
-    int tokens_per_preparation;
-    int tokens_at_once; /* in one run of the pool */
-    bool starts; /* outputs with the bias itself; else tile adds to what is there */
-} way;
-
-struct linear_job {
-    const engine *e;
-    const float *x;
-    void *activations; /* what `prepare` makes of x */
-    const linear_task *tasks;
-    const way *way;
-    int64_t first_token; /* of the tasks, where x begins */
-    int64_t ldx;
-    int n_tokens, n_in;
-    int n_units;
-    int64_t ld_activations; /* bytes between prepared rows */
 };
 
 weight weight_rows(const weight *w, int32_t first, int32_t n_out) {
@@ -76,16 +45,10 @@ weight weight_rows(const weight *w, int32_t first, int32_t n_out) {
     return rows;
 }
 
-static const float *bias_of(const weight *w, int first) { return w->b ? w->b + first : NULL; }
-
 static void start_with_bias(const linear_task *task, float *out, int first, int n_out, int n_tokens) {
     const float *b = bias_of(&task->w, first);
     for (int t = 0; t < n_tokens; t++, out += task->ld_out)
         for (int i = 0; i < n_out; i++) out[i] = (task->add ? out[i] : 0) + (b ? b[i] : 0);
-}
-
-static float *output_of(const linear_job *job, const linear_task *task, int first_out, int first_token) {
-    return task->out + (job->first_token + first_token) * task->ld_out + first_out;
 }
 
 /* ---- dot ---- */
@@ -112,76 +75,11 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
                                        row_bytes(w->type, w->n_in), n_tokens, n_out, w->n_in);
 }
 
-/* ---- matrix and bytes ---- */
-
-static void *scratch_of(const linear_job *job, int thread) { return engine_panel(job->e, thread); }
-
-static void prepare_bf16(const linear_job *job, int panel, int thread) {
-    (void)thread;
-    fill_bf16_panel(job->e->kernels->bf16->panel, job->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in);
-}
-
-static void prepare_stream(const linear_job *job, int panel, int thread) {
-    (void)thread;
-    fill_bf16_panel(job->e->kernels->bf16->stream_panel, job->activations, panel, job->x, job->ldx, job->n_tokens,
-                    job->n_in);
-}
+/* ---- bytes ---- */
 
 static void prepare_bytes(const linear_job *job, int panel, int thread) {
     fill_bytes_panel(job->e->kernels, job->activations, panel, job->x, job->ldx, job->n_tokens, job->n_in,
                      scratch_of(job, thread));
-}
-
-static bf16_output bf16_output_of(const linear_job *job, const linear_task *task, int first_out, int first_token) {
-    const weight *w = &task->w;
-    if (!task->panels)
-        return (bf16_output){.out = output_of(job, task, first_out, first_token),
-                             .ldo = task->ld_out,
-                             .bias = bias_of(w, first_out),
-                             .add = task->add};
-    return (bf16_output){.bias = bias_of(w, first_out),
-                         .activation = job->e->kernels->activation[task->activation],
-                         .panels = bf16_panel(task->panels, first_token, w->n_out) + first_out * MATRIX_LANES,
-                         .ld_panels = panel_k(w->n_out) * MATRIX_LANES};
-}
-
-static void stream_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
-                        int n_tokens, int thread) {
-    const weight *w = &task->w;
-    const bf16_output to = bf16_output_of(job, task, first_out, first_token);
-    (void)thread;
-    job->e->kernels->bf16->stream(&to, bf16_panel(job->activations, first_token, job->n_in), weight_row(w, first_out),
-                                  row_bytes(w->type, w->n_in), w->type, n_tokens, n_out, w->n_in);
-}
-
-/* Of n numbers. */
-static int whole_blocks(number_type type, int n) {
-    return n / number_formats[type].block_numbers * number_formats[type].block_numbers;
-}
-
-static const char *numbers_at(const weight *w, int row, int k) {
-    return (const char *)weight_row(w, row) + row_bytes(w->type, k);
-}
-
-/* In a thread's scratch. */
-typedef struct matrix_scratch {
-    uint16_t tiles[MOST_OUTPUTS_PER_MATRIX * PIECE];
-    float sums[TOKENS_PER_MATRIX * MOST_OUTPUTS_PER_MATRIX];
-} matrix_scratch;
-
-static void matrix_tile(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
-                        int n_tokens, int thread) {
-    const weight *w = &task->w;
-    const bf16_kernels *k = job->e->kernels->bf16;
-    const uint16_t *x = bf16_panel(job->activations, first_token, job->n_in);
-    const bf16_output to = bf16_output_of(job, task, first_out, first_token);
-    matrix_scratch *scratch = scratch_of(job, thread);
-    for (int i = 0, n; i < w->n_in; i += n) {
-        n = min_int(whole_blocks(w->type, PIECE), w->n_in - i);
-        k->tiles(scratch->tiles, numbers_at(w, first_out, i), row_bytes(w->type, w->n_in), w->type, n_out, n);
-        k->product(&to, scratch->sums, x + i * MATRIX_LANES, panel_k(w->n_in) * MATRIX_LANES, scratch->tiles,
-                   panel_k(n) * MATRIX_ROWS, n_tokens, n_out, n, i == 0, i + n == w->n_in);
-    }
 }
 
 /* MATRIX_ROWS rows of weights at a time meet all tokens. */
@@ -219,12 +117,12 @@ static int numbers_of_line(number_type type) {
 /* Where the next columns of the same rows begin, or after the last ones the next rows. */
 static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
     bool next_rows = next_column >= w->n_in;
-    const uint8_t *row = weight_row(w, next_rows ? first_out + OUTPUTS_PER_FLOATS : first_out);
     int line_numbers = numbers_of_line(w->type);
-    return (read_ahead){.at = row + row_bytes(w->type, next_rows ? 0 : next_column),
-                        .ld = row_bytes(w->type, w->n_in),
-                        .line_bytes = row_bytes(w->type, 256) * line_numbers / 256,
-                        .line_numbers = line_numbers};
+    return (read_ahead){
+        .at = next_rows ? weight_row(w, first_out + OUTPUTS_PER_FLOATS) : weight_at(w, first_out, next_column),
+        .ld = row_bytes(w->type, w->n_in),
+        .line_bytes = row_bytes(w->type, 256) * line_numbers / 256,
+        .line_numbers = line_numbers};
 }
 
 /* Columns [k, k + n) of the weights and of all tokens. */
@@ -235,7 +133,7 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
     const float *panels = (const float *)job->activations + (int64_t)k * f->lanes;
     const int64_t ldx = (int64_t)job->n_in * f->lanes;
     if (w->type <= TYPE_BF16 && n_tokens <= MOST_STREAMED * f->lanes) {
-        const uint8_t *rows = weight_row(w, first_out) + row_bytes(w->type, k);
+        const uint8_t *rows = weight_at(w, first_out, k);
         const int at_once = STREAMED_PANELS * f->lanes;
         for (int64_t t = 0; t < n_tokens; t += at_once)
             f->stream[w->type](out + t * ld_out, ld_out, panels + t * job->n_in, ldx, rows, row_bytes(w->type, w->n_in),
@@ -278,8 +176,6 @@ static void sgemm_tile(const linear_job *job, const linear_task *task, int first
 
 /* ---- Choice and units ---- */
 
-#define ALL INT32_MAX
-
 static const way dot_floats = {.tile = dot_tile,
                                .outputs_per_unit = OUTPUTS_PER_DOT,
                                .most_outputs = MOST_OUTPUTS_PER_DOT,
@@ -292,22 +188,6 @@ static const way dot_quantized = {.tile = dot_tile,
                                   .prepare = quantize_rows,
                                   .tokens_per_preparation = ROWS_PER_QUANTIZATION,
                                   .tokens_at_once = ALL};
-static const way stream = {.tile = stream_tile,
-                           .outputs_per_unit = OUTPUTS_PER_DOT,
-                           .most_outputs = MOST_OUTPUTS_PER_DOT,
-                           .tokens_per_unit = STREAM_TOKENS,
-                           .prepare = prepare_stream,
-                           .tokens_per_preparation = MATRIX_LANES,
-                           .tokens_at_once = ALL,
-                           .starts = true};
-static const way matrix = {.tile = matrix_tile,
-                           .outputs_per_unit = OUTPUTS_PER_MATRIX,
-                           .most_outputs = MOST_OUTPUTS_PER_MATRIX,
-                           .tokens_per_unit = TOKENS_PER_MATRIX,
-                           .prepare = prepare_bf16,
-                           .tokens_per_preparation = MATRIX_LANES,
-                           .tokens_at_once = ALL,
-                           .starts = true};
 static const way bytes = {.tile = bytes_tile,
                           .outputs_per_unit = OUTPUTS_PER_MATRIX,
                           .tokens_per_unit = ALL,
@@ -349,7 +229,7 @@ int linear_few_tokens(const kernels *k, number_type type) {
 static const way *dot(number_type type) { return takes_quantized(type) ? &dot_quantized : &dot_floats; }
 
 static const way *bf16_way(const kernels *k, number_type type, int n_tokens) {
-    return streams(k, type) && n_tokens <= STREAM_TOKENS ? &stream : &matrix;
+    return streams(k, type) && n_tokens <= STREAM_TOKENS ? &linear_stream : &linear_matrix;
 }
 
 /* Whose sums are the same for any number of tokens. */
@@ -375,7 +255,7 @@ int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
 
 int64_t linear_panel_bytes(int64_t n_in) {
     int64_t widened = OUTPUTS_PER_SGEMM * (n_in < PANEL_K ? n_in : PANEL_K) * (int64_t)sizeof(float);
-    return round_up(larger(larger(panel_scratch_bytes(n_in), widened), sizeof(matrix_scratch)), 64);
+    return round_up(larger(larger(panel_scratch_bytes(n_in), widened), linear_matrix_bytes), 64);
 }
 
 static void prepare_unit(void *arg, int unit, int thread) {
@@ -443,14 +323,14 @@ void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tas
 }
 
 bool linear_hands_over(const engine *e, const weight *first, const weight *second, int n_tokens) {
-    return choose(e, first->type, n_tokens) == &matrix && choose(e, second->type, n_tokens) == &matrix;
+    return choose(e, first->type, n_tokens) == &linear_matrix && choose(e, second->type, n_tokens) == &linear_matrix;
 }
 
-void linear_of_panels(const engine *e, const void *panels, const linear_task *task, int n_tokens) {
+void linear_of_panels(const engine *e, void *panels, const linear_task *task, int n_tokens) {
     linear_job job = {.e = e,
-                      .activations = (void *)panels,
+                      .activations = panels,
                       .tasks = task,
-                      .way = &matrix,
+                      .way = &linear_matrix,
                       .n_tokens = n_tokens,
                       .n_in = task->w.n_in};
     run(&job, 1);

@@ -39,6 +39,6 @@ void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tas
 bool linear_hands_over(const engine *e, const weight *first, const weight *second, int n_tokens);
 
 /* The same for an x that a task handed over. */
-void linear_of_panels(const engine *e, const void *panels, const linear_task *task, int n_tokens);
+void linear_of_panels(const engine *e, void *panels, const linear_task *task, int n_tokens);
 
 #endif

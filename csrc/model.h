@@ -37,6 +37,11 @@ typedef struct layer {
 /* Row i of a matrix. */
 static inline const uint8_t *weight_row(const weight *w, int64_t i) { return w->w + i * row_bytes(w->type, w->n_in); }
 
+/* From number k of row i on, where a block begins. */
+static inline const uint8_t *weight_at(const weight *w, int64_t i, int64_t k) {
+    return weight_row(w, i) + row_bytes(w->type, k);
+}
+
 struct fastgpt_model {
     int32_t n_vocab, n_ctx, n_embd, n_head, n_layer, n_ff;
     float layer_norm_epsilon;

@@ -81,7 +81,7 @@ const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_row
 
 const float *float_rows(const kernels *k, const weight *w, int first_row, int n_rows, int first, int n, int64_t *ld,
                         void *scratch) {
-    const uint8_t *rows = weight_row(w, first_row) + row_bytes(w->type, first);
+    const uint8_t *rows = weight_at(w, first_row, first);
     *ld = w->type == TYPE_F32 ? w->n_in : n;
     if (w->type == TYPE_F32) return (const float *)(const void *)rows;
     float *wide = scratch;

@@ -6,7 +6,7 @@
 #include "meanwhile.h"
 #include "tile_shapes.h"
 
-enum { TILE_NUMBERS = TILE_ROWS * MATRIX_K, TILE_SUMS = TILE_ROWS * MATRIX_LANES };
+_Static_assert((int)TILE_ROWS == (int)MATRIX_LANES && TILE_BYTES == MATRIX_K * sizeof(uint16_t), "tiles are full");
 
 static inline void begin_products(void) { set_shapes(); }
 static inline void end_products(void) { _tile_release(); }

@@ -21,7 +21,7 @@ static inline void end_products(void) {}
 
 /* Some tokens and all rows of a block. */
 static void add_tokens(float *sums, const uint16_t *x, const uint16_t *w, int n, bool begins) {
-    enum { PAIRS = MATRIX_K / 2, TILE_NUMBERS = MATRIX_LANES * MATRIX_K, TILE_SUMS = MATRIX_LANES * MATRIX_LANES };
+    enum { PAIRS = MATRIX_K / 2 };
     __m512 sum[TOKENS_AT_ONCE][2];
     for (int t = 0; t < TOKENS_AT_ONCE; t++)
         for (int i = 0; i < 2; i++)
@@ -47,8 +47,7 @@ static void multiply_block(float *sums, const uint16_t *x, const uint16_t *secon
     for (int t = 0; t < n_tokens && t < MATRIX_TOKENS; t += TOKENS_AT_ONCE) {
         const uint16_t *panel = t < MATRIX_LANES ? x : second_x;
         const int row = t % MATRIX_LANES;
-        add_tokens(sums + t / MATRIX_LANES * 2 * MATRIX_LANES * MATRIX_LANES + row * MATRIX_LANES,
-                   panel + row * MATRIX_K, w, n, begins);
+        add_tokens(sums + t / MATRIX_LANES * 2 * TILE_SUMS + row * MATRIX_LANES, panel + row * MATRIX_K, w, n, begins);
     }
 }
 

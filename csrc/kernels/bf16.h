@@ -1,9 +1,10 @@
 /* bf16.h - bf16_kernels in AVX-512 BF16, but for the one loop that multiplies.  A file that includes this has
  *
  *     void begin_products(void), end_products(void)
- *     void multiply_block(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
- * int n, bool begins, meanwhile *m) sums += or, unless it begins, = the products of n numbers of the tokens of two
- * panels and of 32 rows; sums [2 panels][2 tiles][16 tokens][16 rows].  It calls do_some(m) for every MATRIX_K numbers.
+ *     void multiply_block(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w,
+ *                         int n_tokens, int n, bool begins, meanwhile *m)
+ *         sums = or, unless it begins, += the products of n numbers of the tokens of two panels and of 32 rows,
+ *         a block of meanwhile.h.  It calls do_some(m) for every MATRIX_K numbers.
  *
  * The instruction that rounds takes denormal numbers for zero. */
 #include <string.h>
@@ -126,8 +127,7 @@ ALWAYS_INLINE void turn_tile(uint16_t *tile, const char *at, int64_t ld) {
     }
 }
 
-/* Numbers of a tile, and of two behind each other, which have MATRIX_K numbers of 32 rows. */
-enum { TILE = MATRIX_LANES * MATRIX_K, TWO_TILES = 2 * TILE };
+enum { TWO_TILES = 2 * TILE_NUMBERS }; /* behind each other: MATRIX_K numbers of 32 rows */
 
 typedef void bf16_row(uint16_t *out, const void *row, int n);
 
@@ -152,7 +152,7 @@ static void turn_tiles(uint16_t *tiles, const char *w, int64_t ldw, int n) {
 static void bf16_tiles(uint16_t *tiles, const void *w, int64_t ldw, number_type type, int n_rows, int n) {
     const int64_t ld = round_up(n, MATRIX_K) * MATRIX_ROWS;
     for (int r = 0; r < round_up(n_rows, MATRIX_ROWS); r += MATRIX_LANES) {
-        uint16_t *at = tiles + r / MATRIX_ROWS * ld + r % MATRIX_ROWS / MATRIX_LANES * TILE;
+        uint16_t *at = tiles + r / MATRIX_ROWS * ld + r % MATRIX_ROWS / MATRIX_LANES * TILE_NUMBERS;
         const char *rows = (const char *)w + r * ldw;
         if (type == TYPE_BF16 && n % MATRIX_K == 0 && n_rows - r >= MATRIX_LANES) turn_tiles(at, rows, ldw, n);
         else
@@ -173,7 +173,7 @@ static inline __m512i pairs_of_rows(const float *x, int64_t ldx, int n_rows, __m
 
 static void bf16_columns(uint16_t *tiles, int64_t ld, const float *x, int64_t ldx, int n_rows, int n) {
     for (int j = 0; j < round_up(n, MATRIX_ROWS); j += MATRIX_LANES) {
-        uint16_t *tile = tiles + j / MATRIX_ROWS * ld + j % MATRIX_ROWS / MATRIX_LANES * TILE;
+        uint16_t *tile = tiles + j / MATRIX_ROWS * ld + j % MATRIX_ROWS / MATRIX_LANES * TILE_NUMBERS;
         for (int i = 0; i < n_rows; i += MATRIX_K, tile += TWO_TILES)
 #pragma GCC unroll 16
             for (int p = 0; p < MATRIX_K; p += 2)
@@ -184,11 +184,9 @@ static void bf16_columns(uint16_t *tiles, int64_t ld, const float *x, int64_t ld
 
 /* ---- Products ---- */
 
-enum { PART = MATRIX_LANES * MATRIX_LANES, BLOCK = 4 * PART }; /* sums of multiply_block: of a tile of each, and all */
-
-/* Sums of a token of a block, PART apart: of the first sixteen rows, and of the others. */
+/* Sums of a token of a block, TILE_SUMS apart: of the first sixteen rows, and of the others. */
 static inline const float *sums_of(const finished *f, int t) {
-    return f->sums + t / MATRIX_LANES * 2 * PART + t % MATRIX_LANES * MATRIX_LANES;
+    return f->sums + t / MATRIX_LANES * 2 * TILE_SUMS + t % MATRIX_LANES * MATRIX_LANES;
 }
 
 static inline __m512 bias_of_rows(const finished *f, int first, __mmask16 mask) {
@@ -206,7 +204,7 @@ static inline void put_floats(const finished *f, int first, int n) {
         if (to->add) other_start += _mm512_maskz_loadu_ps(other_mask, out + MATRIX_LANES);
         const float *sums = sums_of(f, first + i);
         _mm512_mask_storeu_ps(out, mask, start + _mm512_loadu_ps(sums));
-        _mm512_mask_storeu_ps(out + MATRIX_LANES, other_mask, other_start + _mm512_loadu_ps(sums + PART));
+        _mm512_mask_storeu_ps(out + MATRIX_LANES, other_mask, other_start + _mm512_loadu_ps(sums + TILE_SUMS));
     }
 }
 
@@ -220,7 +218,7 @@ static inline void put_panels(const finished *f, int first, int n) {
         const float *sums = sums_of(f, first + i);
         _mm512_store_ps(x + i * MATRIX_ROWS, bias + _mm512_maskz_loadu_ps(mask, sums));
         _mm512_store_ps(x + i * MATRIX_ROWS + MATRIX_LANES,
-                        other_bias + _mm512_maskz_loadu_ps(other_mask, sums + PART));
+                        other_bias + _mm512_maskz_loadu_ps(other_mask, sums + TILE_SUMS));
     }
     to->activation(x, n * MATRIX_ROWS);
     for (int i = 0, t = f->t + first; i < n; i++, t++)
@@ -248,7 +246,7 @@ static fetching fetch_panels(const uint16_t *x, int64_t ldx, int n_tokens, int n
  * again for the next rows. */
 static void bf16_product(const bf16_output *to, float *sums, const uint16_t *x, int64_t ldx, const uint16_t *tiles,
                          int64_t ld_tiles, int n_tokens, int n_rows, int n, bool begins, bool ends) {
-    _Alignas(64) float two_blocks[2][BLOCK];
+    _Alignas(64) float two_blocks[2][BLOCK_SUMS];
     const int n_steps = n_tiles(n, MATRIX_K), n_blocks = n_tiles(n_rows, MATRIX_ROWS);
     meanwhile m = {0};
     begin_products();
@@ -256,7 +254,7 @@ static void bf16_product(const bf16_output *to, float *sums, const uint16_t *x, 
         const int n_behind = (int)larger(n_tokens - t - MATRIX_TOKENS, 0);
         m.tokens = fetch_panels(x + 2 * ldx, ldx, n_behind, n_steps, n_steps * n_blocks);
         for (int b = 0; b < n_blocks; b++, i++) {
-            float *block = begins && ends ? two_blocks[i % 2] : sums + i * (int64_t)BLOCK;
+            float *block = begins && ends ? two_blocks[i % 2] : sums + i * (int64_t)BLOCK_SUMS;
             multiply_block(block, x, x + ldx, tiles + b * ld_tiles, n_tokens - t, n_steps * MATRIX_K, begins, &m);
             put_some(&m.block, MATRIX_TOKENS);
             if (!ends) continue;

@@ -75,8 +75,9 @@ typedef struct bf16_kernels {
 
     /* Of few tokens, at most STREAM_TOKENS, with weights where they lie; for types that have it it takes hardly longer
      * than reading them, from one token on.
-     *   x  panels of `stream_panel`, behind each other
-     *   w  [n_rows][n_in] of the type, rows ldw bytes apart */
+     *   to  floats, without an activation
+     *   x   panels of `stream_panel`, behind each other
+     *   w   [n_rows][n_in] of the type, rows ldw bytes apart */
     void (*stream)(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, number_type type, int n_tokens,
                    int n_rows, int n_in);
     bf16_panel_kernel *stream_panel; /* [n_in / 2][MATRIX_LANES][2] */

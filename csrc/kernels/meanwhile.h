@@ -9,6 +9,10 @@
 #include "arithmetic.h"
 #include "kernels.h"
 
+/* What a tile has of BF16 numbers, and of sums; a block is two by two of these: sums [2 panels][2][16 tokens][16 rows].
+ */
+enum { TILE_NUMBERS = MATRIX_LANES * MATRIX_K, TILE_SUMS = MATRIX_LANES * MATRIX_LANES, BLOCK_SUMS = 4 * TILE_SUMS };
+
 /* Sums of a block: n_tokens from t on, and n_rows from r on; those of `put` tokens are where they belong. */
 typedef struct finished {
     const bf16_output *to;

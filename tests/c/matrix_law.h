@@ -185,7 +185,7 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
 
 static inline void check_bf16_products(const char *name, const bf16_kernels *k, number_type type) {
     uint64_t state = 7;
-    static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, 130};
+    static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, 512};
     static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70, 150}, any[] = {1, 31, 33, 64, 290},
                      blocks[] = {32, 96, 544, 256};
     const bool any_size = type <= TYPE_BF16, wide = type == TYPE_Q6_K;

@@ -13,7 +13,7 @@
 enum { MOST = 256 }; /* numbers of a row */
 
 static uint64_t seed = 7;
-static int n_steps, n_put;
+static int n_put;
 static float sums[2][2][MATRIX_LANES][MATRIX_LANES];
 static uint16_t w[MOST / MATRIX_K][2][MATRIX_K / 2][MATRIX_LANES][2], x[2][MOST / MATRIX_K][MATRIX_LANES][MATRIX_K];
 
@@ -46,7 +46,7 @@ static void multiply(int n_tokens, int first, int end) {
     n_put = 0;
     multiply_block(&sums[0][0][0][0], x[0][first / MATRIX_K][0], x[1][first / MATRIX_K][0],
                    w[first / MATRIX_K][0][0][0], n_tokens, end - first, first == 0, &m);
-    n_steps = (end - first) / MATRIX_K;
+    const int n_steps = (end - first) / MATRIX_K;
     CHECK_FOR(n_put == n_steps, "%d tokens were put in %d steps", n_put, n_steps);
 }
 
