@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
 # Seconds after which the main thread looks for a signal that came just before it began to wait.
 PATIENCE = 0.1
+
+# Steps that may take longer can be stopped by Ctrl-C; doing so costs a thread, 0.1 ms or more.
+SECONDS_UNINTERRUPTED = 0.1
+
+
+class Steps:
+    """Runs the steps of one context.  How long one may take is told from the latest one before it."""
+
+    def __init__(self) -> None:
+        self._n_tokens, self._seconds = 1, SECONDS_UNINTERRUPTED  # of that one; pessimistic about the first
+
+    def run(self, work: Callable[[], int], n_tokens: int, stop: Callable[[], None]) -> int:
+        """work(), a step of n_tokens; in the main thread Ctrl-C calls stop if it may take long."""
+        begin = time.perf_counter()
+        is_long = self._seconds * max(1.0, n_tokens / self._n_tokens) >= SECONDS_UNINTERRUPTED
+        in_main = threading.current_thread() is threading.main_thread()
+        status = interruptibly(work, stop) if is_long and in_main else work()
+        self._n_tokens, self._seconds = n_tokens, time.perf_counter() - begin
+        return status
 
 
 def interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:

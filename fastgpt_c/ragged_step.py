@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastgpt_c._lib import check, create, ffi, float_pointer, lib
-from fastgpt_c.interrupts import interruptibly
+from fastgpt_c.interrupts import Steps
 from fastgpt_c.session import Floats
 
 if TYPE_CHECKING:
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
 
 # A step reads up to so many tokens: as many as a context computes together.
 N_TOKENS_A_STEP = 512
-
-# Steps that may take longer can be stopped by Ctrl-C; doing so costs a thread, some 0.1 ms.
-SECONDS_UNINTERRUPTED = 0.1
 
 
 class RaggedStep:
@@ -45,7 +40,7 @@ class RaggedStep:
         self._samplers = ffi.new("fastgpt_sampler *[]", n_rows)
         self._drawn = ffi.new("int32_t[]", n_rows)
         self._logits = np.empty((n_rows, model.n_vocab), np.float32)
-        self._n_tokens, self._seconds = 1, SECONDS_UNINTERRUPTED  # of the latest step; pessimistic about the first
+        self._steps = Steps()
 
     def read(self, row: int, kv: Any, tokens: Any, n_tokens: int, sampler: Any) -> None:
         """The next step of row reads n_tokens from tokens, an int32_t * that outlives it; sampler NULL: and draws
@@ -63,11 +58,13 @@ class RaggedStep:
         """Runs the model over the n_tokens new tokens of the first n_rows rows -> the token that was drawn for each: -1
         where its sampler refuses the logits, undefined where it is NULL.  Raises KeyboardInterrupt; the caches of the
         rows are then of no more use."""
-        begin = time.perf_counter()
-        self._step(n_rows, n_tokens)
-        self._n_tokens, self._seconds = n_tokens, time.perf_counter() - begin
-        logits = float_pointer(self._logits)
-        check(lib.fastgpt_profile_sample_rows(self._context, self._samplers, n_rows, logits, self._drawn))
+        context, logits = self._context, float_pointer(self._logits)
+
+        def work() -> int:
+            return int(lib.fastgpt_step(context, self._spans, n_rows, self._options, logits))
+
+        check(self._steps.run(work, n_tokens, stop=lambda: lib.fastgpt_cancel(context)))
+        check(lib.fastgpt_profile_sample_rows(context, self._samplers, n_rows, logits, self._drawn))
         return ffi.unpack(self._drawn, n_rows)  # type: ignore[no-any-return]
 
     def logits(self, row: int) -> Floats:
@@ -78,15 +75,3 @@ class RaggedStep:
     def _in_use(self) -> AbstractContextManager[None]:
         """For profiling.Profile; a batch belongs to one thread."""
         return nullcontext()
-
-    def _step(self, n_rows: int, n_tokens: int) -> None:
-        context, logits = self._context, float_pointer(self._logits)
-
-        def work() -> int:
-            return int(lib.fastgpt_step(context, self._spans, n_rows, self._options, logits))
-
-        expected_seconds = self._seconds * max(1.0, n_tokens / self._n_tokens)
-        if expected_seconds < SECONDS_UNINTERRUPTED or threading.current_thread() is not threading.main_thread():
-            check(work())
-        else:
-            check(interruptibly(work, stop=lambda: lib.fastgpt_cancel(context)))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, error_text, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
-from fastgpt_c.interrupts import interruptibly
+from fastgpt_c.interrupts import Steps
 from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ Floats = npt.NDArray[np.float32]
 
 KV_TYPES = ("f32", "f16", "bf16")
 
-# Steps of more tokens may take longer than somebody who pressed Ctrl-C wants to wait.
-N_TOKENS_UNINTERRUPTED = 16
+# Rows of logits between two moments in which Ctrl-C gets its turn.
+N_ROWS_UNINTERRUPTED = 16
 
 
 class Session:
@@ -92,6 +92,7 @@ class Session:
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
         self._context = self._new_context()
+        self._steps = Steps()
         self.is_profiled = False
         # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
         self._lock = threading.RLock()
@@ -146,8 +147,8 @@ class Session:
         logits = np.empty((*x.shape[:-1], self.n_vocab), np.float32)
         rows, out = x.reshape(-1, self.n_embd), logits.reshape(-1, self.n_vocab)
         with self._in_use():
-            for i in range(0, len(rows), N_TOKENS_UNINTERRUPTED):  # between two of them Ctrl-C gets its turn
-                some = rows[i : i + N_TOKENS_UNINTERRUPTED]
+            for i in range(0, len(rows), N_ROWS_UNINTERRUPTED):
+                some = rows[i : i + N_ROWS_UNINTERRUPTED]
                 check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
         return logits
 
@@ -302,15 +303,13 @@ class Session:
 
     def _run(self, call: Callable[[Any], int], n_tokens: int) -> None:
         """Makes call(context).  In the main thread a long one can be stopped by Ctrl-C."""
-        if n_tokens <= N_TOKENS_UNINTERRUPTED or threading.current_thread() is not threading.main_thread():
-            check(call(self._context))
-            return
         context = self._context
         try:
-            check(interruptibly(lambda: call(context), stop=lambda: lib.fastgpt_cancel(context)))
+            status = self._steps.run(lambda: call(context), n_tokens, stop=lambda: lib.fastgpt_cancel(context))
         except BaseException:
             self._context = self._new_context()  # the old one may still hold an order to cancel
             raise
+        check(status)
 
 
 def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> Floats:

@@ -1,0 +1,65 @@
+"""Which steps Ctrl-C can stop: those that may take long, told from the latest step."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from fastgpt_c.interrupts import SECONDS_UNINTERRUPTED, Steps
+
+
+def ran_in(steps: Steps, n_tokens: int, seconds: float = 0) -> threading.Thread:
+    """The thread that a step of so many tokens ran in."""
+    threads = []
+
+    def work() -> int:
+        threads.append(threading.current_thread())
+        time.sleep(seconds)
+        return 0
+
+    assert steps.run(work, n_tokens, stop=lambda: None) == 0
+    return threads[0]
+
+
+def test_a_step_runs_in_a_thread_of_its_own_until_one_was_short() -> None:
+    steps, main = Steps(), threading.main_thread()
+    assert ran_in(steps, 1) is not main
+    assert ran_in(steps, 1) is main
+
+
+def test_a_step_of_many_more_tokens_may_take_long() -> None:
+    steps, main = Steps(), threading.main_thread()
+    ran_in(steps, 1, seconds=SECONDS_UNINTERRUPTED / 10)
+    assert ran_in(steps, 1000) is not main
+
+
+def test_after_a_long_step_one_of_fewer_tokens_may_be_long_too() -> None:
+    steps, main = Steps(), threading.main_thread()
+    ran_in(steps, 10, seconds=SECONDS_UNINTERRUPTED)
+    assert ran_in(steps, 1) is not main
+    assert ran_in(steps, 1) is main
+
+
+def test_outside_the_main_thread_no_step_is_moved() -> None:
+    seen = []
+
+    def other() -> None:
+        seen.append(ran_in(Steps(), 1) is threading.current_thread())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [True]
+
+
+def test_an_error_of_the_work_reaches_the_caller() -> None:
+    steps = Steps()
+    ran_in(steps, 1)
+
+    def work() -> int:
+        raise MemoryError("none left")
+
+    with pytest.raises(MemoryError, match="none left"):
+        steps.run(work, 1, stop=lambda: None)
