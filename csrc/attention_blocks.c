@@ -138,6 +138,22 @@ static void bf16_values(const attention_job *job, const attention_block *b, cons
     multiply_tiles(job, r, b->out, job->n_embd, r->values, r->ld, b->n_queries, head_width(job), b->n_keys);
 }
 
+/* From the scores of a block on.  Weights of values need no memory as floats: rounding is a part of the softmax, and
+ * what is divided by the sums is the outputs. */
+static void bf16_softmax_values(const attention_job *job, const attention_block *b, const rounded *r) {
+    const int d = head_width(job);
+    float sums[QUERIES_PER_BLOCK];
+    for (int t = 0; t < b->n_queries; t += MATRIX_LANES)
+        job->e->kernels->bf16->softmax_panel(r->x + t * panel_k(b->n_keys), sums + t, b->scores + t * b->ld_scores,
+                                             b->ld_scores, min_int(MATRIX_LANES, b->n_queries - t), b->n_seen + t,
+                                             b->n_keys, softmax_scale(job));
+    multiply_tiles(job, r, b->out, job->n_embd, r->values, r->ld, b->n_queries, d, b->n_keys);
+    for (int64_t t = 0; t < b->n_queries; t++) {
+        const float share = 1 / sums[t];
+        for (int i = 0; i < d; i++) b->out[t * job->n_embd + i] *= share;
+    }
+}
+
 /* Keys and values are rounded once for several blocks of queries. */
 static void multiply_in_bf16(const attention_job *job, const attention_block *b) {
     const rounded r = rounded_in(b->panel, b->n_keys, head_width(job));
@@ -146,8 +162,7 @@ static void multiply_in_bf16(const attention_job *job, const attention_block *b)
     for (int t = 0; t < b->n_queries; t += QUERIES_PER_BLOCK) {
         attention_block part = part_of(job, *b, t, min_int(QUERIES_PER_BLOCK, b->n_queries - t));
         bf16_keys(job, &part, &r);
-        softmax_of_block(job, &part);
-        bf16_values(job, &part, &r);
+        bf16_softmax_values(job, &part, &r);
     }
 }
 

@@ -41,8 +41,10 @@ static inline int n_together(const attention_span *s, int first, int n) {
     return first < s->n_prefix ? min_int(n, s->n_prefix - first) : n;
 }
 
+static inline float softmax_scale(const attention_job *job) { return 1 / sqrtf((float)head_width(job)); }
+
 static inline void softmax_of_scores(const attention_job *job, float *scores, int n_keys) {
-    job->e->kernels->softmax(scores, n_keys, 1 / sqrtf((float)head_width(job)));
+    job->e->kernels->softmax(scores, n_keys, softmax_scale(job));
 }
 
 /* scores[t][key] += q[t] . k[key] for keys [first, first + n) */

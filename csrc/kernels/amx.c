@@ -24,6 +24,7 @@
 static const bf16_kernels bf16 = {.panel = bf16_panel,
                                   .tiles = bf16_tiles,
                                   .columns = bf16_columns,
+                                  .softmax_panel = bf16_softmax_panel,
                                   .product = bf16_product,
                                   .stream = bf16_stream,
                                   .stream_panel = bf16_stream_panel,

@@ -53,7 +53,10 @@ static void multiply_block(float *sums, const uint16_t *x, const uint16_t *secon
 
 #include "bf16.h"
 
-static const bf16_kernels bf16 = {
-    .panel = bf16_panel, .tiles = bf16_tiles, .columns = bf16_columns, .product = bf16_product};
+static const bf16_kernels bf16 = {.panel = bf16_panel,
+                                  .tiles = bf16_tiles,
+                                  .columns = bf16_columns,
+                                  .softmax_panel = bf16_softmax_panel,
+                                  .product = bf16_product};
 
 const kernels kernels_avx512_bf16 = KERNELS("avx512-bf16", "avx512", &bf16, matrix_bytes, &float_products);

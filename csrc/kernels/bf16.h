@@ -7,6 +7,7 @@
  *         a block of meanwhile.h.  It calls do_some(m) for every MATRIX_K numbers.
  *
  * The instruction that rounds takes denormal numbers for zero. */
+#include <math.h>
 #include <string.h>
 
 #include "arithmetic.h"
@@ -98,6 +99,64 @@ static void bf16_panel(uint16_t *panel, const float *x, int64_t ldx, int n_token
         for (int t = 0; t < MATRIX_LANES; t++, panel += MATRIX_K)
             _mm512_storeu_si512(panel,
                                 t < n_tokens ? bf16_of_first(x + t * ldx + k, n_in - k) : _mm512_setzero_si512());
+}
+
+/* 2^x for x <= 0: x = n + f with |f| <= 1 / 2, and a polynomial for 2^f. */
+static inline __m512 power_of_2(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-200), x); /* minus infinity would make f NaN; a NaN stays one */
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = x - n;
+    __m512 power = f * 0.0095701003F + 0.0559178591F;
+    power = power * f + 0.2402474433F;
+    power = power * f + 0.6931217909F;
+    power = power * f + 0.9999992847F;
+    return _mm512_scalef_ps(power, n);
+}
+
+static inline __m512 scores_of(const float *x, __mmask16 mask) {
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), mask, x);
+}
+
+ALWAYS_INLINE void keep_larger(__m512 *largest, const float *x, __mmask16 mask, __mmask16 other_mask) {
+    largest[0] = _mm512_max_ps(scores_of(x, mask), largest[0]);
+    largest[1] = _mm512_max_ps(scores_of(x + MATRIX_LANES, other_mask), largest[1]);
+}
+
+static inline float largest_of(const float *x, int n) {
+    __m512 largest[2] = {_mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY)};
+    int i = 0;
+    for (; i + MATRIX_K <= n; i += MATRIX_K) keep_larger(largest, x + i, 0xFFFF, 0xFFFF);
+    if (i < n) keep_larger(largest, x + i, first_of_16(n - i), first_of_16(n - i - MATRIX_LANES));
+    return _mm512_reduce_max_ps(_mm512_max_ps(largest[0], largest[1]));
+}
+
+/* 2^((x - max) * scale) of the scores that the masks tell, into a row of a tile; *sum += those. */
+ALWAYS_INLINE void put_powers(uint16_t *row, __m512 *sum, const float *x, __m512 max, __m512 scale, __mmask16 mask,
+                              __mmask16 other_mask) {
+    const float *other = x + MATRIX_LANES;
+    const __m512 powers = _mm512_maskz_mov_ps(mask, power_of_2((scores_of(x, mask) - max) * scale));
+    const __m512 others = _mm512_maskz_mov_ps(other_mask, power_of_2((scores_of(other, other_mask) - max) * scale));
+    *sum += powers + others;
+    _mm512_storeu_si512(row, bf16_of(powers, others));
+}
+
+/* A token's row of each tile of its panel; returns the sum. */
+static float softmax_row(uint16_t *row, const float *x, int n_seen, int n, float scale) {
+    const __m512 max = _mm512_set1_ps(largest_of(x, n_seen)), scales = _mm512_set1_ps(scale * 1.4426950409F);
+    __m512 sum = _mm512_setzero_ps();
+    int k = 0;
+    for (; k + MATRIX_K <= n_seen; k += MATRIX_K, row += TILE_NUMBERS)
+        put_powers(row, &sum, x + k, max, scales, 0xFFFF, 0xFFFF);
+    for (; k < n; k += MATRIX_K, row += TILE_NUMBERS)
+        put_powers(row, &sum, x + k, max, scales, first_of_16(n_seen - k), first_of_16(n_seen - k - MATRIX_LANES));
+    return _mm512_reduce_add_ps(sum);
+}
+
+static void bf16_softmax_panel(uint16_t *panel, float *sums, const float *x, int64_t ldx, int n_tokens, int n_seen,
+                               int n, float scale) {
+    for (int t = 0; t < n_tokens; t++) sums[t] = softmax_row(panel + t * MATRIX_K, x + t * ldx, n_seen + t, n, scale);
+    for (int t = n_tokens; t < MATRIX_LANES; t++)
+        for (int k = 0; k < n; k += MATRIX_K)
+            _mm512_storeu_si512(panel + t * MATRIX_K + k * MATRIX_LANES, _mm512_setzero_si512());
 }
 
 /* Four pairs of numbers of each of four rows, four rows apart. */

@@ -90,6 +90,77 @@ static void test_softmax_of_nan(const kernels *k) {
     }
 }
 
+/* ---- softmax_panel ---- */
+
+/* Relative errors, as kernels.h states them: of a power, and of what rounding to BF16 makes of it. */
+#define POWER_BOUND 1e-5
+#define ROUNDED_BOUND (POWER_BOUND + 0x1p-8)
+
+enum { MAX_PANEL = 1056 };
+
+/* Scores of tokens that have one more than the token before; where a row is longer than those stands NaN. */
+static float *causal_scores(int n_tokens, int n_seen, float factor) {
+    const int n = n_seen + n_tokens - 1;
+    float *x = random_numbers(0, n_tokens * n);
+    for (int t = 0; t < n_tokens; t++)
+        for (int i = 0; i < n; i++) x[t * n + i] = i < n_seen + t ? x[t * n + i] * factor : NAN;
+    return x;
+}
+
+static float panel_number(const uint16_t *panel, int t, int i) {
+    const uint32_t bits = (uint32_t)panel[i / MATRIX_K * MATRIX_LANES * MATRIX_K + t * MATRIX_K + i % MATRIX_K] << 16;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+/* Token t of a panel, whose row of scores has n_seen. */
+static bool is_softmax_row(const uint16_t *panel, int t, float got_sum, const float *x, int n_seen, int n,
+                           double scale) {
+    double max = x[0], sum = 0;
+    bool right = true;
+    for (int i = 1; i < n_seen; i++) max = x[i] > max ? x[i] : max;
+    for (int i = 0; i < (n + MATRIX_K - 1) / MATRIX_K * MATRIX_K; i++) {
+        const double power = i < n_seen ? exp(scale * (x[i] - max)) : 0;
+        right &= fabs(panel_number(panel, t, i) - power) <= ROUNDED_BOUND * power + FLT_MIN;
+        sum += power;
+    }
+    return right && fabs(got_sum - sum) <= (POWER_BOUND + 1e-6) * sum;
+}
+
+static void test_softmax_panel(const kernels *k) {
+    static const float factors[] = {0, 1, 100, 1e38f};
+    static const int n_tokens[] = {1, 5, MATRIX_LANES}, n_seen[] = {1, 15, 16, 17, 31, 32, 33, 64, 500, 1024};
+    enum { N_SEEN = sizeof n_seen / sizeof *n_seen };
+    static uint16_t panel[MATRIX_LANES * MAX_PANEL];
+    for (int i = 0; i < 4 * 3 * N_SEEN; i++) {
+        const int tokens = n_tokens[i % 3], seen = n_seen[i / 3 % N_SEEN], n = seen + tokens - 1;
+        const float *x = causal_scores(tokens, seen, factors[i / 3 / N_SEEN]);
+        float sums[MATRIX_LANES];
+        memset(panel, 0xFF, sizeof panel);
+        k->bf16->softmax_panel(panel, sums, x, n, tokens, seen, n, 0.125f);
+        for (int t = 0; t < tokens; t++)
+            CHECK_FOR(is_softmax_row(panel, t, sums[t], x + t * n, seen + t, n, 0.125), "%s: %d of %d tokens, %d seen",
+                      k->name, t, tokens, seen);
+        for (int t = tokens; t < MATRIX_LANES; t++)
+            for (int j = 0; j < n; j++) CHECK(panel_number(panel, t, j) == 0);
+    }
+}
+
+/* Outputs are divided by the sum, so that tells. */
+static void test_softmax_panel_of_nan(const kernels *k) {
+    static const float bad[] = {NAN, INFINITY};
+    static uint16_t panel[MATRIX_LANES * 96];
+    for (int i = 0; i < 2 * 70 * 70; i++) {
+        const int n = 1 + i / 2 % 70, at = i / 2 / 70;
+        float *x = random_numbers(0, n), sum;
+        if (at >= n) continue;
+        x[at] = bad[i % 2];
+        k->bf16->softmax_panel(panel, &sum, x, n, 1, n, n, 1);
+        CHECK_FOR(isnan(sum), "%s: n %d, %g at %d", k->name, n, (double)bad[i % 2], at);
+    }
+}
+
 /* ---- Activations ---- */
 
 enum { CHUNK = 64 };
@@ -199,6 +270,8 @@ int main(void) {
         test_softmax(sets[i]);
         test_softmax_of_a_peak(sets[i]);
         test_softmax_of_nan(sets[i]);
+        if (sets[i]->bf16) test_softmax_panel(sets[i]);
+        if (sets[i]->bf16) test_softmax_panel_of_nan(sets[i]);
         for (activation a = 0; a < N_ACTIVATIONS; a++) {
             test_activation_error(sets[i], a);
             test_activation_places(sets[i], a);
