@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from fastgpt_c.interrupts import SECONDS_UNINTERRUPTED, Steps
+
+
+@pytest.fixture(autouse=True)
+def python_handles_sigint() -> Iterator[None]:
+    """Also where the tests run in the background of a shell, which has it ignored: then no step need be stopped."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ran_in(steps: Steps, n_tokens: int, seconds: float = 0) -> threading.Thread:
@@ -40,6 +50,11 @@ def test_after_a_long_step_one_of_fewer_tokens_may_be_long_too() -> None:
     ran_in(steps, 10, seconds=SECONDS_UNINTERRUPTED)
     assert ran_in(steps, 1) is not main
     assert ran_in(steps, 1) is main
+
+
+def test_where_sigint_is_ignored_no_step_is_moved() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert ran_in(Steps(), 1) is threading.main_thread()
 
 
 def test_outside_the_main_thread_no_step_is_moved() -> None:
