@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from fastgpt_c._lib import lib
+
 # Seconds after which the main thread looks for a signal that came just before it began to wait.
 PATIENCE = 0.1
 
@@ -16,7 +18,7 @@ SECONDS_UNINTERRUPTED = 0.1
 
 
 class Steps:
-    """Runs the steps of one context.  How long one may take is told from the latest one before it."""
+    """Runs the steps of one context.  How long one may take is told from the latest one before it that succeeded."""
 
     def __init__(self) -> None:
         self._n_tokens, self._seconds = 1, SECONDS_UNINTERRUPTED  # of that one; pessimistic about the first
@@ -27,7 +29,8 @@ class Steps:
         is_long = self._seconds * max(1.0, n_tokens / self._n_tokens) >= SECONDS_UNINTERRUPTED
         in_main = threading.current_thread() is threading.main_thread()
         status = interruptibly(work, stop) if is_long and in_main else work()
-        self._n_tokens, self._seconds = n_tokens, time.perf_counter() - begin
+        if status == lib.FASTGPT_OK:
+            self._n_tokens, self._seconds = n_tokens, time.perf_counter() - begin
         return status
 
 

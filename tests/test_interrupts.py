@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fastgpt_c._lib import lib
 from fastgpt_c.interrupts import SECONDS_UNINTERRUPTED, Steps
 
 
@@ -20,16 +21,16 @@ def python_handles_sigint() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def ran_in(steps: Steps, n_tokens: int, seconds: float = 0) -> threading.Thread:
-    """The thread that a step of so many tokens ran in."""
+def ran_in(steps: Steps, n_tokens: int, seconds: float = 0, status: int = lib.FASTGPT_OK) -> threading.Thread:
+    """The thread that a step of so many tokens ran in, which gave that status."""
     threads = []
 
     def work() -> int:
         threads.append(threading.current_thread())
         time.sleep(seconds)
-        return 0
+        return status
 
-    assert steps.run(work, n_tokens, stop=lambda: None) == 0
+    assert steps.run(work, n_tokens, stop=lambda: None) == status
     return threads[0]
 
 
@@ -50,6 +51,12 @@ def test_after_a_long_step_one_of_fewer_tokens_may_be_long_too() -> None:
     ran_in(steps, 10, seconds=SECONDS_UNINTERRUPTED)
     assert ran_in(steps, 1) is not main
     assert ran_in(steps, 1) is main
+
+
+def test_a_step_that_failed_tells_nothing() -> None:
+    steps, main = Steps(), threading.main_thread()
+    assert ran_in(steps, 512, status=lib.FASTGPT_ERR_TOKEN_RANGE) is not main
+    assert ran_in(steps, 512) is not main
 
 
 def test_where_sigint_is_ignored_no_step_is_moved() -> None:

@@ -65,10 +65,12 @@ typedef struct bf16_kernels {
      *   ld  numbers from the tiles of MATRIX_ROWS columns to the next */
     void (*columns)(uint16_t *tiles, int64_t ld, const float *x, int64_t ldx, int n_rows, int n);
 
-    /* What the softmax makes of rows of scores, but for the division by their sums: exp(scale * (x - max x)), as a
-     * panel of tokens with n numbers each.  Row t has n_seen + t scores, n at most; zeros stand behind them.  Relative
-     * error below 1e-5 before rounding. sums  [n_tokens] x     [n_tokens], rows ldx apart; n_tokens <= MATRIX_LANES,
-     * n_seen >= 1, scale > 0 */
+    /* What the softmax makes of scores, but for the division by their sums: exp(scale * (x - max x)), as a panel of
+     * tokens with n numbers each; zeros stand behind those of a row.  Relative error below 1e-5 before rounding.
+     *   sums    [n_tokens]
+     *   x       [n_tokens], rows ldx floats apart; n_tokens <= MATRIX_LANES
+     *   n_seen  >= 1: row t has n_seen + t scores, n at most
+     *   scale   > 0 */
     void (*softmax_panel)(uint16_t *panel, float *sums, const float *x, int64_t ldx, int n_tokens, int n_seen, int n,
                           float scale);
 
