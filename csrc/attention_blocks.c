@@ -133,9 +133,14 @@ static void bf16_keys(const attention_job *job, const attention_block *b, const 
     }
 }
 
+/* By their weights, which are in r->x. */
+static void multiply_values(const attention_job *job, const attention_block *b, const rounded *r) {
+    multiply_tiles(job, r, b->out, job->n_embd, r->values, r->ld, b->n_queries, head_width(job), b->n_keys);
+}
+
 static void bf16_values(const attention_job *job, const attention_block *b, const rounded *r) {
     fill_panels(job, r, b->scores, b->ld_scores, b->n_queries, b->n_keys);
-    multiply_tiles(job, r, b->out, job->n_embd, r->values, r->ld, b->n_queries, head_width(job), b->n_keys);
+    multiply_values(job, b, r);
 }
 
 /* From the scores of a block on.  Weights of values need no memory as floats: rounding is a part of the softmax, and
@@ -147,7 +152,7 @@ static void bf16_softmax_values(const attention_job *job, const attention_block 
         job->e->kernels->bf16->softmax_panel(r->x + t * panel_k(b->n_keys), sums + t, b->scores + t * b->ld_scores,
                                              b->ld_scores, min_int(MATRIX_LANES, b->n_queries - t), b->n_seen + t,
                                              b->n_keys, softmax_scale(job));
-    multiply_tiles(job, r, b->out, job->n_embd, r->values, r->ld, b->n_queries, d, b->n_keys);
+    multiply_values(job, b, r);
     for (int64_t t = 0; t < b->n_queries; t++) {
         const float share = 1 / sums[t];
         for (int i = 0; i < d; i++) b->out[t * job->n_embd + i] *= share;
