@@ -1,0 +1,41 @@
+"""Links of the Markdown pages to files outside docs/, such as ../csrc/model.c, go to the repository.
+
+On GitHub they work as they stand.  In the site they lead to the repository that GITHUB_REPOSITORY names, as it is set in
+GitHub's workflows, else to the file beside the site."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+_LINK = re.compile(r"(?<=\]\()(?P<path>\.\./[^)#\s]*)(?P<anchor>#[^)\s]*)?(?=\))")
+
+
+def _point_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:
+    docs, page = Path(app.srcdir), Path(app.env.doc2path(docname))
+
+    def replace(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(page.parent / link["path"]))
+        if target.is_relative_to(docs):
+            return link[0]
+        if not target.exists():
+            logging.getLogger(__name__).warning("%s is not there", link["path"], location=docname)
+        return _base(app, page) + target.relative_to(docs.parent).as_posix() + (link["anchor"] or "")
+
+    source[0] = _LINK.sub(replace, source[0])
+
+
+def _base(app: Sphinx, page: Path) -> str:
+    if repository := os.environ.get("GITHUB_REPOSITORY"):
+        server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+        return f"{server}/{repository}/blob/{os.environ.get('GITHUB_SHA', 'main')}/"
+    return Path(app.srcdir).parent.as_uri() + "/"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", _point_to_repository)
+    return {"parallel_read_safe": True}
