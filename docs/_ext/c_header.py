@@ -1,4 +1,4 @@
-"""The directive c-header: the commented declarations of a C header, between its cdef marks, as entries of Sphinx's C domain.
+"""The directive c-header: commented declarations of a C header, between its cdef marks, as entries of the C domain.
 
 Functions that follow each other without a blank line share the comment above the first of them."""
 
@@ -36,7 +36,7 @@ def _entries(code: str) -> list[str]:
     known = set(re.findall(_NAMES, re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)))
     link = "|".join(sorted(known, key=len, reverse=True))
     out: list[str] = []
-    comment, group, doc = "", [], ""
+    comment, group, doc, trailing = "", [], "", False
 
     def flush() -> None:
         if group:
@@ -46,14 +46,14 @@ def _entries(code: str) -> list[str]:
     for part, after in zip(parts, [*parts[1:], None], strict=True):
         text = part["comment"]
         if text is None:
-            joined = group and doc and "\n\n" not in part["space"] and not comment and "_free(" not in part[0]
-            if joined and part["plain"]:
+            new = comment or trailing or "\n\n" in part["space"] or "_free(" in part[0]
+            if group and doc and part["plain"] and not new:
                 group.append(part[0])
                 continue
             flush()
-            group, doc, comment = [part[0]], comment, ""
+            group, doc, comment, trailing = [part[0]], comment, "", False
         elif group and "\n" not in part["space"]:
-            doc = doc + "\n" + text.strip()
+            doc, trailing = f"{doc}\n{_clean(text)}", True
         else:
             flush()
             group, doc, comment = [], "", _clean(text)

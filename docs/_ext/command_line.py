@@ -1,4 +1,4 @@
-"""The directive command-reference: every subcommand of an argparse parser, with its options as Sphinx's own option entries."""
+"""The directive command-reference: every subcommand of an argparse parser, and its options as entries of Sphinx."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
 def _section(parser: argparse.ArgumentParser) -> list[str]:
     name = parser.prog.split()[-1]
     usage = re.sub(r"^usage: ", "", parser.format_usage()).splitlines()
-    out = [name, "-" * len(name), "", *to_rst(parser.description or ""), "::", "", *("    " + line for line in usage), ""]
+    out = [name, "-" * len(name), "", *to_rst(parser.description or "")]
+    out += [".. code-block:: text", "", *("   " + line for line in usage), ""]
     out += [f".. program:: {parser.prog}", ""]
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if "-h" not in action.option_strings]

@@ -1,7 +1,7 @@
 """Links of the Markdown pages to files outside docs/, such as ../csrc/model.c, go to the repository.
 
-On GitHub they work as they stand.  In the site they lead to the repository that GITHUB_REPOSITORY names, as it is set in
-GitHub's workflows, else to the file beside the site."""
+On GitHub they work as they stand.  In the site they lead to the repository that GITHUB_REPOSITORY names, as it is set
+in GitHub's workflows, else to the file on this machine."""
 
 from __future__ import annotations
 
