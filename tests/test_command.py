@@ -14,7 +14,7 @@ import fastgpt_c
 from fastgpt_c import _fastgpt
 from fastgpt_c._lib import check, create, ffi, lib
 
-SOURCE = Path(__file__).parents[1] / "csrc" / "cli" / "fastgpt.c"
+SOURCE = Path(__file__).parents[1] / "csrc" / "cli" / "main.c"
 PACKAGE = Path(_fastgpt.__file__).parent
 DEMO = PACKAGE / "models" / "demo.gguf"
 PROMPTS = ["Once upon a time", "The wolf said <|endoftext|>", "", "\u4f60\u597d caf\u00e9 \U0001f44d"]

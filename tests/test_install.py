@@ -124,20 +124,22 @@ def test_pkg_config_links_the_static_library(prefix: Path, user: Path, monkeypat
 # ---- The interface is used, and stays ---------------------------------------------------------------
 
 
+C_TESTS = ROOT / "tests" / "c"
 SUFFIXES = {".c", ".cpp", ".f90", ".go", ".java", ".js", ".lua", ".rs"}
 
 
 def with_headers(file: Path) -> str:
-    """A source, and after it the headers of its own folder that it includes, and theirs."""
+    """A source, and after it the headers of the C tests or of its own folder that it includes, and theirs."""
     text = file.read_text(encoding="utf-8")
-    headers = [file.with_name(name) for name in re.findall(r'#include "(\w+\.h)"', text)]
+    names = re.findall(r'#include "([\w/]+\.h)"', text)
+    headers = [folder / name for name in names for folder in (file.parent, C_TESTS)]
     return "\n".join([text, *(with_headers(header) for header in headers if header.exists())])
 
 
 @functools.cache
 def foreign_sources() -> list[str]:
     """The C tests, and the examples in other languages than Python."""
-    files = [*(ROOT / "tests" / "c").iterdir(), *(ROOT / "examples").rglob("*")]
+    files = [*C_TESTS.rglob("*"), *(ROOT / "examples").rglob("*")]
     return [with_headers(file) for file in files if file.suffix in SUFFIXES]
 
 

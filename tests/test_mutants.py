@@ -1,7 +1,8 @@
 """Every mutant of an input file ends in a named error or a correct load: no traceback, no crash, no hang, and no more
 memory than ten times the input (watched.py).
 
-FASTGPT_TEST_MUTANTS says how many mutants of each file (default 150).  Mutants of GGUF files: tests/c/fuzz_model.c.
+FASTGPT_TEST_MUTANTS says how many mutants of each file (default 150).  Mutants of GGUF files:
+tests/c/fuzz/fuzz_model.c.
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ def test_classes_are_those_of_regex(kind: str, class_pattern: str) -> None:
 
 
 def test_unicode_tables_are_current() -> None:
-    """csrc/unicode_tables.h is what its tool writes, if regex has that Unicode."""
+    """csrc/tokenizer/unicode_tables.h is what its tool writes, if regex has that Unicode."""
     root = Path(__file__).parents[1]
-    committed = (root / "csrc" / "unicode_tables.h").read_text("ascii")
+    committed = (root / "csrc" / "tokenizer" / "unicode_tables.h").read_text("ascii")
     if f'"{regex_unicode()}"' not in committed:
         pytest.skip(f"regex follows Unicode {regex_unicode()}, the library {library_unicode()}")
     tool = [sys.executable, root / "tools" / "make_unicode_tables.py"]

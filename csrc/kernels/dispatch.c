@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "os.h"
+#include "kernels/kernels.h"
+#include "common/os.h"
 
 typedef struct choice {
     const kernels *kernels;

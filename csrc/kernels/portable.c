@@ -1,10 +1,10 @@
 /* portable.c - the specification: plain loops in the order of the formulas. */
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 #include <math.h>
 #include <stddef.h>
 
-#include "rows.h"
+#include "kernels/generic/rows.h"
 
 /* ---- Products ---- */
 
