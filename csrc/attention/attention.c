@@ -2,7 +2,7 @@
  *
  *   stream  few queries of a span: keys and values are read once, row after row as they lie in memory, and each row
  *           meets all heads.  First the scores, in chunks of keys; then the values, some heads at a time.
- *   block   many queries: see attention_blocks.c. */
+ *   block   many queries: see attention_tiled.c. */
 #include "attention/attention.h"
 
 #include <string.h>

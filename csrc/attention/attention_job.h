@@ -1,4 +1,4 @@
-/* attention_job.h - what the two ways of attention.c and attention_blocks.c share. */
+/* attention_job.h - what the two ways of attention.c and attention_tiled.c share. */
 #ifndef FASTGPT_ATTENTION_JOB_H
 #define FASTGPT_ATTENTION_JOB_H
 

@@ -1,4 +1,4 @@
-/* attention_blocks.c - attention of many queries of a span: two matrix products for each head and block of queries;
+/* attention_tiled.c - attention of many queries of a span: two matrix products for each head and block of queries;
  * keys beyond a query's own position get weight 0.  Three ways to multiply:
  *
  *   bf16   where the weights are multiplied as BF16 numbers, queries, keys, weights of values and values are, too

@@ -1,4 +1,4 @@
-/* fastgpt.c - continues a prompt, without Python:  fastgpt -m model.gguf -p "Once upon a time"
+/* main.c - continues a prompt, without Python:  fastgpt -m model.gguf -p "Once upon a time"
  *
  * Uses nothing but the public header; the order of the calls in run() is the whole way from text to text. */
 #include <errno.h>

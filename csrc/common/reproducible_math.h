@@ -1,7 +1,7 @@
-/* same_everywhere.h - random numbers, exp and log that are the same bits on every machine: double precision, a fixed
+/* reproducible_math.h - random numbers, exp and log that are the same bits on every machine: double precision, a fixed
  * order, nothing of libm.  Files that use them are compiled without fused multiply-adds (CMakeLists.txt). */
-#ifndef FASTGPT_SAME_EVERYWHERE_H
-#define FASTGPT_SAME_EVERYWHERE_H
+#ifndef FASTGPT_REPRODUCIBLE_MATH_H
+#define FASTGPT_REPRODUCIBLE_MATH_H
 
 #include <stddef.h>
 #include <stdint.h>

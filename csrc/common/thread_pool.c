@@ -1,4 +1,4 @@
-/* pool.c - see pool.h.
+/* thread_pool.c - see thread_pool.h.
  *
  * A job is published by one 64-bit ticket: its number in the upper half, its next free unit in the lower.
  * Whoever wants a unit raises the ticket by compare-and-swap.  A thread that wakes late finds another job

@@ -1,6 +1,6 @@
-/* pool.h - one pool of threads, one way to use it: run a function over units of work. */
-#ifndef FASTGPT_POOL_H
-#define FASTGPT_POOL_H
+/* thread_pool.h - one pool of threads, one way to use it: run a function over units of work. */
+#ifndef FASTGPT_THREAD_POOL_H
+#define FASTGPT_THREAD_POOL_H
 
 #include <stdbool.h>
 

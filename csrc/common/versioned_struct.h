@@ -1,6 +1,7 @@
-/* options.h - structs of the caller, which may have been compiled against an older header and so be shorter. */
-#ifndef FASTGPT_OPTIONS_H
-#define FASTGPT_OPTIONS_H
+/* versioned_struct.h - structs of the caller, which may have been compiled against an older header and so be shorter.
+ */
+#ifndef FASTGPT_VERSIONED_STRUCT_H
+#define FASTGPT_VERSIONED_STRUCT_H
 
 #include <stdbool.h>
 #include <stddef.h>

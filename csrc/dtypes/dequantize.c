@@ -1,4 +1,5 @@
-/* recode.c - see recode.h.  Compiled without fused multiply-adds, as quantize.c is: the package gguf has none. */
+/* dequantize.c - see dequantize.h.  Compiled without fused multiply-adds, as quantize.c is: the package gguf has none.
+ */
 #include "dtypes/dequantize.h"
 
 #include "fastgpt.h"

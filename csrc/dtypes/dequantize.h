@@ -1,6 +1,6 @@
-/* recode.h - number types that only files have: their rows become F32, or Q8_0, which kernels compute with. */
-#ifndef FASTGPT_RECODE_H
-#define FASTGPT_RECODE_H
+/* dequantize.h - number types that only files have: their rows become F32, or Q8_0, which kernels compute with. */
+#ifndef FASTGPT_DEQUANTIZE_H
+#define FASTGPT_DEQUANTIZE_H
 
 #include "dtypes/dtype.h"
 

@@ -1,4 +1,4 @@
-/* blocks.c - see blocks.h. */
+/* dtype.c - see dtype.h. */
 #include "dtypes/dtype.h"
 
 #include <assert.h>

@@ -1,13 +1,13 @@
-/* blocks.h - the number types of weights, as GGUF files store them: rows of numbers, or rows of blocks of numbers that
+/* dtype.h - the number types of weights, as GGUF files store them: rows of numbers, or rows of blocks of numbers that
  * share scales (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; ggml's ggml-common.h). */
-#ifndef FASTGPT_BLOCKS_H
-#define FASTGPT_BLOCKS_H
+#ifndef FASTGPT_DTYPE_H
+#define FASTGPT_DTYPE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 /* In the order of the tables that are indexed by them; the first three are types of KV caches, too.  From
- * N_NUMBER_TYPES on: types that only files have, and no kernel computes with (recode.h). */
+ * N_NUMBER_TYPES on: types that only files have, and no kernel computes with (dequantize.h). */
 typedef enum number_type {
     TYPE_F32,
     TYPE_F16,

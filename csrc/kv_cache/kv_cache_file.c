@@ -1,4 +1,4 @@
-/* state.c - KV caches in files.  All numbers are little-endian, and the file ends where this ends:
+/* kv_cache_file.c - KV caches in files.  All numbers are little-endian, and the file ends where this ends:
  *
  *     header    state_header
  *     tokens    int32 [n_past]

@@ -1,4 +1,4 @@
-/* panels.c - see panels.h. */
+/* packing.c - see packing.h. */
 #include "matmul/packing.h"
 
 #include <string.h>

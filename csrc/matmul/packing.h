@@ -1,6 +1,6 @@
-/* panels.h - activations and weights as the matrix kernels of kernels.h take them. */
-#ifndef FASTGPT_PANELS_H
-#define FASTGPT_PANELS_H
+/* packing.h - activations and weights as the matrix kernels of kernels.h take them. */
+#ifndef FASTGPT_PACKING_H
+#define FASTGPT_PACKING_H
 
 #include "kernels/kernels.h"
 #include "model/model.h"

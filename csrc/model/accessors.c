@@ -1,4 +1,4 @@
-/* about.c - what a model tells of itself: sizes, names, vocabulary, keys of its file, the bytes of a step. */
+/* accessors.c - what a model tells of itself: sizes, names, vocabulary, keys of its file, the bytes of a step. */
 #include <string.h>
 
 #include "model/model.h"

@@ -1,4 +1,4 @@
-/* alphabet.c - see alphabet.h. */
+/* byte_encoder.c - see byte_encoder.h. */
 #include "model/byte_encoder.h"
 
 /* The byte that a character stands for, -1 for a character outside the alphabet.  Printable Latin-1 stands for itself;

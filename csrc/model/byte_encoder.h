@@ -1,6 +1,6 @@
-/* alphabet.h - GPT-2's byte alphabet, in which a model file writes its tokens: one character for each byte. */
-#ifndef FASTGPT_ALPHABET_H
-#define FASTGPT_ALPHABET_H
+/* byte_encoder.h - GPT-2's byte alphabet, in which a model file writes its tokens: one character for each byte. */
+#ifndef FASTGPT_BYTE_ENCODER_H
+#define FASTGPT_BYTE_ENCODER_H
 
 #include <stdint.h>
 

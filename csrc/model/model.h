@@ -64,7 +64,7 @@ struct fastgpt_model {
     const char *type;
     int64_t n_params;
     uint64_t id; /* one a load: ties caches to their model without touching it */
-    atomic_uint_fast64_t fingerprint; /* of the file, for state.c; 0 = not computed yet */
+    atomic_uint_fast64_t fingerprint; /* of the file, for kv_cache_file.c; 0 = not computed yet */
 };
 
 extern const char *const activation_names[N_ACTIVATIONS];

@@ -1,9 +1,12 @@
-/* peak_simd.h - the loops of peak.h for vectors of WIDTH floats.  An instruction set's file defines
+/* peak_simd.inl.h - the loops of peak.h for vectors of WIDTH floats.  An instruction set's file defines
  *
  *     WIDTH         floats in a register
  *     ACCUMULATORS  sums that run side by side: enough to hide the latency, few enough to stay in registers
  *
  * and includes this; -ffp-contract=fast makes one instruction of a multiplication and an addition. */
+#ifndef FASTGPT_PEAK_SIMD_INL_H
+#define FASTGPT_PEAK_SIMD_INL_H
+
 #include "roofline/peak.h"
 
 typedef float peak_vec __attribute__((vector_size(WIDTH * 4)));
@@ -40,3 +43,5 @@ static float multiply_add(int n_rounds) {
 }
 
 #define PEAK_F32 {multiply_add, 2 * WIDTH * ACCUMULATORS, 0}
+
+#endif

@@ -1,4 +1,4 @@
-/* sampler_filters.c - which candidates are drawn from.
+/* filters.c - which candidates are drawn from.
  *
  * Sorted by falling logit, what the filters keep is one interval of ranks: top_n_sigma, top_k, top_p, min_p and
  * mirostat its beginning, typical_p a part around the entropy.  So they only move first_kept and n_kept. */

@@ -1,4 +1,4 @@
-/* sampler_logits.c - the model's logits -> candidates: bias, penalties, and tokens that are not to come now. */
+/* logits.c - the model's logits -> candidates: bias, penalties, and tokens that are not to come now. */
 #include <math.h>
 
 #include "sampler/sampler.h"

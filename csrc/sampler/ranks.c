@@ -1,4 +1,4 @@
-/* sampler_ranks.c - candidates by rank and by weight, no more of either than somebody asks for.
+/* ranks.c - candidates by rank and by weight, no more of either than somebody asks for.
  *
  * A quicksort that cuts only the part with the next ranks: the whole row, then what is before the pivot, and so on;
  * what lies behind waits until it is its turn (Paredes & Navarro 2006, "Optimal Incremental Sorting").  The ranks of k

@@ -1,5 +1,5 @@
-/* sampler.c - logits -> token: life, history and drawing.  sampler_logits.c adjusts the logits, sampler_filters.c says
- * which candidates are drawn from, sampler_ranks.c sorts and weighs them. */
+/* sampler.c - logits -> token: life, history and drawing.  logits.c adjusts the logits, filters.c says
+ * which candidates are drawn from, ranks.c sorts and weighs them. */
 #include "sampler/sampler.h"
 
 #include <math.h>

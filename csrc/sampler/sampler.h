@@ -50,12 +50,12 @@ struct fastgpt_sampler {
     float largest;
 };
 
-/* ---- sampler_logits.c: bias, penalties and bans ---- */
+/* ---- logits.c: bias, penalties and bans ---- */
 
 /* Makes row of logits.  LOGITS when they are impossible, or when nothing is left. */
 fastgpt_status sampler_fill_row(fastgpt_sampler *s, const float *logits);
 
-/* ---- sampler_ranks.c: candidates by rank and by weight ---- */
+/* ---- ranks.c: candidates by rank and by weight ---- */
 
 /* The candidate of rank i, 0 for the largest. */
 candidate ranked(fastgpt_sampler *s, int32_t i);
@@ -71,7 +71,7 @@ double ranked_weight(fastgpt_sampler *s, int32_t i);
 double kept_weight(fastgpt_sampler *s, int32_t i);
 double sum_of_kept(fastgpt_sampler *s);
 
-/* ---- sampler_filters.c: which candidates to draw from ---- */
+/* ---- filters.c: which candidates to draw from ---- */
 
 /* After OK, kept_candidate(0 .. n_kept) are the candidates to draw from. */
 fastgpt_status sampler_filter(fastgpt_sampler *s, const float *logits);

@@ -1,6 +1,6 @@
-/* sampler_weigh.h - how likely candidates are. */
-#ifndef FASTGPT_SAMPLER_WEIGH_H
-#define FASTGPT_SAMPLER_WEIGH_H
+/* weigh.h - how likely candidates are. */
+#ifndef FASTGPT_WEIGH_H
+#define FASTGPT_WEIGH_H
 
 #include "common/reproducible_math.h"
 #include "sampler/sampler.h"

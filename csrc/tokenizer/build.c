@@ -1,4 +1,4 @@
-/* tokenizer_create.c - from the strings of a vocabulary to the tables of a tokenizer. */
+/* build.c - from the strings of a vocabulary to the tables of a tokenizer. */
 #include <limits.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* token_tables.c - see token_tables.h. */
+/* hash_tables.c - see hash_tables.h. */
 #include "tokenizer/hash_tables.h"
 
 #include <string.h>

@@ -1,9 +1,9 @@
-/* token_tables.h - two hash tables of a tokenizer: text -> token, and pair of tokens -> rank.
+/* hash_tables.h - two hash tables of a tokenizer: text -> token, and pair of tokens -> rank.
  *
  * Open addressing, at most half full.  Whatever is in a table is found within MAX_PROBES steps: a vocabulary that
  * was made to collide is refused while the tables are built. */
-#ifndef FASTGPT_TOKEN_TABLES_H
-#define FASTGPT_TOKEN_TABLES_H
+#ifndef FASTGPT_HASH_TABLES_H
+#define FASTGPT_HASH_TABLES_H
 
 #include "common/string_list.h"
 

@@ -1,4 +1,4 @@
-/* special.c - see special.h. */
+/* special_tokens.c - see special_tokens.h. */
 #include "tokenizer/special_tokens.h"
 
 #include <string.h>

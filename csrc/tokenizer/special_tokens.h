@@ -1,6 +1,6 @@
-/* special.h - finds control and user-defined tokens in text. */
-#ifndef FASTGPT_SPECIAL_H
-#define FASTGPT_SPECIAL_H
+/* special_tokens.h - finds control and user-defined tokens in text. */
+#ifndef FASTGPT_SPECIAL_TOKENS_H
+#define FASTGPT_SPECIAL_TOKENS_H
 
 #include "fastgpt.h"
 #include "tokenizer/hash_tables.h"

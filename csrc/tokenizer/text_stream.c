@@ -1,4 +1,4 @@
-/* stream.c - tokens in, whole characters out. */
+/* text_stream.c - tokens in, whole characters out. */
 #include <string.h>
 
 #include "tokenizer/tokenizer.h"

@@ -1,4 +1,4 @@
-/* tokenizer.h - what a tokenizer holds; tokenizer_create.c makes it, encode.c and stream.c use it. */
+/* tokenizer.h - what a tokenizer holds; build.c makes it, encode.c and text_stream.c use it. */
 #ifndef FASTGPT_TOKENIZER_H
 #define FASTGPT_TOKENIZER_H
 

@@ -1,5 +1,8 @@
-/* neon.h - the functions that simd.h wants, for AArch64 Advanced SIMD and, where the file is compiled for it, with the
- * dot product instructions. */
+/* neon.inl.h - the functions that simd.inl.h wants, for AArch64 Advanced SIMD and, where the file is compiled for it,
+ * with the dot product instructions. */
+#ifndef FASTGPT_NEON_INL_H
+#define FASTGPT_NEON_INL_H
+
 #include <arm_neon.h>
 
 #include "kernels/generic/vectors.inl.h"
@@ -34,3 +37,5 @@ static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
 }
 
 static inline ivec dot_unsigned(ivec sum, bytes w, bytes x) { return dot_bytes(sum, w, x); }
+
+#endif

@@ -1,6 +1,12 @@
-/* simd_blocks.h - products with rows of blocks.  Numbers of 32 weights and 32 activations are multiplied and summed as
+/* blocks.inl.h - products with rows of blocks.  Numbers of 32 weights and 32 activations are multiplied and summed as
  * integers, exactly; lane i takes bytes 4 i .. 4 i + 3 of each register.  The sums times their scales are added up in
  * F32 in rising order of k, and the lanes at last in halves. */
+#ifndef FASTGPT_BLOCKS_INL_H
+#define FASTGPT_BLOCKS_INL_H
+
+#include "kernels/generic/vectors.inl.h"
+#include "kernels/generic/dot.inl.h"
+#include "kernels/kernels.h"
 #include "kernels/generic/rows.h"
 
 enum { GROUP = 32, PARTS = GROUP / (4 * WIDTH) }; /* weights that are handled together; registers that they fill */
@@ -178,3 +184,5 @@ static void quantize_row(void *out, const float *x, int n) {
     float *d = (float *)(void *)(q + n);
     for (int i = 0; i < n; i += GROUP) quantize_group(q + i, d + i / GROUP, x + i);
 }
+
+#endif

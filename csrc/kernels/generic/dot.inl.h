@@ -1,7 +1,22 @@
-/* simd_dot.h - products with rows of F32, F16 or BF16 numbers.
+/* dot.inl.h - products with rows of F32, F16 or BF16 numbers.
  *
  * Order of a sum over k: lane i adds k = i, i + WIDTH, ... in rising order, the tail padded with zeros; then the lanes
  * are added in halves: i with i + WIDTH / 2, and so on. */
+#ifndef FASTGPT_DOT_INL_H
+#define FASTGPT_DOT_INL_H
+
+#include "kernels/generic/vectors.inl.h"
+#include "kernels/kernels.h"
+
+#ifndef FETCH_LEVEL
+#define FETCH_LEVEL 3
+#define FETCH_BEYOND 0
+#endif
+#ifndef STREAMS
+#define STREAMS ROWS
+#define STREAMED(type, n_tokens) false
+#define STREAM_AHEAD 0
+#endif
 
 /* WIDTH numbers from index k of a row. */
 ALWAYS_INLINE vec load_row(const number_type type, const char *row, int64_t k) {
@@ -157,3 +172,5 @@ ALWAYS_INLINE void widen_numbers(const number_type type, float *out, const char 
 FLOAT_KERNELS(f32, TYPE_F32)
 FLOAT_KERNELS(f16, TYPE_F16)
 FLOAT_KERNELS(bf16, TYPE_BF16)
+
+#endif

@@ -1,4 +1,7 @@
-/* simd_math.h - softmax, activations and layer_norm. */
+/* math.inl.h - softmax, activations and layer_norm. */
+#ifndef FASTGPT_MATH_INL_H
+#define FASTGPT_MATH_INL_H
+
 #include "kernels/generic/vectors.inl.h"
 
 /* exp(x), x clamped to [-87, 88]: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial for exp(r) (Cephes,
@@ -107,3 +110,5 @@ static void layer_norm(float *out, const float *x, const float *w, const float *
     for (i = 0; i + WIDTH <= n; i += WIDTH) store(out + i, (load(x + i) - mean) * scale * load(w + i) + load(b + i));
     for (; i < n; i++) out[i] = (x[i] - mean) * scale * w[i] + b[i];
 }
+
+#endif

@@ -1,10 +1,10 @@
-/* simd.h - the kernels of kernels.h in the vectors of vectors.h.  An instruction set's file defines
+/* simd.inl.h - the kernels of kernels.h in the vectors of vectors.inl.h.  An instruction set's file defines
  *
  *     WIDTH   floats in a register
  *     ROWS    weight rows of a tile of dot_rows
  *     TOKENS  token rows of that tile: ROWS * TOKENS accumulators, which must fit the registers
  *
- * includes vectors.h, writes the functions that portable vector code expresses badly or not at all,
+ * includes vectors.inl.h, writes the functions that portable vector code expresses badly or not at all,
  *
  *     vec widen_f16(halves h)             IEEE half precision to F32
  *     vec widen_bf16(halves h)            bfloat16, which is the upper half of F32
@@ -24,18 +24,11 @@
  *     STREAMS                   that one token meets at once; several tokens meet ROWS
  *     STREAM_AHEAD              bytes that are fetched ahead in a stream; 0: by the CPU alone
  *
- * Where MATH is defined, it names the functions of simd_math.h that were compiled elsewhere. */
-#include "kernels/kernels.h"
+ * Where MATH is defined, it names the functions of math.inl.h that were compiled elsewhere. */
+#ifndef FASTGPT_SIMD_INL_H
+#define FASTGPT_SIMD_INL_H
 
-#ifndef FETCH_LEVEL
-#define FETCH_LEVEL 3
-#define FETCH_BEYOND 0
-#endif
-#ifndef STREAMS
-#define STREAMS ROWS
-#define STREAMED(type, n_tokens) false
-#define STREAM_AHEAD 0
-#endif
+#include "kernels/kernels.h"
 
 #include "kernels/generic/dot.inl.h"
 #include "kernels/generic/blocks.inl.h"
@@ -63,3 +56,5 @@
         .activation = {MATH(gelu), MATH(gelu_erf), MATH(relu), MATH(silu)},                                      \
         .layer_norm = MATH(layer_norm),                                                                          \
     }
+
+#endif

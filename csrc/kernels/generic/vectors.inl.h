@@ -1,8 +1,8 @@
-/* vectors.h - vectors of WIDTH floats in the vector extensions of gcc and clang
+/* vectors.inl.h - vectors of WIDTH floats in the vector extensions of gcc and clang
  * (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html).  The compiler turns a * b + c into a fused multiply-add
  * (-ffp-contract=fast). */
-#ifndef FASTGPT_VECTORS_H
-#define FASTGPT_VECTORS_H
+#ifndef FASTGPT_VECTORS_INL_H
+#define FASTGPT_VECTORS_INL_H
 
 #if defined(__x86_64__)
 #include <immintrin.h>

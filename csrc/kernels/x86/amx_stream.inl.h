@@ -1,7 +1,13 @@
-/* amx_stream.h - products of few tokens, which take as long as memory takes to give the weights: rows are no tile side
- * by side but sixteen streams, each of which goes through many rows that lie behind each other.  BF16 numbers are
+/* amx_stream.inl.h - products of few tokens, which take as long as memory takes to give the weights: rows are no tile
+ * side by side but sixteen streams, each of which goes through many rows that lie behind each other.  BF16 numbers are
  * multiplied where they lie; blocks are unpacked on the way, 32 numbers of a row at a time.  The sums are those of
- * amx_tiles.h, to the bit. */
+ * amx_tiles.inl.h, to the bit. */
+#ifndef FASTGPT_AMX_STREAM_INL_H
+#define FASTGPT_AMX_STREAM_INL_H
+
+#include "kernels/x86/amx_tiles.inl.h"
+#include "kernels/x86/bf16.inl.h"
+
 _Static_assert(STREAM_TOKENS == 4 * MATRIX_LANES, "their sums are four tiles");
 
 enum {
@@ -172,3 +178,5 @@ static void bf16_stream(const bf16_output *to, const uint16_t *x, const void *w,
     }
     end_products();
 }
+
+#endif

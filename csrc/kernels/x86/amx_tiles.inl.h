@@ -1,6 +1,9 @@
-/* amx_tiles.h - the loop of bf16.h in AMX tiles (Intel SDM 2A, TDPBF16PS).  A tile register holds 16 rows of 64 bytes;
- * a product takes 16 tokens of 32 numbers, and 16 rows of weights as pairs.  Tiles 0 and 1 are the tokens of the first
- * panel with rows 0 .. 15 and 16 .. 31, 2 and 3 those of the second. */
+/* amx_tiles.inl.h - the loop of bf16.inl.h in AMX tiles (Intel SDM 2A, TDPBF16PS).  A tile register holds 16 rows of 64
+ * bytes; a product takes 16 tokens of 32 numbers, and 16 rows of weights as pairs.  Tiles 0 and 1 are the tokens of the
+ * first panel with rows 0 .. 15 and 16 .. 31, 2 and 3 those of the second. */
+#ifndef FASTGPT_AMX_TILES_INL_H
+#define FASTGPT_AMX_TILES_INL_H
+
 #include "common/always_inline.h"
 #include "kernels/kernels.h"
 #include "kernels/x86/overlap.h"
@@ -57,3 +60,5 @@ static void multiply_block(float *sums, const uint16_t *x, const uint16_t *secon
     else multiply_tiles(x, second_x, w, n, m, false);
     store_sums(sums, two_panels);
 }
+
+#endif

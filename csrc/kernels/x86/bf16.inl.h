@@ -1,15 +1,20 @@
-/* bf16.h - bf16_kernels in AVX-512 BF16, but for the one loop that multiplies.  A file that includes this has
+/* bf16.inl.h - bf16_kernels in AVX-512 BF16, but for the one loop that multiplies.  A file that includes this has
  *
  *     void begin_products(void), end_products(void)
  *     void multiply_block(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w,
  *                         int n_tokens, int n, bool begins, meanwhile *m)
  *         sums = or, unless it begins, += the products of n numbers of the tokens of two panels and of 32 rows,
- *         a block of meanwhile.h.  It calls do_some(m) for every MATRIX_K numbers.
+ *         a block of overlap.h.  It calls do_some(m) for every MATRIX_K numbers.
  *
  * The instruction that rounds takes denormal numbers for zero. */
+#ifndef FASTGPT_BF16_INL_H
+#define FASTGPT_BF16_INL_H
+
 #include <math.h>
 #include <string.h>
 
+#include "common/always_inline.h"
+#include "kernels/kernels.h"
 #include "common/arithmetic.h"
 #include "kernels/x86/matrix.h"
 #include "kernels/x86/overlap.h"
@@ -329,3 +334,5 @@ static void bf16_product(const bf16_output *to, float *sums, const uint16_t *x, 
     put_some(&m.block, MATRIX_TOKENS);
     end_products();
 }
+
+#endif

@@ -1,11 +1,16 @@
-/* matrix_floats.h - the matrix kernel for floats: a weight meets LANES tokens at once, in a register as wide, which for
- * AVX-512 is wider than vec.
+/* matrix_floats.inl.h - the matrix kernel for floats: a weight meets LANES tokens at once, in a register as wide, which
+ * for AVX-512 is wider than vec.
  *
  *     LANES         floats in a register
  *     SUM_ROWS      rows of weights by two registers of tokens are a block of sums: enough to hide the latency of
  *                   multiply-adds, and few enough to leave registers for operands
  *     TOKENS_AHEAD  for so many k activations are fetched in advance: worth 6% for 512 tokens on Sapphire Rapids; 0,
  *                   not at all, where nobody measured it */
+#ifndef FASTGPT_MATRIX_FLOATS_INL_H
+#define FASTGPT_MATRIX_FLOATS_INL_H
+
+#include "common/always_inline.h"
+#include "kernels/kernels.h"
 #include "common/arithmetic.h"
 #include "kernels/x86/matrix.h"
 
@@ -87,3 +92,5 @@ static void matrix_floats(float *out, int64_t ldo, const float *x, int64_t ldx, 
         next = (read_ahead){.at = (const uint8_t *)w, .line_numbers = n_in + 1}; /* all has been fetched */
     }
 }
+
+#endif

@@ -1,5 +1,10 @@
-/* matrix_vnni.h - the matrix kernel for weights of 8 bits in AVX-512 VNNI: four weights meet those of 16 tokens at
+/* matrix_vnni.inl.h - the matrix kernel for weights of 8 bits in AVX-512 VNNI: four weights meet those of 16 tokens at
  * once, or those of 8. */
+#ifndef FASTGPT_MATRIX_VNNI_INL_H
+#define FASTGPT_MATRIX_VNNI_INL_H
+
+#include <string.h>
+
 #include "kernels/x86/matrix.h"
 
 enum { BYTE_ROWS_AT_ONCE = 4, BYTE_PANELS = MATRIX_TOKENS / MATRIX_LANES };
@@ -108,3 +113,5 @@ static void matrix_bytes(float *out, int64_t ldo, const matrix_block *x, const u
     }
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }
+
+#endif

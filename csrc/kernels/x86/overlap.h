@@ -1,10 +1,10 @@
-/* meanwhile.h - what is done a little at a time while tiles are multiplied, since that leaves most of a core idle: the
+/* overlap.h - what is done a little at a time while tiles are multiplied, since that leaves most of a core idle: the
  * tokens that come next are fetched, and finished sums are put where they belong.  A file that includes this has
  *
  *     void put_rows(const finished *f, int first, int n)
  *         puts sums of tokens [first, first + n). */
-#ifndef FASTGPT_MEANWHILE_H
-#define FASTGPT_MEANWHILE_H
+#ifndef FASTGPT_OVERLAP_H
+#define FASTGPT_OVERLAP_H
 
 #include "common/arithmetic.h"
 #include "kernels/kernels.h"

@@ -1,6 +1,11 @@
-/* stream_floats.h - matrix_floats.h for two panels of tokens and weights of F32, F16 or BF16, whose time is that of
- * reading the weights: the rows that are read at a time are no neighbours, but each the next of a stream of rows that
- * lie behind each other, and 16-bit numbers are widened on the way.  The same sums in the same order. */
+/* stream_floats.inl.h - matrix_floats.inl.h for two panels of tokens and weights of F32, F16 or BF16, whose time is
+ * that of reading the weights: the rows that are read at a time are no neighbours, but each the next of a stream of
+ * rows that lie behind each other, and 16-bit numbers are widened on the way.  The same sums in the same order. */
+#ifndef FASTGPT_STREAM_FLOATS_INL_H
+#define FASTGPT_STREAM_FLOATS_INL_H
+
+#include "kernels/generic/dot.inl.h"
+#include "kernels/x86/matrix_floats.inl.h"
 
 enum {
     STREAM_K = 16,     /* numbers of a row, before the next row takes its turn */
@@ -157,3 +162,5 @@ STREAM_FLOATS(bf16, TYPE_BF16)
 
 static const float_kernels float_products = {
     .matrix = matrix_floats, .stream = {stream_f32, stream_f16, stream_bf16}, .lanes = LANES};
+
+#endif

@@ -1,4 +1,7 @@
-/* x86.h - the functions that simd.h wants, for AVX2 and, where the file is compiled for it, with VNNI. */
+/* x86.inl.h - the functions that simd.inl.h wants, for AVX2 and, where the file is compiled for it, with VNNI. */
+#ifndef FASTGPT_X86_INL_H
+#define FASTGPT_X86_INL_H
+
 #include <immintrin.h>
 
 #include "kernels/generic/vectors.inl.h"
@@ -35,3 +38,5 @@ static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
     __m256i magnitude = _mm256_abs_epi8((__m256i)w), signed_x = _mm256_sign_epi8((__m256i)x, (__m256i)w);
     return dot_unsigned(sum, (bytes)magnitude, (bytes)signed_x);
 }
+
+#endif

@@ -1,5 +1,6 @@
-/* emulated_tiles.h - the AMX tile instructions that amx_tiles.h uses, in plain C (Intel SDM 2A: LDTILECFG, TILELOADD,
- * TDPBF16PS, TILESTORED ...), so that its logic is tested on machines without them.  Include it before amx_tiles.h. */
+/* emulated_tiles.h - the AMX tile instructions that amx_tiles.inl.h uses, in plain C (Intel SDM 2A: LDTILECFG,
+ * TILELOADD, TDPBF16PS, TILESTORED ...), so that its logic is tested on machines without them.  Include it before
+ * amx_tiles.inl.h. */
 #ifndef FASTGPT_EMULATED_TILES_H
 #define FASTGPT_EMULATED_TILES_H
 
