@@ -2,11 +2,24 @@
  */
 #include "dtypes/dequantize.h"
 
-#include "fastgpt.h"
+#include "dtypes/decode.h"
 #include "dtypes/half.h"
-#include "kernels/kernels.h"
 
-/* ---- Blocks -> F32 ---- */
+/* ---- Types of kernels ---- */
+
+static void widen_numbers(number_type type, float *out, const void *row, int n) {
+    for (int i = 0; i < n; i++) out[i] = number(type, row, i);
+}
+
+static void widen_blocks(number_type type, float *out, const void *row, int n) {
+    for (int part = 0; part < n / 16; part++) {
+        int q[16];
+        float d = integers(q, type, row, part);
+        for (int i = 0; i < 16; i++) out[16 * part + i] = d * (float)q[i];
+    }
+}
+
+/* ---- Types that only files have ---- */
 
 static int nibble(const uint8_t *q, int i) { return i < 16 ? q[i] & 15 : q[i - 16] >> 4; }
 
@@ -58,27 +71,14 @@ static void widen_block(number_type type, float *out, const void *block) {
     else widen_groups(out, q5->d, q5->d_min, q5->packed, q5->q, q5->high);
 }
 
+/* ---- Any type ---- */
+
 void widen_row(number_type type, float *out, const void *row, int32_t n) {
     const number_format *format = &number_formats[type];
     const uint8_t *block = row;
-    if (!is_recoded(type)) {
-        kernels_portable.widen[type](out, row, n);
-        return;
-    }
-    for (int32_t i = 0; i < n; i += format->block_numbers, block += format->block_bytes)
-        widen_block(type, out + i, block);
-}
-
-/* ---- Blocks -> Q8_0 ---- */
-
-bool recode_to_q8_0(block_q8_0 *out, number_type type, const void *numbers, int64_t n) {
-    enum { AT_ONCE = 256 }; /* a whole number of blocks of every type */
-    float x[AT_ONCE];
-    const uint8_t *from = numbers;
-    for (int64_t i = 0; i < n; i += AT_ONCE) {
-        int32_t n_now = n - i < AT_ONCE ? (int32_t)(n - i) : AT_ONCE;
-        widen_row(type, x, from + row_bytes(type, i), n_now);
-        if (fastgpt_quantize_rows(FASTGPT_TYPE_Q8_0, x, 1, n_now, out + i / 32)) return false;
-    }
-    return true;
+    if (type <= TYPE_BF16) widen_numbers(type, out, row, n);
+    else if (!is_recoded(type)) widen_blocks(type, out, row, n);
+    else
+        for (int32_t i = 0; i < n; i += format->block_numbers, block += format->block_bytes)
+            widen_block(type, out + i, block);
 }

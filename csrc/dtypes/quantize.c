@@ -1,13 +1,15 @@
 /* quantize.c - F32 rows to the number types of weights, and back.  The formulas are those of the PyPI package gguf
  * (gguf/quants.py) and of ggml's reference (ggml-quants.c), to the bit; so this file is compiled without fused
  * multiply-adds, which round once less. */
+#include "dtypes/quantize.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "fastgpt.h"
-#include "dtypes/half.h"
-#include "kernels/kernels.h"
 #include "dtypes/dequantize.h"
+#include "dtypes/from_f32.h"
+#include "dtypes/half.h"
 
 /* ---- F32 -> blocks ---- */
 
@@ -53,7 +55,9 @@ static void quantize_row(number_type type, const float *x, int32_t n, void *out)
         for (int32_t i = 0; i < n / 32; i++) quantize_q8_0((block_q8_0 *)out + i, x + 32 * i);
     else if (type == TYPE_Q4_0)
         for (int32_t i = 0; i < n / 32; i++) quantize_q4_0((block_q4_0 *)out + i, x + 32 * i);
-    else kernels_portable.narrow[type](out, x, n);
+    else if (type == TYPE_F16) narrow_row_f16(out, x, n);
+    else if (type == TYPE_BF16) narrow_row_bf16(out, x, n);
+    else narrow_row_f32(out, x, n);
 }
 
 /* ---- The public functions ---- */
@@ -107,4 +111,18 @@ fastgpt_status fastgpt_dequantize_rows(fastgpt_type type, const void *numbers, i
     for (int64_t r = 0; r < n_rows; r++)
         widen_row(known, out + r * n, (const char *)numbers + r * row_bytes(known, n), n);
     return FASTGPT_OK;
+}
+
+/* ---- Any type -> Q8_0 ---- */
+
+bool recode_to_q8_0(block_q8_0 *out, number_type type, const void *numbers, int64_t n) {
+    enum { AT_ONCE = 256 }; /* a whole number of blocks of every type */
+    float x[AT_ONCE];
+    const uint8_t *from = numbers;
+    for (int64_t i = 0; i < n; i += AT_ONCE) {
+        int32_t n_now = n - i < AT_ONCE ? (int32_t)(n - i) : AT_ONCE;
+        widen_row(type, x, from + row_bytes(type, i), n_now);
+        if (fastgpt_quantize_rows(FASTGPT_TYPE_Q8_0, x, 1, n_now, out + i / 32)) return false;
+    }
+    return true;
 }

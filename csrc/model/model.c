@@ -12,6 +12,7 @@
 #include "kernels/kernels.h"
 #include "common/versioned_struct.h"
 #include "dtypes/dequantize.h"
+#include "dtypes/quantize.h"
 #include "common/status.h"
 
 /* Far above any GPT-2, and low enough that no product of two of them overflows. */

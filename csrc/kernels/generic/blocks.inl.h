@@ -7,7 +7,7 @@
 #include "kernels/generic/vectors.inl.h"
 #include "kernels/generic/dot.inl.h"
 #include "kernels/kernels.h"
-#include "kernels/generic/rows.h"
+#include "dtypes/from_f32.h"
 
 enum { GROUP = 32, PARTS = GROUP / (4 * WIDTH) }; /* weights that are handled together; registers that they fill */
 
