@@ -1,11 +1,8 @@
-/* status.c - status code -> words, and what this build is. */
+/* status.c - status code -> words. */
 #include "common/status.h"
 
 #include <stdarg.h>
 #include <stdio.h>
-
-#include "matmul/blas.h"
-#include "kernels/kernels.h"
 
 const char *fastgpt_status_text(fastgpt_status status) {
     switch (status) {
@@ -38,17 +35,4 @@ fastgpt_status fail(fastgpt_error *error, fastgpt_status status, const char *for
         va_end(args);
     }
     return status;
-}
-
-const char *fastgpt_version(void) { return FASTGPT_VERSION; }
-
-int32_t fastgpt_abi_version(void) { return FASTGPT_ABI_VERSION; }
-
-const char *fastgpt_build_info(void) { return FASTGPT_BUILD_INFO; }
-
-const char *fastgpt_blas_name(void) { return blas_name(); }
-
-const char *fastgpt_kernels_name(void) {
-    const kernels *k = kernels_chosen();
-    return k ? k->name : "none";
 }

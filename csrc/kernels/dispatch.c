@@ -53,12 +53,6 @@ const kernels *const *kernels_all(int *n) {
     return usable;
 }
 
-const char *fastgpt_kernels_available(int32_t i) {
-    int n;
-    const kernels *const *all = kernels_all(&n);
-    return i >= 0 && i < n ? all[i]->name : NULL;
-}
-
 const kernels *kernels_chosen(void) {
     pthread_once(&once, choose);
     return chosen;
