@@ -3,7 +3,7 @@
 #ifndef FASTGPT_ATTENTION_H
 #define FASTGPT_ATTENTION_H
 
-#include "transformer/ops.h"
+#include "engine.h"
 
 /* The new tokens of one sequence: causal attention over its cache, whose last n_tokens rows are theirs.  The first
  * n_prefix rows lie apart from the others, and may be those of several spans: where such spans stand side by side, and

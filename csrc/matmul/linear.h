@@ -2,8 +2,8 @@
 #ifndef FASTGPT_LINEAR_H
 #define FASTGPT_LINEAR_H
 
+#include "engine.h"
 #include "model/model.h"
-#include "transformer/ops.h"
 
 /* out = x w^T + b, or with `add` out += x w^T + b
  *   out [n_tokens][w.n_out], rows ld_out apart

@@ -3,22 +3,8 @@
 #ifndef FASTGPT_OPS_H
 #define FASTGPT_OPS_H
 
-#include "fastgpt.h"
-#include "kernels/kernels.h"
+#include "engine.h"
 #include "model/model.h"
-
-/* Who computes, and with what. */
-typedef struct engine {
-    fastgpt_pool *pool;
-    const kernels *kernels;
-    uint8_t *activations; /* scratch of linear.h */
-    uint8_t *panels;      /* [n_threads][panel_bytes] scratch of linear.h and op_attention */
-    int64_t panel_bytes;
-    bool deterministic; /* a token's sums do not depend on what else is in its step: no BLAS, among others */
-} engine;
-
-/* The scratch of one thread. */
-static inline void *engine_panel(const engine *e, int thread) { return e->panels + thread * e->panel_bytes; }
 
 /* out[t] = wte[tokens[t]] + wpe[position + t]; out [n_tokens][n_embd] */
 void op_embed(const engine *e, float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens,
