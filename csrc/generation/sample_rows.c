@@ -1,4 +1,6 @@
-/* sample_rows.c - logits -> tokens for a batch: a row is a unit of work of the pool. */
+/* sample_rows.c - logits -> tokens, counted in the profile of a context: one, or those of a batch, whose rows are units
+ * of work of the pool. */
+#include "common/os.h"
 #include "transformer/context.h"
 #include "common/thread_pool.h"
 
@@ -57,4 +59,15 @@ fastgpt_status fastgpt_profile_sample_rows(fastgpt_context *ctx, fastgpt_sampler
     draws d = {
         .samplers = samplers, .n_rows = n_rows, .n_vocab = ctx->model->n_vocab, .logits = logits, .tokens = tokens};
     return draw(ctx->engine.pool, &ctx->profile, &d);
+}
+
+fastgpt_status fastgpt_profile_sample(fastgpt_context *ctx, fastgpt_sampler *sampler, const float *logits,
+                                      int32_t *token) {
+    if (!ctx) return FASTGPT_ERR_ARGUMENT;
+    profile *p = &ctx->profile;
+    if (!p->on) return fastgpt_sampler_sample(sampler, logits, token);
+    int64_t start = os_nanoseconds();
+    fastgpt_status status = fastgpt_sampler_sample(sampler, logits, token);
+    profile_add_draw(p, start, os_nanoseconds());
+    return status;
 }

@@ -166,6 +166,11 @@ void profile_end_draw(profile *p, int32_t n_rows) {
     pool_watch(p->pool, false);
 }
 
+void profile_add_draw(profile *p, int64_t start_ns, int64_t end_ns) {
+    add_to_record(p, -1, FASTGPT_OP_SAMPLE, 1, end_ns - start_ns);
+    add_event(p, 0, -1, FASTGPT_OP_SAMPLE, start_ns, end_ns);
+}
+
 /* ---- Life ---- */
 
 void profile_free(profile *p) {
@@ -199,19 +204,6 @@ void fastgpt_profile_stop(fastgpt_context *ctx) {
 }
 
 /* ---- What the caller gets ---- */
-
-fastgpt_status fastgpt_profile_sample(fastgpt_context *ctx, fastgpt_sampler *sampler, const float *logits,
-                                      int32_t *token) {
-    if (!ctx) return FASTGPT_ERR_ARGUMENT;
-    profile *p = &ctx->profile;
-    if (!p->on) return fastgpt_sampler_sample(sampler, logits, token);
-    int64_t start = os_nanoseconds();
-    fastgpt_status status = fastgpt_sampler_sample(sampler, logits, token);
-    int64_t end = os_nanoseconds();
-    add_to_record(p, -1, FASTGPT_OP_SAMPLE, 1, end - start);
-    add_event(p, 0, -1, FASTGPT_OP_SAMPLE, start, end);
-    return status;
-}
 
 fastgpt_status fastgpt_profile_summarize(const fastgpt_context *ctx, fastgpt_profile_summary *out) {
     if (!ctx || !out) return FASTGPT_ERR_ARGUMENT;

@@ -55,4 +55,7 @@ void profile_end_step(profile *p);
 void profile_begin_draw(profile *p);
 void profile_end_draw(profile *p, int32_t n_rows);
 
+/* A draw of one token by the calling thread alone, in no job of the pool; while p->on. */
+void profile_add_draw(profile *p, int64_t start_ns, int64_t end_ns);
+
 #endif
