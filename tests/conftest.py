@@ -15,7 +15,7 @@ from scripted import ALPHABET, write_random_model, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.convert import convert
-from fastgpt_c.number_types import quantize_rows, row_bytes
+from fastgpt_c.native.dtypes import quantize_rows, row_bytes
 
 CHECKPOINTS = sorted(config.parent for config in (Path(__file__).parent / "vectors").glob("*/config.json"))
 

@@ -8,10 +8,10 @@ from typing import Any
 from conftest import write_random_gguf
 
 import fastgpt_c
-from fastgpt_c import system
-from fastgpt_c.profiling import Profile
+from fastgpt_c.profiling import machine
+from fastgpt_c.profiling.profile import Profile
 
-ROOFLINE = system.Roofline(2, 30e9, 100e9, 0.0, 400e9)
+ROOFLINE = machine.Roofline(2, 30e9, 100e9, 0.0, 400e9)
 
 
 def write_source(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from checkpoints import CONFIG, MERGES, random_tensors, source_shapes, vocabular
 
 import fastgpt_c
 from fastgpt_c.convert import convert
+from fastgpt_c.generation.text_generation import Prompt
 
 N_VOCAB, EOS = CONFIG["vocab_size"], CONFIG["eos_token_id"]
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -63,5 +64,5 @@ def logits_after(model: fastgpt_c.Model, tokens: Sequence[int]) -> np.ndarray:
         return session.prefill(tokens)
 
 
-def greedy(model: fastgpt_c.Model, prompt: fastgpt_c.generation.Prompt, n: int = 10, **options: Any) -> list[int]:
+def greedy(model: fastgpt_c.Model, prompt: Prompt, n: int = 10, **options: Any) -> list[int]:
     return model.generate(prompt, max_new_tokens=n, temperature=0, **options).tokens

@@ -15,11 +15,12 @@ import pytest
 from scripted import EOS
 
 import fastgpt_c
-from fastgpt_c import Request, ragged_step, scheduler
-from fastgpt_c._lib import lib
+from fastgpt_c import Request
+from fastgpt_c.batching import ragged_step, scheduler
+from fastgpt_c.batching.ragged_step import N_TOKENS_A_STEP, RaggedStep
+from fastgpt_c.batching.scheduler import Scheduler
 from fastgpt_c.errors import BatchError, ContextFullError, FastGPTError, UsageError
-from fastgpt_c.ragged_step import N_TOKENS_A_STEP, RaggedStep
-from fastgpt_c.scheduler import Scheduler
+from fastgpt_c.native.lib import lib
 
 N_PROMPTS = int(os.environ.get("FASTGPT_TEST_PROMPTS", "24"))
 

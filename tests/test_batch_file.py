@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from command import FAILURE, INTERRUPTED, WRONG_USAGE, assert_complains, output_of, run, running
 
-from fastgpt_c import batch_file
-from fastgpt_c.batch_lines import LineError, parse
+from fastgpt_c.batching import file_runner
+from fastgpt_c.batching.openai_format import LineError, parse
 from fastgpt_c.cli import progress
 from fastgpt_c.cli.__main__ import main
 
@@ -166,7 +166,7 @@ def test_bad_lines_become_error_records(batch: Any) -> None:
 
 def test_a_line_that_is_too_long(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not read into memory, and the next one is."""
-    monkeypatch.setattr(batch_file, "MOST_BYTES_A_LINE", 100)
+    monkeypatch.setattr(file_runner, "MOST_BYTES_A_LINE", 100)
     _, target, _ = batch([{"prompt": "a" * 1000}, {"prompt": "a"}, b'{"prompt": "' + b"b" * 1000], "-n", "3")
     records = by_id(target)
     assert texts(target) == {"line-2": ["bcd"]}

@@ -14,8 +14,9 @@ from command import TIMEOUT, output_here, running
 from harness import files
 
 import fastgpt_c
-from fastgpt_c import benchmark, system
-from fastgpt_c._lib import lib
+from fastgpt_c.analysis import benchmark
+from fastgpt_c.native.lib import lib
+from fastgpt_c.profiling import machine
 
 TINY = ("--prefill", "1,20", "--decode", "0,17", "--batch", "3", "--rounds", "1", "--threads", "1,2")
 
@@ -105,5 +106,5 @@ def test_system(capfd: pytest.CaptureFixture[str]) -> None:
 def test_cpu(tmp_path: Path, text: str, expected: object) -> None:
     """Name and features as Linux tells them on x86-64 and Arm; nothing where it tells nothing."""
     (tmp_path / "cpuinfo").write_text(text)
-    assert system.cpu(tmp_path / "cpuinfo") == expected
-    assert system.cpu(tmp_path / "none") == (None, [])
+    assert machine.cpu(tmp_path / "cpuinfo") == expected
+    assert machine.cpu(tmp_path / "none") == (None, [])

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import fastgpt_c
-from fastgpt_c import Request, cache_pool
-from fastgpt_c._lib import ffi, lib
+from fastgpt_c import Request
+from fastgpt_c.batching import kv_cache_pool
+from fastgpt_c.native.lib import ffi, lib
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from fastgpt_c._lib import ffi, lib
 )
 def test_which_cache_is_taken(random_model: fastgpt_c.Model, prompt: list[int], expected: tuple[int, int]) -> None:
     """The one with most of the prompt, of equals the one that waits longest; it keeps what they have in common."""
-    pool = cache_pool.CachePool(random_model, "f32", 3 * random_model.n_ctx)
+    pool = kv_cache_pool.CachePool(random_model, "f32", 3 * random_model.n_ctx)
     caches = [cache for _ in range(3) if (cache := pool.take([0], random_model.n_ctx))]
     with random_model.session() as session:
         for cache, tokens in zip(caches, ([1, 2, 4], [1, 2, 3, 5], [4, 4]), strict=True):
@@ -33,7 +34,7 @@ def test_which_cache_is_taken(random_model: fastgpt_c.Model, prompt: list[int], 
 def test_what_is_shared_stays_shared(long_model: fastgpt_c.Model) -> None:
     """A fork shares up to a multiple of 16, or as much as others do that share not much less; a cache that waits is not
     taken by a prompt for which it would have to leave what it shares."""
-    pool, tokens = cache_pool.CachePool(long_model, "f32", 10**5), list(range(97))
+    pool, tokens = kv_cache_pool.CachePool(long_model, "f32", 10**5), list(range(97))
     first = pool.take(tokens, 200)
     assert first is not None
     with long_model.session() as session:
@@ -49,7 +50,7 @@ def test_what_is_shared_stays_shared(long_model: fastgpt_c.Model) -> None:
 def test_room_is_bounded(alphabet_model: fastgpt_c.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """All caches together, in use or waiting, never have room for more than max_tokens_in_flight."""
     caches: set[tuple[int, int]] = set()  # id, n_ctx: those that are alive
-    most, create = 0, cache_pool.create
+    most, create = 0, kv_cache_pool.create
 
     def noted(function: Any, model: Any, n_ctx: int, *rest: Any, free: Any, sizeof: Any) -> Any:
         def forget(kv: Any) -> None:
@@ -62,7 +63,7 @@ def test_room_is_bounded(alphabet_model: fastgpt_c.Model, monkeypatch: pytest.Mo
         most = max(most, sum(n_ctx for _, n_ctx in caches))
         return kv
 
-    monkeypatch.setattr(cache_pool, "create", noted)
+    monkeypatch.setattr(kv_cache_pool, "create", noted)
     prompts = [Request("a", max_new_tokens=n) for n in [3, 60, 3, 60, 20, 20, 3, 3, 60, 3] * 4]
     texts = [one.tokens for one in alphabet_model.generate_batch(prompts, max_batch=8, max_tokens_in_flight=150)]
     assert [len(one) for one in texts] == [one.changes["max_new_tokens"] for one in prompts]

@@ -12,7 +12,7 @@ import pytest
 
 import fastgpt_c
 from fastgpt_c import _fastgpt
-from fastgpt_c._lib import check, create, ffi, lib
+from fastgpt_c.native.lib import check, create, ffi, lib
 
 SOURCE = Path(__file__).parents[1] / "csrc" / "cli" / "fastgpt.c"
 PACKAGE = Path(_fastgpt.__file__).parent

@@ -16,7 +16,9 @@ from conftest import Tiny
 from scripted import EOS, greedy
 
 import fastgpt_c
+from fastgpt_c.engine import session
 from fastgpt_c.errors import ContextFullError, UsageError
+from fastgpt_c.generation.text_generation import Reader
 
 VECTORS = Path(__file__).parent / "vectors" / "contrastive.json"
 CASES: list[dict[str, Any]] = json.loads(VECTORS.read_text(encoding="utf-8"))
@@ -123,14 +125,14 @@ def test_going_on_is_not_having_stopped(long_model: fastgpt_c.Model, kv_type: st
 def test_a_step_a_token(random_model: fastgpt_c.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt in one step, then one for each token: top_k sessions which share all that was read."""
     steps: list[list[tuple[int, int]]] = []
-    run_step = fastgpt_c.session.run_step
+    run_step = session.run_step
 
     def counted(batch: Any, arrays: Any, *args: Any, **options: Any) -> None:
         steps.append([(session.n_prefix, len(tokens)) for (session, _), tokens in zip(batch, arrays, strict=True)])
         run_step(batch, arrays, *args, **options)
 
-    monkeypatch.setattr("fastgpt_c.inside.run_step", counted)
-    monkeypatch.setattr("fastgpt_c.session.run_step", counted)
+    monkeypatch.setattr("fastgpt_c.engine.inspection.run_step", counted)
+    monkeypatch.setattr("fastgpt_c.engine.session.run_step", counted)
     contrastive(random_model, [1, 2, 3], 5, top_k=4, logit_bias={EOS: -np.inf})
     assert steps == [[(0, 3)], *([(n, 1)] * 4 for n in range(3, 8))]
 
@@ -184,7 +186,7 @@ def test_text_as_it_comes(random_model: fastgpt_c.Model) -> None:
     assert "".join(random_model.stream("abc", **options)) == expected.text
     with random_model.session() as session:
         session.prefill([9, 9, 9])
-        reader = fastgpt_c.generation.Reader(session, [9, 9, 9])
+        reader = Reader(session, [9, 9, 9])
         for _ in range(2):
             again = random_model.stream("abc", reader=reader, **options).finish()
             assert (again.tokens, again.n_reused) == (expected.tokens, 0)

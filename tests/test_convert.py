@@ -373,7 +373,7 @@ def test_without_the_extra_the_error_has_the_command(tmp_path: Path, target: Pat
     program = f"""
 import sys
 from pathlib import Path
-import fastgpt_c.convert, fastgpt_c.hub, fastgpt_c.errors
+import fastgpt_c.convert, fastgpt_c.checkpoints.resolve, fastgpt_c.errors
 heavy = {{"safetensors", "gguf", "ml_dtypes", "tqdm", "huggingface_hub", "torch"}} & set(sys.modules)
 assert not heavy, heavy
 sys.modules[{package!r}] = None  # as if it were not installed

@@ -20,7 +20,7 @@ from fastgpt_c.cli import evaluate as evaluate_command
 from fastgpt_c.cli.__main__ import main
 from fastgpt_c.convert import convert
 from fastgpt_c.errors import UsageError
-from fastgpt_c.evaluation import Evaluation, evaluate
+from fastgpt_c.scoring.perplexity import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from conftest import Tiny

@@ -39,7 +39,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_tiny_model_of_the_family(name: str, tmp_path: Path) -> None:
     """Matrices are large enough for each step of the model to show."""
-    from fastgpt_c.verify import compare
+    from fastgpt_c.analysis.verify import compare
 
     config = {**TINY, **FAMILIES[name][1]}
     tensors = {name: array * (4 if array.ndim == 2 else 1) for name, array in random_tensors(config).items()}
@@ -55,10 +55,10 @@ def test_a_tiny_model_of_the_family(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "MIDI"])
 def test_the_real_ones(name: str, tmp_path: Path) -> None:
     """The checkpoint as it is on the hub: logits within 1e-3, and the same tokens of texts."""
-    from fastgpt_c import hub
-    from fastgpt_c.verify import compare
+    from fastgpt_c.analysis.verify import compare
+    from fastgpt_c.checkpoints import resolve
 
-    folder = hub.download(FAMILIES[name][0])
+    folder = resolve.download(FAMILIES[name][0])
     convert(folder, tmp_path / "x.gguf")
     with fastgpt_c.load(tmp_path / "x.gguf") as model:
         report = compare(model, folder)

@@ -20,7 +20,7 @@ import fastgpt_c
 from fastgpt_c.convert import convert, fastgpt
 from fastgpt_c.convert.fingerprint import fingerprint_of
 from fastgpt_c.errors import ModelFileError
-from fastgpt_c.pattern_bpe import BYTE_TO_CHARACTER
+from fastgpt_c.tokenizers.bpe_python import BYTE_TO_CHARACTER
 
 SIZES = {**CONFIG, "vocab_size": 260, "layer_norm_epsilon": 1e-5}
 PARTS = {"mlp_fc": "mlp.c_fc", "mlp_proj": "mlp.c_proj", "attn": "attn.c_attn", "attn_proj": "attn.c_proj"}

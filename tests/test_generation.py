@@ -11,7 +11,7 @@ from scripted import EOS, N_VOCAB, greedy, logits_after, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.errors import ContextFullError, UsageError
-from fastgpt_c.generation import OVERFLOW_MODES, StopFinder
+from fastgpt_c.generation.text_generation import OVERFLOW_MODES, StopFinder
 
 
 @pytest.fixture(scope="module")

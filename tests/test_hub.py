@@ -16,7 +16,7 @@ import pytest
 from checkpoints import CONFIG, random_tensors, write_checkpoint, write_json
 from gguf import GGUFReader
 
-from fastgpt_c import hub
+from fastgpt_c.checkpoints import resolve
 from fastgpt_c.convert import convert
 from fastgpt_c.errors import ModelFileError
 
@@ -49,13 +49,13 @@ def test_cache_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch, envi
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     for key, value in {"HOME": "/home/me", **environment}.items():
         monkeypatch.setenv(key, value)
-    assert hub.cache_dir() == Path(expected)
+    assert resolve.cache_dir() == Path(expected)
 
 
 def test_a_file_is_itself(tmp_path: Path):
     file = tmp_path / "gpt2"
     file.write_bytes(b"GGUF")
-    assert hub.resolve(file) == hub.resolve(str(file)) == file
+    assert resolve.resolve(file) == resolve.resolve(str(file)) == file
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_a_file_is_itself(tmp_path: Path):
 def test_what_looks_like_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_path: bool):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert hub.looks_like_path(name) == is_path
+    assert resolve.looks_like_path(name) == is_path
 
 
 @pytest.mark.parametrize("name", ["./gpt2", "model.gguf", "~nobody-has-this-name/x", Path("gpt2"), "x" * 5000 + "/"])
 def test_a_path_that_does_not_exist_is_not_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | Path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "download", lambda *_, **__: pytest.fail("asked the network"))
+    monkeypatch.setattr(resolve, "download", lambda *_, **__: pytest.fail("asked the network"))
     with pytest.raises(ModelFileError):
-        hub.resolve(name)
+        resolve.resolve(name)
 
 
 # ---- Checkpoints, converted once ---------------------------------------------------------------------------
@@ -99,10 +99,10 @@ def test_a_path_that_does_not_exist_is_not_looked_up(tmp_path: Path, monkeypatch
 def test_a_checkpoint_is_converted_once_while_unchanged(tmp_path: Path, cache: Path):
     """Touching what the converter does not read changes nothing; another spelling of the path is the same folder."""
     folder = write_checkpoint(tmp_path / "hf")
-    first = hub.resolve(folder)
+    first = resolve.resolve(folder)
     written = first.stat()
     (folder / "log.jsonl").write_text("{}")
-    again = hub.resolve(str(folder / ".." / "hf"))
+    again = resolve.resolve(str(folder / ".." / "hf"))
     assert again == first
     assert (again.stat().st_ino, again.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
     convert(folder, tmp_path / "direct.gguf")
@@ -112,13 +112,13 @@ def test_a_checkpoint_is_converted_once_while_unchanged(tmp_path: Path, cache: P
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "merges.txt", "new tokenizer_config.json"])
 def test_a_changed_checkpoint_is_converted_again_and_the_old_file_goes(tmp_path: Path, cache: Path, file: str):
-    folder, other = write_checkpoint(tmp_path / "hf"), hub.resolve(write_checkpoint(tmp_path / "other"))
-    first = hub.resolve(folder)
+    folder, other = write_checkpoint(tmp_path / "hf"), resolve.resolve(write_checkpoint(tmp_path / "other"))
+    first = resolve.resolve(folder)
     if file.startswith("new "):
         write_json(folder / file[4:], {})
     else:
         os.utime(folder / file, ns=(0, time.time_ns() + 10**9))
-    second = hub.resolve(folder)
+    second = resolve.resolve(folder)
     assert second != first
     assert sorted(cached_files(cache)) == sorted([second, other])
 
@@ -126,10 +126,10 @@ def test_a_changed_checkpoint_is_converted_again_and_the_old_file_goes(tmp_path:
 def test_changed_weights_reach_the_converted_file(tmp_path: Path, cache: Path):
     tensors = random_tensors()
     folder = write_checkpoint(tmp_path / "hf", tensors=tensors)
-    hub.resolve(folder)
+    resolve.resolve(folder)
     tensors["wte.weight"][5, 6] = 42
     write_checkpoint(folder, tensors=tensors)
-    assert GGUFReader(hub.resolve(folder)).tensors[0].data[5, 6] == 42
+    assert GGUFReader(resolve.resolve(folder)).tensors[0].data[5, 6] == 42
 
 
 @pytest.mark.parametrize(("dtype", "file_type"), [("f32", 0), ("f16", 1), ("bf16", 32), ("mixed", 0)])
@@ -138,22 +138,22 @@ def test_the_cached_file_keeps_the_type_of_the_checkpoint(tmp_path: Path, cache:
     tensors = random_tensors(dtype="bf16" if dtype == "mixed" else dtype)
     if dtype == "mixed":
         tensors["h.0.mlp.c_fc.weight"] = tensors["h.0.mlp.c_fc.weight"].astype(np.float16)
-    reader = GGUFReader(hub.resolve(write_checkpoint(tmp_path / "hf", tensors=tensors)))
+    reader = GGUFReader(resolve.resolve(write_checkpoint(tmp_path / "hf", tensors=tensors)))
     assert reader.fields["general.file_type"].contents() == file_type
 
 
 def test_several_at_once_share_one_file(tmp_path: Path, cache: Path):
     folder = write_checkpoint(tmp_path / "hf")
     with ThreadPoolExecutor(4) as pool:
-        paths = set(pool.map(hub.resolve, [folder] * 8))
+        paths = set(pool.map(resolve.resolve, [folder] * 8))
     assert cached_files(cache) == list(paths)
 
 
 def test_a_refused_checkpoint_leaves_nothing_in_the_cache(tmp_path: Path, cache: Path):
     with pytest.raises(ModelFileError, match="mish"):
-        hub.resolve(write_checkpoint(tmp_path / "hf", {**CONFIG, "activation_function": "mish"}))
+        resolve.resolve(write_checkpoint(tmp_path / "hf", {**CONFIG, "activation_function": "mish"}))
     with pytest.raises(ModelFileError, match=r"has no config\.json"):
-        hub.resolve(cache.parent)
+        resolve.resolve(cache.parent)
     assert cached_files(cache) == []
 
 
@@ -161,7 +161,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FASTGPT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(ModelFileError, match="FASTGPT_CACHE"):
-        hub.resolve(write_checkpoint(tmp_path / "hf"))
+        resolve.resolve(write_checkpoint(tmp_path / "hf"))
 
 
 # ---- The hub -----------------------------------------------------------------------------------------------
@@ -196,9 +196,9 @@ class User:
 
     def runs(self, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
         program = (
-            f"{self.prelude}from fastgpt_c import hub\n"
+            f"{self.prelude}from fastgpt_c.checkpoints import resolve\n"
             "from fastgpt_c.errors import FastGPTError\n"
-            f"try: print(hub.{call})\n"
+            f"try: print(resolve.{call})\n"
             "except FastGPTError as error: print(type(error).__name__, error)\n"
         )
         command = [sys.executable, "-c", program]
@@ -255,8 +255,8 @@ def test_a_dropped_connection_is_resumed_and_nothing_is_fetched_twice(
 DIES = """
 import os, time
 time.sleep = lambda seconds: os._exit(7)
-from fastgpt_c import hub
-hub.download("someone/tiny")
+from fastgpt_c.checkpoints import resolve
+resolve.download("someone/tiny")
 """
 
 
@@ -278,7 +278,7 @@ def test_a_killed_download_goes_on_with_the_files_that_are_missing(
 def test_short_names_are_openai_s(user: User):
     """They are looked up on the hub under OpenAI's organisation."""
     sizes = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
-    assert {short: f"openai-community/{name}" for short, name in sizes.items()} == hub.SIZES
+    assert {short: f"openai-community/{name}" for short, name in sizes.items()} == resolve.SIZES
     assert "openai-community/gpt2-xl: no such file" in user.is_told("resolve('1558M')")
 
 
@@ -326,7 +326,10 @@ def test_progress_goes_to_stderr_when_asked_for(user: User):
 
 
 def test_without_the_extra_the_error_has_the_command(tmp_path: Path):
-    program = "import sys; sys.modules['huggingface_hub'] = None\nfrom fastgpt_c import hub\nhub.resolve('org/name')"
+    program = (
+        "import sys; sys.modules['huggingface_hub'] = None\n"
+        "from fastgpt_c.checkpoints import resolve\nresolve.resolve('org/name')"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert "MissingExtraError" in done.stderr
     assert "pip install 'fastgpt-c[hub,convert]'" in done.stderr

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastgpt_c._lib import lib
-from fastgpt_c.interrupts import SECONDS_UNINTERRUPTED, Steps
+from fastgpt_c.native.interrupts import SECONDS_UNINTERRUPTED, Steps
+from fastgpt_c.native.lib import lib
 
 
 @pytest.fixture(autouse=True)

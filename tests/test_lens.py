@@ -17,7 +17,7 @@ from reference import softmax
 from scripted import ALPHABET, write_scripted_model
 
 import fastgpt_c
-from fastgpt_c import lens
+from fastgpt_c.analysis import logit_lens
 from fastgpt_c.cli.lens import _columns, _fitted
 from fastgpt_c.errors import ContextFullError, FastGPTError
 
@@ -42,7 +42,7 @@ def hidden_and_logits(tiny: Tiny) -> tuple[np.ndarray, np.ndarray]:
 
 def test_each_layer_speaks_for_itself(tiny: Tiny, hidden_and_logits: tuple[np.ndarray, np.ndarray]) -> None:
     """Best tokens, their probabilities, and the answer's probability and rank are those of the unembedded states."""
-    seen, p = lens.read(tiny.model, tiny.golden["tokens"]), softmax(hidden_and_logits[1].astype(np.float64))
+    seen, p = logit_lens.read(tiny.model, tiny.golden["tokens"]), softmax(hidden_and_logits[1].astype(np.float64))
     np.testing.assert_array_equal(seen.best, np.argsort(-p, axis=-1, kind="stable")[..., :10])
     np.testing.assert_allclose(seen.probability, -np.sort(-p, axis=-1)[..., :10], rtol=1e-9)
     answers = p[-1].argmax(axis=-1)
@@ -55,7 +55,7 @@ def test_each_layer_speaks_for_itself(tiny: Tiny, hidden_and_logits: tuple[np.nd
 def test_the_last_layer_is_the_model(tiny: Tiny) -> None:
     """The answer is the greedy token; surprisal is -log2 of the probability that the model gave to what came."""
     tokens, logits = tiny.golden["tokens"], tiny.golden["logits"].astype(np.float64)
-    seen = lens.read(tiny.model, tokens)
+    seen = logit_lens.read(tiny.model, tokens)
     assert seen.answer == logits[-1].argmax()
     expected = -np.log2(softmax(logits[:-1])[np.arange(len(tokens) - 1), tokens[1:]])
     np.testing.assert_allclose(seen.surprisal, expected, rtol=1e-3, atol=1e-3)
@@ -64,7 +64,7 @@ def test_the_last_layer_is_the_model(tiny: Tiny) -> None:
 def test_the_last_position_alone(tiny: Tiny) -> None:
     """Without the rest it is the last column of the whole."""
     tokens = tiny.golden["tokens"]
-    whole, last = lens.read(tiny.model, tokens), lens.read(tiny.model, tokens, whole=False)
+    whole, last = logit_lens.read(tiny.model, tokens), logit_lens.read(tiny.model, tokens, whole=False)
     for name in ("best", "probability", "answer_probability", "answer_rank"):
         np.testing.assert_array_equal(getattr(last, name), getattr(whole, name)[:, -1:])
     assert last.surprisal.size == last.attention.size == 0
@@ -72,8 +72,8 @@ def test_the_last_position_alone(tiny: Tiny) -> None:
 
 def test_many_positions(long_model: fastgpt_c.Model) -> None:
     """More than are unembedded together: a prompt's positions are those of its beginning."""
-    tokens = np.random.default_rng(0).integers(0, long_model.n_vocab, 3 * lens.ROWS_AT_ONCE + 7)
-    long, short = lens.read(long_model, tokens), lens.read(long_model, tokens[:-70])
+    tokens = np.random.default_rng(0).integers(0, long_model.n_vocab, 3 * logit_lens.ROWS_AT_ONCE + 7)
+    long, short = logit_lens.read(long_model, tokens), logit_lens.read(long_model, tokens[:-70])
     np.testing.assert_allclose(long.answer_probability[:, :-70], short.answer_probability, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(long.surprisal[:-70], short.surprisal, rtol=1e-3, atol=1e-4)
 
@@ -81,13 +81,13 @@ def test_many_positions(long_model: fastgpt_c.Model) -> None:
 def test_what_cannot_be_read(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """No tokens, too many, and logits that are no numbers: each has its error."""
     with pytest.raises(FastGPTError, match="prompt is empty"):
-        lens.read(tiny.model, [])
+        logit_lens.read(tiny.model, [])
     with pytest.raises(ContextFullError, match=f"n_ctx of {tiny.model.n_ctx}"):
-        lens.read(tiny.model, [1] * (tiny.model.n_ctx + 1))
+        logit_lens.read(tiny.model, [1] * (tiny.model.n_ctx + 1))
     rows = np.full((1, tiny.model.n_vocab), np.nan, np.float32)
     monkeypatch.setattr(fastgpt_c.Session, "unembed", lambda *_: rows)
     with pytest.raises(FastGPTError, match="not finite"):
-        lens.read(tiny.model, [1])
+        logit_lens.read(tiny.model, [1])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_cannot_be_read(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_visible(data: bytes, shown: str) -> None:
     """One line, no control character, nothing that turns the text around, and every byte is seen."""
     model: Any = SimpleNamespace(tokenizer=SimpleNamespace(decode_bytes=lambda _: data))
-    assert lens.visible(model, 0) == shown
+    assert logit_lens.visible(model, 0) == shown
 
 
 # ---- The command ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import CONFIG, write_checkpoint
 
 import fastgpt_c
-from fastgpt_c import hub
+from fastgpt_c.checkpoints import resolve
 from fastgpt_c.convert import convert, quantize
 
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model in F32."""
     path = tmp_path_factory.mktemp("llama") / "demo-f32.gguf"
-    quantize(hub.demo_model(), path, type="f32")
+    quantize(resolve.demo_model(), path, type="f32")
     return path
 
 

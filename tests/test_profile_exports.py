@@ -13,8 +13,8 @@ from command import FAILURE, WRONG_USAGE, assert_complains, output_of, run
 from profiles import ROOFLINE, profiled, write_source
 
 import fastgpt_c
-from fastgpt_c import system
-from fastgpt_c.profiling import Profile, report, trace
+from fastgpt_c.profiling import machine, report, trace
+from fastgpt_c.profiling.profile import Profile
 
 LAYER_OPS = ["ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "proj"]
 
@@ -133,7 +133,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What measuring gives, GB/s and GFLOP/s alike: the last of these; the cache is empty at first."""
     rates = [10.0]
     rate = lambda: rates[-1] * 1e9 / 3  # noqa: E731
-    monkeypatch.setattr(system, "roofline", lambda n: system.Roofline(n or 2, rate(), 2 * rate(), 0.0, rate()))
+    monkeypatch.setattr(machine, "roofline", lambda n: machine.Roofline(n or 2, rate(), 2 * rate(), 0.0, rate()))
     monkeypatch.setenv("FASTGPT_CACHE", str(tmp_path))
     return rates
 
@@ -143,30 +143,30 @@ def test_the_best_roofline_is_kept(measured: list[float]) -> None:
     apart and for each rate."""
     for gb, best in ((10, 10), (4, 10), (12, 12), (11, 12)):
         measured.append(gb)
-        kept = system.best_roofline(2)
+        kept = machine.best_roofline(2)
         assert kept.read_bytes_per_second == kept.int8_operations_per_second == best * 1e9 / 3
     measured.append(5)
-    assert system.best_roofline(1) == system.Roofline(1, 5e9 / 3, 1e10 / 3, 0.0, 5e9 / 3)
+    assert machine.best_roofline(1) == machine.Roofline(1, 5e9 / 3, 1e10 / 3, 0.0, 5e9 / 3)
 
 
 def test_damage_to_the_kept_roofline_is_mended(
     measured: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged file is worth nothing, and a cache that cannot be written keeps nothing; neither is an error."""
-    system.best_roofline(2)
+    machine.best_roofline(2)
     measured.append(4)
     for damage in ("", "[]", '{"read_bytes_per_second": "x"}', "[" * 100_000, '{"n_threads": 2}'):
         for file in (tmp_path / "roofline").iterdir():
             file.write_text(damage)
-        assert system.best_roofline(2) == system.roofline(2), damage
+        assert machine.best_roofline(2) == machine.roofline(2), damage
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FASTGPT_CACHE", str(tmp_path / "file"))
-    assert system.best_roofline(2) == system.roofline(2)
+    assert machine.best_roofline(2) == machine.roofline(2)
 
 
 def test_arithmetic_is_the_best_that_there_is(example: Profile) -> None:
     """Weights of a type are compared with its own arithmetic where that is faster than F32's, else with F32's."""
-    slow, fast = system.Roofline(2, 30e9, 100e9, 50e9, 50e9), system.Roofline(2, 30e9, 100e9, 200e9, 400e9)
+    slow, fast = machine.Roofline(2, 30e9, 100e9, 50e9, 50e9), machine.Roofline(2, 30e9, 100e9, 200e9, 400e9)
     for type, kind in (("F32", "f32"), ("F16", "f32"), ("BF16", "bf16"), ("Q8_0", "int8"), ("Q6_K", "int8")):
         example.model["type"], before = type, example.model["type"]
         assert example.report(slow)["roofline"]["arithmetic"] == "f32"
@@ -176,11 +176,11 @@ def test_arithmetic_is_the_best_that_there_is(example: Profile) -> None:
 
 def test_more_than_the_roofline_is_no_number(example: Profile) -> None:
     """What ran above a roofline is shown as such, and explained; below one nothing of the kind is said."""
-    low = system.Roofline(2, 1e3, 1e3, 0.0, 1e3)
+    low = machine.Roofline(2, 1e3, 1e3, 0.0, 1e3)
     assert ">100%: faster" in example.table(low) and "101%" not in example.table(low)
     cells = [line.split()[-2:] for line in example.table(low).splitlines() if line.startswith("qkv")]
     assert cells == [[">100%", ">100%"]] * 2
-    high = system.Roofline(2, 1e15, 1e15, 0.0, 1e15)
+    high = machine.Roofline(2, 1e15, 1e15, 0.0, 1e15)
     assert ">100%" not in example.table(high) and "of roofline" in example.table(high)
     assert "of roofline" not in example.table()
 
@@ -275,7 +275,7 @@ def assert_row(cells: list[str], row: dict[str, Any], n_steps: int) -> None:
 
 @pytest.mark.parametrize(("ceiling", "dark"), [(ROOFLINE, False), (None, True)], ids=["light", "dark"])
 def test_page_shows_the_report(
-    browser: Any, example: Profile, tmp_path: Path, ceiling: system.Roofline | None, dark: bool
+    browser: Any, example: Profile, tmp_path: Path, ceiling: machine.Roofline | None, dark: bool
 ) -> None:
     """Clicks, sorts, walks and hovers; every number of the table, and those of tooltips, are the report's."""
     path, made = tmp_path / "profile.html", example.report(ceiling)

@@ -26,7 +26,7 @@ import fastgpt_c
 from fastgpt_c.convert import convert, gguf_file, huggingface, quantize
 from fastgpt_c.convert.fingerprint import KEY, fingerprint_of
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.number_types import dequantize_rows, quantize_rows, row_bytes
+from fastgpt_c.native.dtypes import dequantize_rows, quantize_rows, row_bytes
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,7 +18,7 @@ from fastgpt_c.cli.__main__ import main
 from fastgpt_c.convert import convert, quantize
 from fastgpt_c.convert.quantizer import _copy_keys
 from fastgpt_c.errors import ModelFileError
-from fastgpt_c.number_types import row_bytes
+from fastgpt_c.native.dtypes import row_bytes
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastgpt_c.engine.sampler import Sampler
 from fastgpt_c.errors import UsageError
-from fastgpt_c.sampling import Sampler
 
 with np.load(Path(__file__).parent / "vectors" / "sampler.npz") as file:
     VECTORS = dict(file)

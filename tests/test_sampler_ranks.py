@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgpt_c.sampling import Sampler
+from fastgpt_c.engine.sampler import Sampler
 
 
 def spread(n_vocab: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from command import (
 
 import fastgpt_c
 from fastgpt_c.cli import jsonl
-from fastgpt_c.scoring import Scorer
+from fastgpt_c.scoring.token_scores import Scorer
 
 
 def lines(*records: object) -> bytes:

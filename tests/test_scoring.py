@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import fastgpt_c
-from fastgpt_c import scoring
-from fastgpt_c.choices import score_choices, split_tokens
 from fastgpt_c.errors import ContextFullError, FastGPTError, UsageError
-from fastgpt_c.scoring import Scorer, TokenScores, log_normalisers, score_logits, windows
+from fastgpt_c.scoring import token_scores
+from fastgpt_c.scoring.multiple_choice import score_choices, split_tokens
+from fastgpt_c.scoring.token_scores import Scorer, TokenScores, log_normalisers, score_logits, windows
 
 if TYPE_CHECKING:
     from conftest import Tiny
@@ -162,7 +162,7 @@ def test_logits_are_made_in_slices(
     tokens = np.random.default_rng(2).integers(0, long_model.n_vocab, 1000)
     whole = long_model.score(tokens, stride=long_model.n_ctx)
     assert max(n for n, all_logits in fed if all_logits) == 512
-    monkeypatch.setattr(scoring, "_FLOATS_AT_ONCE", 100 * long_model.n_vocab)
+    monkeypatch.setattr(token_scores, "_FLOATS_AT_ONCE", 100 * long_model.n_vocab)
     del fed[:]
     in_slices = long_model.score(tokens, stride=long_model.n_ctx)
     assert max(n for n, all_logits in fed if all_logits) == 100

@@ -172,7 +172,7 @@ def test_ctrl_c_when_a_step_has_just_ended(tiny: Tiny, session: fastgpt_c.Sessio
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastgpt_c.session, "check", interrupted)
+        patch.setattr(fastgpt_c.engine.session, "check", interrupted)
         with pytest.raises(KeyboardInterrupt):
             extend[call]()
     assert n_past_inside[0] > 2, "the step had not ended"

@@ -12,7 +12,7 @@ from command import FAILURE, WRONG_USAGE, assert_complains, output_of, run
 
 import fastgpt_c
 from fastgpt_c.errors import ContextFullError, ModelFileError, UsageError
-from fastgpt_c.prompt_cache import prompt_cache
+from fastgpt_c.generation.prompt_cache import prompt_cache
 
 if TYPE_CHECKING:
     from conftest import Tiny

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastgpt_c
-from fastgpt_c import hub
+from fastgpt_c.checkpoints import resolve
 from fastgpt_c.convert import quantize
 from fastgpt_c.errors import Cancelled, UsageError
 
@@ -63,7 +63,7 @@ def test_same_bits_for_ragged_batches(long_model: fastgpt_c.Model, n_threads: in
 def test_same_bits_for_every_type(tmp_path: Path, type: str) -> None:
     """Weights of every type, caches of every type, few tokens and many, one sequence and several."""
     path = tmp_path / f"{type}.gguf"
-    quantize(hub.resolve(None), path, type=type)
+    quantize(resolve.resolve(None), path, type=type)
     with fastgpt_c.load(path) as model:
         assert model.type == type.upper()
         tokens = np.random.default_rng(2).integers(0, model.n_vocab, 100)

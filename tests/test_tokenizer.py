@@ -15,10 +15,10 @@ import tokenizers
 from texts import EOS, N_STRINGS, PATTERNS, TEXTS, assigned_ranges, byte_sequences, gpt2_by, gpt2_files, random_texts
 from tokenizers import decoders, models, pre_tokenizers
 
-from fastgpt_c import pattern_bpe
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.pattern_bpe import BYTE_TO_CHARACTER, PatternBPE, merge_symbols
-from fastgpt_c.tokenizer import GPT2_PATTERN, Tokenizer
+from fastgpt_c.tokenizers import bpe_python
+from fastgpt_c.tokenizers.bpe import GPT2_PATTERN, Tokenizer
+from fastgpt_c.tokenizers.bpe_python import BYTE_TO_CHARACTER, PatternBPE, merge_symbols
 
 
 def hugging_face(tokens: Sequence[str], merges: Sequence[str], specials: Sequence[str]) -> tokenizers.Tokenizer:
@@ -182,7 +182,7 @@ def test_work_is_linear(monkeypatch: pytest.MonkeyPatch, characters: str) -> Non
     """At most 3 pairs are looked up and 3 heap entries taken for each character; no symbol outgrows its token."""
     ranks = CountingRanks((merge, rank) for rank, merge in enumerate(gpt2_files()[1]))
     pops = itertools.count()
-    monkeypatch.setattr(pattern_bpe, "heappop", lambda heap: (next(pops), heapq.heappop(heap))[1])
+    monkeypatch.setattr(bpe_python, "heappop", lambda heap: (next(pops), heapq.heappop(heap))[1])
     rng, n = random.Random(7), 20_000
     word = rng.choices(characters, k=n)
     symbols = merge_symbols(word, ranks)
@@ -199,13 +199,13 @@ def test_a_million_characters(gpt2: Tokenizer, characters: str) -> None:
 
 def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A regex path that may remember 3 pieces gives the same ids, remembers no more, and no long ones."""
-    monkeypatch.setattr(pattern_bpe, "N_CACHED_PIECES", 3)
+    monkeypatch.setattr(bpe_python, "N_CACHED_PIECES", 3)
     tokens, merges = gpt2_files()
     forgetful, gpt2 = PatternBPE(tokens, merges, None, GPT2_PATTERN), gpt2_by("library")
     for text in [*random_texts(seed=9, n=200), "x" * 1000]:
         assert forgetful.encode(text.encode(), special=True) == gpt2.encode(text, special=False)
         assert len(forgetful._cached_ids) <= 3
-        assert max(map(len, forgetful._cached_ids), default=0) <= pattern_bpe.MAX_CACHED_LENGTH
+        assert max(map(len, forgetful._cached_ids), default=0) <= bpe_python.MAX_CACHED_LENGTH
 
 
 # ---- Errors ------------------------------------------------------------------------------------------

@@ -18,11 +18,11 @@ import pytest
 import regex
 from texts import EOS, N_STRINGS, PATTERNS, assigned_ranges, byte_sequences, gpt2_by, gpt2_files, random_text
 
-from fastgpt_c._lib import check, create, ffi, lib
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native_bpe import NativeBPE
-from fastgpt_c.pattern_bpe import BYTE_TO_CHARACTER
-from fastgpt_c.tokenizer import Tokenizer
+from fastgpt_c.native.lib import check, create, ffi, lib
+from fastgpt_c.tokenizers.bpe import Tokenizer
+from fastgpt_c.tokenizers.bpe_native import NativeBPE
+from fastgpt_c.tokenizers.bpe_python import BYTE_TO_CHARACTER
 
 # ---- Encoding ----------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ def test_tables_are_lazy(pattern: str) -> None:
 def test_regex_is_imported_for_other_patterns_alone(tmp_path: Path) -> None:
     """GPT-2's pattern needs nothing but the library; another one needs regex when a text is encoded."""
     program = (
-        "import sys; from fastgpt_c.tokenizer import Tokenizer; t = Tokenizer(['a'], []); t.encode('a');"
+        "import sys; from fastgpt_c.tokenizers.bpe import Tokenizer; t = Tokenizer(['a'], []); t.encode('a');"
         "other = Tokenizer(['a'], [], pattern='a'); other.decode([0]); assert 'regex' not in sys.modules;"
         "other.encode('a'); assert 'regex' in sys.modules"
     )

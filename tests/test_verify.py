@@ -90,7 +90,7 @@ def test_a_tolerance_that_judges_nothing_is_refused(
 def test_without_the_extra_the_error_has_the_command(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['transformers'] = None\n"
-        "from pathlib import Path; import fastgpt_c; from fastgpt_c.verify import compare\n"
+        "from pathlib import Path; import fastgpt_c; from fastgpt_c.analysis.verify import compare\n"
         "compare(fastgpt_c.load(), Path('.'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import regex
 
-from fastgpt_c.tokenizer import GPT2_PATTERN, Tokenizer
+from fastgpt_c.tokenizers.bpe import GPT2_PATTERN, Tokenizer
 
 N_STRINGS = int(os.environ.get("FASTGPT_TEST_STRINGS", "20000"))
 EOS = 50256
