@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastgpt_c.convert.checked_json import JSON, Implemented, check_values, not_implemented, read_json, show
 from fastgpt_c.convert.gguf_file import Hyperparameters
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import JSON, Implemented, check_values, not_implemented, read_json, show
 
 FLAG = (True, False, None)
 

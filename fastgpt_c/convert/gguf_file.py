@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from fastgpt_c.convert.fingerprint import KEY, Fingerprint
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.files import atomically
-from fastgpt_c.number_types import quantize_rows, row_bytes
+from fastgpt_c.io.atomic_files import atomically
+from fastgpt_c.native.dtypes import quantize_rows, row_bytes
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fastgpt_c.convert.checked_json import read_json_if_present, some_of
 from fastgpt_c.convert.config import Config, read_config
 from fastgpt_c.convert.gguf_file import (
     Array,
@@ -28,6 +27,7 @@ from fastgpt_c.convert.huggingface_tokenizer import read_tokenizer
 from fastgpt_c.convert.model_card import name_of, read_card
 from fastgpt_c.convert.weights import Weights, weights_of
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import read_json_if_present, some_of
 
 SOURCE_NAMES = {
     "token_embd": "wte",

@@ -12,16 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastgpt_c.convert.checked_json import (
-    JSON,
-    Implemented,
-    check_values,
-    is_text,
-    other_values,
-    read_json,
-    read_json_if_present,
-    show,
-)
 from fastgpt_c.convert.gguf_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, StoredTokenizer, Vocabulary
 from fastgpt_c.convert.library_tokenizer import (
     SENTENCEPIECE_FILES,
@@ -33,6 +23,16 @@ from fastgpt_c.convert.library_tokenizer import (
     from_wordpiece,
 )
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import (
+    JSON,
+    Implemented,
+    check_values,
+    is_text,
+    other_values,
+    read_json,
+    read_json_if_present,
+    show,
+)
 
 # Files of early versions have fewer fields, hence the None.
 PIPELINE: Implemented = {

@@ -15,9 +15,9 @@ import ml_dtypes  # noqa: F401 - registers bfloat16, which safetensors needs to 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fastgpt_c.convert.checked_json import read_json, show, some_of
 from fastgpt_c.convert.gguf_file import Array, Shape
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import read_json, show, some_of
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # of safetensors, and ours
