@@ -12,7 +12,7 @@ import mmap
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Contents:
     """What goes into one file: its keys but for the fingerprint and those that name the type, and its tensors.
 
     data yields (name, array) once, in the order of shapes, one tensor at a time.
+    notes say what the user should know of this conversion, a sentence each.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Contents:
     add_keys: Callable[[GGUFWriter], None]
     shapes: dict[str, Shape]
     data: Iterator[tuple[str, Array]]
+    notes: list[str] = field(default_factory=list)
 
 
 def tensor_shapes(h: Hyperparameters, *, tied: bool) -> Iterator[tuple[str, Shape]]:

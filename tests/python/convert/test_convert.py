@@ -212,7 +212,24 @@ def with_settings(folder: Path) -> None:
     write_json(folder / "tokenizer_config.json", settings)
 
 
-@pytest.mark.parametrize("rewrite", [with_pairs, with_strings, with_settings])
+def with_idle_template(folder: Path) -> None:
+    """As transformers 5 saves a plain GPT-2: a post-processor that adds no token."""
+    value = tokenizer_json()
+    single = [{"Sequence": {"id": "A", "type_id": 0}}]
+    template = {"type": "TemplateProcessing", "single": single, "pair": [*single, *single], "special_tokens": {}}
+    value["post_processor"] = {"type": "Sequence", "processors": [template, value["post_processor"]]}
+    write_json(folder / "tokenizer.json", value)
+
+
+def with_lone_steps(folder: Path) -> None:
+    value = tokenizer_json()
+    value["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [value["pre_tokenizer"]]}
+    value["decoder"] = {"type": "Sequence", "decoders": [value["decoder"]]}
+    value["normalizer"] = {"type": "Sequence", "normalizers": []}
+    write_json(folder / "tokenizer.json", value)
+
+
+@pytest.mark.parametrize("rewrite", [with_pairs, with_strings, with_settings, with_idle_template, with_lone_steps])
 def test_every_spelling_of_a_tokenizer_gives_one_file(tmp_path: Path, target: Path, rewrite: Callable[[Path], None]):
     source = write_checkpoint(tmp_path / "hf")
     convert(source, target)
@@ -221,6 +238,35 @@ def test_every_spelling_of_a_tokenizer_gives_one_file(tmp_path: Path, target: Pa
     if (source / "tokenizer.json").exists():
         (source / "vocab.json").unlink()
         (source / "merges.txt").unlink()
+    convert(source, target)
+    assert target.read_bytes() == plain
+
+
+def test_a_tokenizer_that_needs_a_library_is_noted_with_its_key(tmp_path: Path, target: Path):
+    pytest.importorskip("tokenizers")
+    source = write_checkpoint(tmp_path / "hf")
+    assert convert(source, target) == []
+    value = tokenizer_json()
+    value["normalizer"] = {"type": "NFC"}
+    write_json(source / "tokenizer.json", value)
+    (note,) = convert(source, target)
+    assert 'normalizer = {"type": "NFC"}' in note and "fastgpt-c[tokenizers]" in note
+
+
+def test_added_tokens_json_counts_beside_tokenizer_json(tmp_path: Path, target: Path):
+    source = write_checkpoint(tmp_path / "hf")
+    with_pairs(source)
+    write_json(source / "added_tokens.json", {"<new>": 260})
+    convert(source, target)
+    assert read_value(GGUFReader(target), "tokenizer.ggml.tokens")[260] == "<new>"
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_a_tied_model_may_be_saved_under_the_name_of_its_head_alone(tmp_path: Path, target: Path, prefix: str):
+    source = write_checkpoint(tmp_path / "hf", prefix=prefix)
+    convert(source, target)
+    plain = target.read_bytes()
+    edit_tensors(lambda tensors: tensors.update({"lm_head.weight": tensors.pop(f"{prefix}wte.weight")}))(source)
     convert(source, target)
     assert target.read_bytes() == plain
 
