@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fastgpt_c
-from fastgpt_c import scheduler
-from fastgpt_c._lib import check, create, ffi, lib
-from fastgpt_c.ragged_step import RaggedStep
+from fastgpt_c.batching import scheduler
+from fastgpt_c.batching.ragged_step import RaggedStep
+from fastgpt_c.native.lib import check, create, ffi, lib
 
 WORDS = (
     "once upon",

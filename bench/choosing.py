@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 import fastgpt_c
-from fastgpt_c.choosing import Chooser
-from fastgpt_c.constraints import constraint_on
+from fastgpt_c.generation.constraints import constraint_on
+from fastgpt_c.generation.token_selector import Chooser
 
 N_VOCAB, N_CALLS = 50257, 200
 

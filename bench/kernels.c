@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
-#include "os.h"
-#include "pool.h"
+#include "common/os.h"
+#include "common/thread_pool.h"
 
 enum {
     N_IN = 768,

@@ -20,7 +20,7 @@ import time
 from contextlib import ExitStack
 
 import fastgpt_c
-from fastgpt_c.benchmark import some_tokens
+from fastgpt_c.analysis.benchmark import some_tokens
 
 N_PAST = 64
 WAYS = {"off": None, "sums": 0, "sums and events": 1_000_000}  # n_events

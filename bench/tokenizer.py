@@ -25,7 +25,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from tokenizers import models, pre_tokenizers
 
 from fastgpt_c import Tokenizer
-from fastgpt_c.pattern_bpe import CHARACTER_TO_BYTE
+from fastgpt_c.tokenizers.bpe_python import CHARACTER_TO_BYTE
 
 EOS = "<|endoftext|>"
 Encode = Callable[[str], list[int]]

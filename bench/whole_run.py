@@ -80,9 +80,9 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from fastgpt_c import hub
+    from fastgpt_c.checkpoints import resolve
 
-    gguf = hub.resolve(args.checkpoint)
+    gguf = resolve.resolve(args.checkpoint)
     python = sys.executable
     common = ["--threads", str(args.threads), "-n", str(args.n), "--temperature", "0", "--json", PROMPT]
     commands = {

@@ -15,8 +15,10 @@ TYPE_CHECKING = False  # typing's own would cost more time than all else here
 if TYPE_CHECKING:
     from typing import Any
 
-    from fastgpt_c.batch import Request
-    from fastgpt_c.beams import Beam, Beams
+    from fastgpt_c.batching.requests import Request
+    from fastgpt_c.engine.inspection import inspect
+    from fastgpt_c.engine.sampler import Sampler, Sampling
+    from fastgpt_c.engine.session import Session, step
     from fastgpt_c.errors import (
         BatchError,
         Cancelled,
@@ -26,13 +28,11 @@ if TYPE_CHECKING:
         ModelFileError,
         UsageError,
     )
-    from fastgpt_c.generation import Completion, Options, TextGeneration
-    from fastgpt_c.inside import inspect
+    from fastgpt_c.generation.beam_search import Beam, Beams
+    from fastgpt_c.generation.text_generation import Completion, Options, TextGeneration
     from fastgpt_c.model import Model, load
-    from fastgpt_c.sampling import Sampler, Sampling
-    from fastgpt_c.scoring import TokenScores
-    from fastgpt_c.session import Session, step
-    from fastgpt_c.tokenizer import Tokenizer
+    from fastgpt_c.scoring.token_scores import TokenScores
+    from fastgpt_c.tokenizers.bpe import Tokenizer
 
     __version__: str
 
@@ -63,8 +63,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batch": ("Request",),
-    "beams": ("Beam", "Beams"),
+    "batching.requests": ("Request",),
+    "engine.inspection": ("inspect",),
+    "engine.sampler": ("Sampler", "Sampling"),
+    "engine.session": ("Session", "step"),
     "errors": (
         "BatchError",
         "Cancelled",
@@ -74,13 +76,11 @@ _HOMES = {
         "ModelFileError",
         "UsageError",
     ),
-    "generation": ("Completion", "Options", "TextGeneration"),
-    "inside": ("inspect",),
+    "generation.beam_search": ("Beam", "Beams"),
+    "generation.text_generation": ("Completion", "Options", "TextGeneration"),
     "model": ("Model", "load"),
-    "sampling": ("Sampler", "Sampling"),
-    "scoring": ("TokenScores",),
-    "session": ("Session", "step"),
-    "tokenizer": ("Tokenizer",),
+    "scoring.token_scores": ("TokenScores",),
+    "tokenizers.bpe": ("Tokenizer",),
 }
 
 

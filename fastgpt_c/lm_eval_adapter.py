@@ -23,7 +23,7 @@ except ImportError as error:
     raise missing_extra("eval", "lm-evaluation-harness") from error
 
 from fastgpt_c.model import load
-from fastgpt_c.scoring import Scorer, start_token
+from fastgpt_c.scoring.token_scores import Scorer, start_token
 
 # A request as the harness's TemplateLM makes it: what it was, tokens of the context, tokens after it.
 Request = tuple[Any, list[int], list[int]]

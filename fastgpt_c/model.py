@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgpt_c import tokenizers
-from fastgpt_c._lib import check, create, error_text, ffi, lib
+from fastgpt_c.engine.session import Floats, Session, checked_n_threads, token_array
 from fastgpt_c.errors import ContextFullError, FastGPTError, ModelFileError, UsageError
-from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
-from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
-from fastgpt_c.tokenizer import Tokenizer
+from fastgpt_c.generation.text_generation import Completion, Options, Prompt, Reader, TextGeneration
+from fastgpt_c.native.lib import check, create, error_text, ffi, lib
+from fastgpt_c.tokenizers.bpe import Tokenizer
 
 if TYPE_CHECKING:
-    from fastgpt_c.batch import Request
-    from fastgpt_c.beams import Beam, Beams
-    from fastgpt_c.scoring import TokenScores
+    from fastgpt_c.batching.requests import Request
+    from fastgpt_c.generation.beam_search import Beam, Beams
+    from fastgpt_c.scoring.token_scores import TokenScores
 
 
 def load(
@@ -45,9 +45,9 @@ def load(
     checked_n_threads(n_threads)
     path = None if name_or_path is None else Path(name_or_path)
     if path is None or path.suffix != ".gguf" or not path.is_file():
-        from fastgpt_c import hub  # here, since a plain file needs none of it
+        from fastgpt_c.checkpoints import resolve  # here, since a plain file needs none of it
 
-        path = hub.resolve(name_or_path, progress=progress)
+        path = resolve.resolve(name_or_path, progress=progress)
     return Model(path, use_mmap=use_mmap, n_threads=n_threads)
 
 
@@ -158,10 +158,10 @@ class Model:
         """Continuations of prompt that are likely as a whole, best first: Beam(text, tokens, finish_reason, score).
 
         Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping; and those of
-        sampling.Adjustments: repetition_penalty, no_repeat_ngram_size, min_new_tokens, logit_bias ...  The memory is
+        sampler.Adjustments: repetition_penalty, no_repeat_ngram_size, min_new_tokens, logit_bias ...  The memory is
         that of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
         """
-        from fastgpt_c.beams import Beams, search  # here, since few need it
+        from fastgpt_c.generation.beam_search import Beams, search  # here, since few need it
 
         return search(self, prompt, replace(beams or Beams(), **changes), n_threads)
 
@@ -191,15 +191,15 @@ class Model:
         A prompt that fails (too long, a bad option ...) gives its error in the place of a completion, and the rest goes
         on.  Raises UsageError for options that no prompt could use; MemoryError.
         """
-        from fastgpt_c import batch  # here, since one prompt alone needs none of it
+        from fastgpt_c.batching import requests  # here, since one prompt alone needs none of it
 
-        settings = batch.Batch(
+        settings = requests.Batch(
             self,
             replace(options or Options(), **changes),
             max_batch=max_batch,
             max_tokens_in_flight=max_tokens_in_flight,
         )
-        return batch.stream(settings, prompts)
+        return requests.stream(settings, prompts)
 
     def generate_batch(
         self, prompts: Iterable[Prompt | Request], options: Options | None = None, **changes: Any
@@ -208,9 +208,9 @@ class Model:
 
         Raises what stream_batch raises, and when all have ended BatchError if some failed; its .results has the others.
         """
-        from fastgpt_c import batch
+        from fastgpt_c.batching import requests
 
-        return batch.in_order(self.stream_batch(prompts, options, **changes))
+        return requests.in_order(self.stream_batch(prompts, options, **changes))
 
     def embed(self, prompt: Prompt, pooling: str = "last") -> Floats:
         """A text, or token ids, as one vector -> float32 [n_embd]: the last hidden state, after ln_f.
@@ -239,11 +239,11 @@ class Model:
         top_k   tell the top_k likeliest tokens in each place, too
         bos     begin with the end-of-text token, as GPT-2's texts do, so that the first token has a score as well;
                 otherwise its log-probability is NaN
-        stride  how far to move on in a text longer than n_ctx, see scoring.windows; None = n_ctx // 2
+        stride  how far to move on in a text longer than n_ctx, see token_scores.windows; None = n_ctx // 2
 
         Raises UsageError (a token outside [0, n_vocab), top_k or stride out of range), KeyboardInterrupt.
         """
-        from fastgpt_c.scoring import Scorer, score, start_token
+        from fastgpt_c.scoring.token_scores import Scorer, score, start_token
 
         tokens = self.encode(text) if isinstance(text, str) else text
         with Scorer(self, n_threads=n_threads, kv_type=kv_type) as scorer:

@@ -1,6 +1,6 @@
-"""Writes csrc/unicode_tables.h: which code points are letters, numbers and spaces.
+"""Writes csrc/tokenizer/unicode_tables.h: which code points are letters, numbers and spaces.
 
-    python tools/make_unicode_tables.py > csrc/unicode_tables.h
+    python tools/make_unicode_tables.py > csrc/tokenizer/unicode_tables.h
 
 The `regex` package is asked for every code point, so that both paths of the tokenizer cut text alike; the version
 of Unicode is the one that its description names.

@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 import fastgpt_c
-from fastgpt_c import hub
+from fastgpt_c.checkpoints import resolve
 from fastgpt_c.convert import TYPES, quantize
-from fastgpt_c.scoring import log_normalisers, windows
+from fastgpt_c.scoring.token_scores import log_normalisers, windows
 
 LogProbabilities = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int64]
@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         files = {type: Path(folder) / f"{type}.gguf" for type in TYPES}
         for type, file in files.items():
-            quantize(hub.resolve(args.model, progress=True), file, type=type)
+            quantize(resolve.resolve(args.model, progress=True), file, type=type)
         models = {type: stack.enter_context(fastgpt_c.load(file)) for type, file in files.items()}
         found = scores(models, args.text)
         print("\n".join(table({type: file.stat().st_size for type, file in files.items()}, found)))

@@ -1,4 +1,4 @@
-"""tests/reference.py: GPT-2 in float64 NumPy, as picoGPT is one; it has no cache."""
+"""tests/support/reference.py: GPT-2 in float64 NumPy, as picoGPT is one; it has no cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.engine import Engine, Rows, main
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 import reference
 
 

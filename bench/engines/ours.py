@@ -6,7 +6,8 @@ from typing import Any
 
 from harness.engine import Engine, Rows, main
 
-from fastgpt_c import Session, load, step, system
+from fastgpt_c import Session, load, step
+from fastgpt_c.profiling import machine
 
 
 class Ours(Engine):
@@ -25,7 +26,7 @@ class Ours(Engine):
         return step(list(zip(self.sessions, rows, strict=True)))
 
     def roofline(self) -> dict[str, float]:
-        return vars(system.roofline(self.model.n_threads))
+        return vars(machine.roofline(self.model.n_threads))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "os.h"
+#include "kernels/kernels.h"
+#include "common/os.h"
 
 typedef struct choice {
     const kernels *kernels;
@@ -51,12 +51,6 @@ const kernels *const *kernels_all(int *n) {
     pthread_once(&once, choose);
     *n = n_usable;
     return usable;
-}
-
-const char *fastgpt_kernels_available(int32_t i) {
-    int n;
-    const kernels *const *all = kernels_all(&n);
-    return i >= 0 && i < n ? all[i]->name : NULL;
 }
 
 const kernels *kernels_chosen(void) {

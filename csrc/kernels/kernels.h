@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "blocks.h"
+#include "dtypes/dtype.h"
 
 /* out[t][r] += x[t] . w[r]
  *   x [n_tokens][n_in]: for weights of F32, F16 and BF16 floats, for block formats rows of `quantize_row`

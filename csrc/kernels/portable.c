@@ -1,44 +1,19 @@
 /* portable.c - the specification: plain loops in the order of the formulas. */
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 #include <math.h>
 #include <stddef.h>
 
-#include "rows.h"
+#include "dtypes/decode.h"
+#include "dtypes/dequantize.h"
+#include "dtypes/from_f32.h"
 
 /* ---- Products ---- */
-
-static float number(number_type type, const void *row, int k) {
-    if (type == TYPE_F32) return ((const float *)row)[k];
-    uint16_t h = ((const uint16_t *)row)[k];
-    return type == TYPE_F16 ? f32_of_f16(h) : f32_of_bf16(h);
-}
 
 static float dot_numbers(number_type type, const void *x, const void *w, int n_in) {
     float sum = 0;
     for (int k = 0; k < n_in; k++) sum += number(TYPE_F32, x, k) * number(type, w, k);
     return sum;
-}
-
-/* The integers of 16 weights and their scale; `part` counts sixteens of a row. */
-static float integers(int *q, number_type type, const void *row, int part) {
-    if (type == TYPE_Q8_0) {
-        const block_q8_0 *block = (const block_q8_0 *)row + part / 2;
-        for (int i = 0; i < 16; i++) q[i] = block->q[16 * (part % 2) + i];
-        return f32_of_f16(block->d);
-    }
-    if (type == TYPE_Q4_0) {
-        const block_q4_0 *block = (const block_q4_0 *)row + part / 2;
-        for (int i = 0; i < 16; i++) q[i] = (block->q[i] >> 4 * (part % 2) & 15) - 8;
-        return f32_of_f16(block->d);
-    }
-    const block_q6_k *block = (const block_q6_k *)row + part / 16;
-    int half = part % 16 / 8, j = part % 8 / 2, at = part % 2 * 16;
-    for (int i = 0; i < 16; i++) {
-        int low = block->low[64 * half + 32 * (j % 2) + at + i] >> j / 2 * 4 & 15;
-        q[i] = low + 16 * (block->high[32 * half + at + i] >> 2 * j & 3) - 32;
-    }
-    return f32_of_f16(block->d) * block->scales[part % 16];
 }
 
 static float dot_blocks(number_type type, const void *x, const void *w, int n_in) {
@@ -61,18 +36,6 @@ static void dot_rows(number_type type, float *out, int64_t ldo, const char *x, i
         for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += dot(type, x + t * ldx, w + r * ldw, n_in);
 }
 
-static void widen_numbers(number_type type, float *out, const void *row, int n) {
-    for (int i = 0; i < n; i++) out[i] = number(type, row, i);
-}
-
-static void widen_blocks(number_type type, float *out, const void *row, int n) {
-    for (int part = 0; part < n / 16; part++) {
-        int q[16];
-        float d = integers(q, type, row, part);
-        for (int i = 0; i < 16; i++) out[16 * part + i] = d * (float)q[i];
-    }
-}
-
 static void weighted_sum(number_type type, float *out, const float *p, const char *v, int64_t ldv, int n_rows, int n) {
     for (int i = 0; i < n_rows; i++)
         for (int j = 0; j < n; j++) out[j] += p[i] * number(type, v + i * ldv, j);
@@ -88,8 +51,8 @@ static void weighted_sum(number_type type, float *out, const float *p, const cha
         weighted_sum(type, out, p, v, ldv, n_rows, n);                                                    \
     }
 
-#define WIDEN(suffix, type, widen) \
-    static void widen_row_##suffix(float *out, const void *row, int n) { widen(type, out, row, n); }
+#define WIDEN(suffix, type) \
+    static void widen_row_##suffix(float *out, const void *row, int n) { widen_row(type, out, row, n); }
 
 DOT(f32, TYPE_F32)
 DOT(f16, TYPE_F16)
@@ -100,12 +63,12 @@ DOT(q6_k, TYPE_Q6_K)
 SUM(f32, TYPE_F32)
 SUM(f16, TYPE_F16)
 SUM(bf16, TYPE_BF16)
-WIDEN(f32, TYPE_F32, widen_numbers)
-WIDEN(f16, TYPE_F16, widen_numbers)
-WIDEN(bf16, TYPE_BF16, widen_numbers)
-WIDEN(q8_0, TYPE_Q8_0, widen_blocks)
-WIDEN(q4_0, TYPE_Q4_0, widen_blocks)
-WIDEN(q6_k, TYPE_Q6_K, widen_blocks)
+WIDEN(f32, TYPE_F32)
+WIDEN(f16, TYPE_F16)
+WIDEN(bf16, TYPE_BF16)
+WIDEN(q8_0, TYPE_Q8_0)
+WIDEN(q4_0, TYPE_Q4_0)
+WIDEN(q6_k, TYPE_Q6_K)
 
 /* ---- Activations ---- */
 

@@ -12,7 +12,7 @@ from fastgpt_c.cli import common
 from fastgpt_c.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.batch_file import Records
+    from fastgpt_c.batching.file_runner import Records
     from fastgpt_c.model import Model
 
 EPILOG = """\
@@ -67,7 +67,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_files(args.source, args.target)
     with common.load_model(args) as model:
-        from fastgpt_c.batch_file import Records
+        from fastgpt_c.batching.file_runner import Records
 
         with Records(args.target) as records:
             _run(args, model, records)
@@ -87,10 +87,10 @@ def _check_files(source: Path, target: Path) -> None:
 
 
 def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
-    from fastgpt_c.batch import Batch
-    from fastgpt_c.batch_file import BatchFile, lines_of
+    from fastgpt_c.batching.file_runner import BatchFile, lines_of
+    from fastgpt_c.batching.requests import Batch
     from fastgpt_c.cli.progress import Progress
-    from fastgpt_c.generation import Options
+    from fastgpt_c.generation.text_generation import Options
 
     sampling = common.sampling_of(args)
     seed = sampling.pop("seed")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fastgpt_c.cli import common
 
 if TYPE_CHECKING:
-    from fastgpt_c.benchmark import Plan, Row
+    from fastgpt_c.analysis.benchmark import Plan, Row
     from fastgpt_c.model import Model
-    from fastgpt_c.system import Roofline
+    from fastgpt_c.profiling.machine import Roofline
 
 EPILOG = """\
 Bandwidth is what the machine reads from memory, measured just before; a decode that reads its weights at that rate
@@ -47,7 +47,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from fastgpt_c import benchmark, system
+    from fastgpt_c.analysis import benchmark
+    from fastgpt_c.profiling import machine
 
     with common.load_file(args.model, args, n_threads=None) as model:
         plan = _plan(args, model)
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         report: dict[str, Any] = {"model": model.name, "file": str(model.path), "type": model.type, "machine": []}
         rows = []
         for n_threads in args.threads or [0]:
-            ceiling = system.roofline(n_threads)
+            ceiling = machine.roofline(n_threads)
             report["machine"].append(vars(ceiling))
             _say(args, _heading(model, ceiling))
             for row in benchmark.measure(model, n_threads, plan):
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace, model: Model) -> Plan:
     """What was asked for, or as much of the usual as the model has positions for."""
-    from fastgpt_c.benchmark import STEPS_PER_ROUND, Plan
+    from fastgpt_c.analysis.benchmark import STEPS_PER_ROUND, Plan
 
     def chosen(given: list[int] | None, usual: tuple[int, ...], most: int) -> list[int]:
         return [n for n in usual if n <= most] if given is None else given

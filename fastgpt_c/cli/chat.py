@@ -25,7 +25,7 @@ from fastgpt_c.cli.interrupt import line_of
 from fastgpt_c.errors import ContextFullError
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation import Options, Reader
+    from fastgpt_c.generation.text_generation import Options, Reader
     from fastgpt_c.model import Model
 
 # Without the spaces between words: {% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}
@@ -63,7 +63,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
-        from fastgpt_c.generation import Options
+        from fastgpt_c.generation.text_generation import Options
 
         conversation = conversation_of(model, args.system, args.user, args.assistant)
         options = Options(
@@ -172,7 +172,7 @@ def _user_turns(user: str) -> Iterator[str]:
 
 
 def _print_answer(conversation: Conversation, reader: Reader, options: Options) -> None:
-    from fastgpt_c.generation import TextGeneration
+    from fastgpt_c.generation.text_generation import TextGeneration
 
     generation = TextGeneration(conversation.model, conversation.prompt(), options, reader)
     pieces: list[str] = []

@@ -14,7 +14,7 @@ from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation import Reader
+    from fastgpt_c.generation.text_generation import Reader
     from fastgpt_c.model import Model
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
@@ -57,7 +57,7 @@ def add_prompt_cache_option(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def reader_of(args: argparse.Namespace, model: Model) -> Iterator[Reader]:
     """The session that --prompt-cache, --kv-type and --deterministic ask for."""
-    from fastgpt_c.prompt_cache import prompt_cache
+    from fastgpt_c.generation.prompt_cache import prompt_cache
 
     with prompt_cache(model, args.prompt_cache, kv_type=args.kv_type, deterministic=args.deterministic) as reader:
         yield reader
@@ -116,14 +116,14 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The sampling options as fields of sampling.Sampling."""
+    """The sampling options as fields of sampler.Sampling."""
     names = [name for name, *_ in _SAMPLING]
     return {name: getattr(args, name) for name in names} | {"seed": args.seed, "logit_bias": dict(args.logit_bias)}
 
 
 def adjustments_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Those of them that are fields of sampling.Adjustments."""
-    from fastgpt_c.sampling import Adjustments
+    """Those of them that are fields of sampler.Adjustments."""
+    from fastgpt_c.engine.sampler import Adjustments
 
     given = sampling_of(args)
     return {field.name: given[field.name] for field in fields(Adjustments)}

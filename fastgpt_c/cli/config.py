@@ -80,9 +80,9 @@ def _version(_: Path) -> list[str]:
 
 
 def _demo_model(_: Path) -> list[str]:
-    from fastgpt_c import hub
+    from fastgpt_c.checkpoints import resolve
 
-    return [str(hub.demo_model())]
+    return [str(resolve.demo_model())]
 
 
 ANSWERS: dict[str, tuple[Callable[[Path], list[str]], str]] = {

@@ -25,6 +25,9 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "--type", choices=TYPES, default="f32", help="how to store the matrices (f32); vectors stay f32"
     )
     parser.add_argument(
+        "--lora", type=Path, metavar="DIR", help="merge this LoRA adapter, a folder that PEFT saved, into the weights"
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="then compare the file with the checkpoint, as fastgpt-c verify does"
     )
     verify.add_tolerance(parser)
@@ -36,7 +39,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tolerance is not None and not args.verify:
         raise UsageError("--tolerance judges what --verify compares: give --verify with it")
-    convert(args.folder, args.output, type=args.type, progress=sys.stderr.isatty())
+    if args.lora and args.verify:
+        raise UsageError(
+            "--verify compares with the checkpoint, which has no adapter in it: leave out --verify or --lora"
+        )
+    notes = convert(args.folder, args.output, type=args.type, lora=args.lora, progress=sys.stderr.isatty())
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
     if not args.verify:
         return 0

@@ -27,8 +27,8 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from fastgpt_c import hub
+    from fastgpt_c.checkpoints import resolve
 
-    resolve = hub.resolve_openai if args.source == "openai" else hub.resolve
-    print(resolve(args.name, progress=sys.stderr.isatty()))
+    find = resolve.resolve_openai if args.source == "openai" else resolve.resolve
+    print(find(args.name, progress=sys.stderr.isatty()))
     return 0

@@ -13,8 +13,8 @@ from fastgpt_c.cli.status_line import StatusLine
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.evaluation import Evaluation
     from fastgpt_c.model import Model
+    from fastgpt_c.scoring.perplexity import Evaluation
 
 EPILOG = """\
 A text longer than the model's n_ctx is read in windows of n_ctx tokens, each S tokens after the one before, and a
@@ -71,7 +71,7 @@ def _read(name: str) -> bytes:
 
 
 def _tokens(model: Model, data: bytes) -> list[int]:
-    from fastgpt_c.tokenizer import Tokenizer
+    from fastgpt_c.tokenizers.bpe import Tokenizer
 
     if isinstance(model.tokenizer, Tokenizer):
         return model.tokenizer.encode(data)
@@ -83,7 +83,7 @@ def _tokens(model: Model, data: bytes) -> list[int]:
 
 def _evaluate(args: argparse.Namespace, model: Model, tokens: list[int]) -> Evaluation:
     with ending_at_once():
-        from fastgpt_c.evaluation import evaluate
+        from fastgpt_c.scoring.perplexity import evaluate
 
     with StatusLine("tokens") as progress:
         for result in evaluate(model, tokens, stride=args.stride, bos=args.bos, kv_type=args.kv_type):

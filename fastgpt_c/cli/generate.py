@@ -15,7 +15,7 @@ from fastgpt_c.cli import common
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation import Completion, TextGeneration
+    from fastgpt_c.generation.text_generation import Completion, TextGeneration
     from fastgpt_c.model import Model
 
 EPILOG = """\
@@ -117,7 +117,7 @@ def _add_speculative_options(parser: argparse.ArgumentParser) -> None:
 
 
 def constraints_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The constraint options as fields of generation.Options."""
+    """The constraint options as fields of Options."""
     schema = args.json_schema
     if schema is not None and not schema.lstrip().startswith("{"):
         schema = Path(schema).read_text(encoding="utf-8")
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_contrastive(args: argparse.Namespace) -> None:
-    """What generation.Options cannot know."""
+    """What Options cannot know."""
     if args.penalty_alpha is None:
         return
     if args.beams:

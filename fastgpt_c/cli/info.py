@@ -57,17 +57,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _system(args: argparse.Namespace) -> dict[str, Any]:
-    from fastgpt_c import system
+    from fastgpt_c.profiling import machine
 
     if args.model is not None:
         raise UsageError("--system shows the machine, not a model: give one of them")
-    facts = system.facts()
-    return facts | vars(system.roofline()) if args.measure else facts
+    facts = machine.facts()
+    return facts | vars(machine.roofline()) if args.measure else facts
 
 
 def _facts(model: Model) -> dict[str, Any]:
     import fastgpt_c
-    from fastgpt_c._lib import ffi, lib
+    from fastgpt_c.native.lib import ffi, lib
 
     sizes = ("n_params", "n_layer", "n_head", "n_embd", "n_ff", "n_ctx", "n_vocab")
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from fastgpt_c.errors import UsageError
-from fastgpt_c.lines import numbered_lines
+from fastgpt_c.io.lines import numbered_lines
 
 Record = dict[str, Any]
 

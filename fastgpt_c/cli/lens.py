@@ -14,7 +14,7 @@ from fastgpt_c.cli import common
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.lens import Lens
+    from fastgpt_c.analysis.logit_lens import Lens
     from fastgpt_c.model import Model
 
 EPILOG = """\
@@ -54,16 +54,16 @@ def run(args: argparse.Namespace) -> int:
     prompt = common.text_of(args, "PROMPT")
     whole = args.json or args.html is not None
     with common.load_model(args) as model:
-        from fastgpt_c import lens
+        from fastgpt_c.analysis import logit_lens
 
         tokens = model.encode(prompt)
         if whole and len(tokens) > N_TOKENS_OF_PAGE:
             raise UsageError(
                 f"the prompt has {len(tokens)} tokens; --json and --html show {N_TOKENS_OF_PAGE} at most: shorten it"
             )
-        seen = lens.read(model, tokens, whole=whole)
+        seen = logit_lens.read(model, tokens, whole=whole)
         if whole:
-            _write(args, lens.report(model, seen))
+            _write(args, logit_lens.report(model, seen))
         if not args.json:
             print("\n".join(_table(model, seen)))
     return 0
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
     if args.html is not None:
-        from fastgpt_c.pages import write_page
+        from fastgpt_c.io.html_page import write_page
 
         write_page(args.html, "lens", "Through the logit lens", report)
     if args.json:
@@ -82,7 +82,7 @@ def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
 
 
 def _table(model: Model, seen: Lens) -> list[str]:
-    from fastgpt_c.lens import harmless, visible
+    from fastgpt_c.analysis.logit_lens import harmless, visible
 
     name, n_tokens = harmless(model.name or model.path.name), len(seen.tokens)
     heading = "".join(f"{ordinal:15}" for ordinal in ("likeliest", "2nd", "3rd", "4th"))
@@ -103,7 +103,7 @@ def _table(model: Model, seen: Lens) -> list[str]:
 
 
 def _cell(model: Model, seen: Lens, level: int, i: int) -> str:
-    from fastgpt_c.lens import visible
+    from fastgpt_c.analysis.logit_lens import visible
 
     token = int(seen.best[level, -1, i])
     text = _fitted(visible(model, token), TEXT_WIDTH)

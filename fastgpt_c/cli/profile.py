@@ -12,7 +12,7 @@ from fastgpt_c.errors import ContextFullError, UsageError
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
-    from fastgpt_c.profiling import Profile
+    from fastgpt_c.profiling.profile import Profile
 
 EPILOG = """\
 examples:
@@ -68,9 +68,9 @@ def _compare(args: argparse.Namespace) -> int:
 def _profile(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
         profile = measure(model, "Once upon a time" if args.prompt is None else args.prompt, args.n, args.kv_type)
-    from fastgpt_c import system
+    from fastgpt_c.profiling import machine
 
-    ceiling = None if args.no_roofline else system.best_roofline(profile.n_threads)
+    ceiling = None if args.no_roofline else machine.best_roofline(profile.n_threads)
     if args.trace:
         profile.write_trace(args.trace)
     if args.html:
@@ -81,7 +81,7 @@ def _profile(args: argparse.Namespace) -> int:
 
 def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
     """A profile of reading prompt and decoding n tokens, drawn as generate does by default."""
-    from fastgpt_c.sampling import Sampler
+    from fastgpt_c.engine.sampler import Sampler
 
     tokens = model.encode(prompt)
     if not tokens or n < 0:

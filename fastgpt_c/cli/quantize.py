@@ -45,11 +45,11 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from fastgpt_c import hub
+    from fastgpt_c.checkpoints import resolve
     from fastgpt_c.convert import quantize
 
     progress = sys.stderr.isatty()
-    source = hub.resolve(args.input, progress=progress)
+    source = resolve.resolve(args.input, progress=progress)
     n_bytes = source.stat().st_size  # before it is replaced, if it is
     reports = quantize(source, args.output, type=args.type, progress=progress)
     print("\n".join(_lines(reports)))

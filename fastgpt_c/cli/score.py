@@ -16,9 +16,9 @@ from fastgpt_c.cli.jsonl import Record, records
 from fastgpt_c.errors import FastGPTError, UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.choices import Continuation
     from fastgpt_c.model import Model
-    from fastgpt_c.scoring import Scorer
+    from fastgpt_c.scoring.multiple_choice import Continuation
+    from fastgpt_c.scoring.token_scores import Scorer
 
 EPILOG = """\
 A line of IN.jsonl is one of
@@ -79,7 +79,7 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     with ending_at_once():
-        from fastgpt_c.files import atomically
+        from fastgpt_c.io.atomic_files import atomically
     with atomically(path) as part, part.open("w", encoding="utf-8", errors="replace") as stream:
         yield stream
 
@@ -89,9 +89,9 @@ class _Answers:
 
     def __init__(self, args: argparse.Namespace, model: Model) -> None:
         with ending_at_once():
-            from fastgpt_c.choices import score_choices
-            from fastgpt_c.scoring import Scorer, score, start_token
-            from fastgpt_c.session import checked_int
+            from fastgpt_c.engine.session import checked_int
+            from fastgpt_c.scoring.multiple_choice import score_choices
+            from fastgpt_c.scoring.token_scores import Scorer, score, start_token
 
         self._score, self._score_choices = score, score_choices
         _ = model.tokenizer  # without one, no line can be scored

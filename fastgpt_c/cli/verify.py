@@ -47,7 +47,7 @@ def _tolerance(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
-        from fastgpt_c.verify import compare
+        from fastgpt_c.analysis.verify import compare
 
         report = compare(model, args.against)
         rounded = model.type != "F32"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +32,13 @@ TENSORFLOW_FILES = (
 TORCH_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 
 
-def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = False) -> None:
-    """Write a GPT-2 checkpoint to the GGUF file target.
+def convert(
+    source: Path, target: Path, *, type: str = "f32", lora: Path | None = None, progress: bool = False
+) -> list[str]:
+    """Write a GPT-2 checkpoint to the GGUF file target -> what the user should know of it, a sentence each.
 
     source is a folder, Hugging Face's or OpenAI's, or a file that fastGPT wrote (model.gguf, model.dat).
+    lora is the folder of a LoRA adapter that PEFT saved, to be merged into a Hugging Face checkpoint (lora.py).
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
     rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
@@ -48,19 +50,24 @@ def convert(source: Path, target: Path, *, type: str = "f32", progress: bool = F
     try:
         from fastgpt_c.convert import gguf_file
 
-        contents = _reader_of(source)(source)
+        contents = _read(source, lora)
     except ImportError as error:
         raise _missing(error) from error
     gguf_file.write(target, contents, type=type, progress=progress)
+    return contents.notes
 
 
-def _reader_of(source: Path) -> Callable[[Path], Contents]:
+def _read(source: Path, lora: Path | None) -> Contents:
     from fastgpt_c.convert import fastgpt, huggingface, tensorflow
 
-    if fastgpt.is_model(source):
-        return fastgpt.read
-    _check_folder(source)
-    return tensorflow.read if tensorflow.is_checkpoint(source) else huggingface.read
+    is_fastgpt = fastgpt.is_model(source)
+    if not is_fastgpt:
+        _check_folder(source)
+        if not tensorflow.is_checkpoint(source):
+            return huggingface.read(source, lora)
+    if lora is not None:
+        raise UsageError(f"{source}: is no checkpoint of transformers, so no adapter can be merged into it")
+    return fastgpt.read(source) if is_fastgpt else tensorflow.read(source)
 
 
 def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -> list[TensorReport]:

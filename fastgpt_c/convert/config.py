@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastgpt_c.convert.checked_json import JSON, Implemented, check_values, not_implemented, read_json, show
 from fastgpt_c.convert.gguf_file import Hyperparameters
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import JSON, Implemented, check_values, not_implemented, read_json, show
 
 FLAG = (True, False, None)
 
@@ -66,7 +66,9 @@ class Config:
 def read_config(path: Path) -> Config:
     """Raises ModelFileError, which names the key that is wrong or not implemented."""
     if not path.exists():
-        raise ModelFileError(f"{path.parent}: has no config.json, so it is not a Hugging Face checkpoint")
+        adapter = (path.parent / "adapter_config.json").exists()
+        why = "it is an adapter: give the folder of its model, and this one with --lora" if adapter else ""
+        raise ModelFileError(f"{path.parent}: has no config.json, so {why or 'it is not a Hugging Face checkpoint'}")
     config = _with_usual_names(read_json(path), path)
     check_values(path, config, CONFIG_VALUES)
     architectures = config.get("architectures") or []

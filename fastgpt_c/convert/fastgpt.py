@@ -22,7 +22,7 @@ from fastgpt_c.convert.gguf_file import Array, Contents, Shape
 from fastgpt_c.convert.huggingface_tokenizer import DEFAULT_SPECIAL, openai_vocabulary
 from fastgpt_c.convert.weights import Weights
 from fastgpt_c.errors import ModelFileError
-from fastgpt_c.pattern_bpe import BYTE_TO_CHARACTER
+from fastgpt_c.tokenizers.bpe_python import BYTE_TO_CHARACTER
 
 MARK = 0xFA51697  # "fastGPT", as far as digits can spell it
 HEADER = struct.Struct("<12i")  # MARK, version, SIZES

@@ -12,7 +12,7 @@ import mmap
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from fastgpt_c.convert.fingerprint import KEY, Fingerprint
 from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.files import atomically
-from fastgpt_c.number_types import quantize_rows, row_bytes
+from fastgpt_c.io.atomic_files import atomically
+from fastgpt_c.native.dtypes import quantize_rows, row_bytes
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -79,6 +79,7 @@ class Contents:
     """What goes into one file: its keys but for the fingerprint and those that name the type, and its tensors.
 
     data yields (name, array) once, in the order of shapes, one tensor at a time.
+    notes say what the user should know of this conversion, a sentence each.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Contents:
     add_keys: Callable[[GGUFWriter], None]
     shapes: dict[str, Shape]
     data: Iterator[tuple[str, Array]]
+    notes: list[str] = field(default_factory=list)
 
 
 def tensor_shapes(h: Hyperparameters, *, tied: bool) -> Iterator[tuple[str, Shape]]:

@@ -7,12 +7,12 @@ refused by name.  Everything here may come from a stranger: it is checked before
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fastgpt_c.convert.checked_json import read_json_if_present, some_of
 from fastgpt_c.convert.config import Config, read_config
 from fastgpt_c.convert.gguf_file import (
     Array,
@@ -25,9 +25,12 @@ from fastgpt_c.convert.gguf_file import (
     tensor_shapes,
 )
 from fastgpt_c.convert.huggingface_tokenizer import read_tokenizer
+from fastgpt_c.convert.lora import CONFIG as ADAPTER_CONFIG
+from fastgpt_c.convert.lora import Adapter
 from fastgpt_c.convert.model_card import name_of, read_card
 from fastgpt_c.convert.weights import Weights, weights_of
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import read_json_if_present, some_of
 
 SOURCE_NAMES = {
     "token_embd": "wte",
@@ -43,15 +46,29 @@ SOURCE_NAMES = {
 }
 
 HEAD = "lm_head.weight"
+EMBEDDING = "wte.weight"
+
+# What wrappers put before the name of every tensor, and who does so.
+WRAPPER_PREFIXES = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel or DistributedDataParallel",
+    "base_model.model.": "PEFT",
+}
 
 
-def read(folder: Path) -> Contents:
-    """The checkpoint in folder, everything checked but the tensors' numbers, which are read as data is drawn."""
+def read(folder: Path, lora: Path | None = None) -> Contents:
+    """The checkpoint in folder, with the adapter in lora merged into it; everything is checked but the tensors' values,
+    which are read as data is drawn."""
     config = read_config(folder / "config.json")
     weights = weights_of(folder)
     shapes = checked_shapes(config, weights)
-    vocabulary = read_tokenizer(folder, config.hparams.n_vocab)
-    return contents_of(config, weights, shapes, vocabulary, _chat_template(folder))
+    adapter = _checked_adapter(lora, shapes)
+    tokenizer = read_tokenizer(folder, config.hparams.n_vocab)
+    notes = list(tokenizer.notes)
+    if lora is None and (folder / ADAPTER_CONFIG).exists():
+        notes.append(f"{folder}: has {ADAPTER_CONFIG}, an adapter that is not merged; --lora FOLDER merges one")
+    contents = contents_of(config, weights, shapes, tokenizer.vocabulary, _chat_template(folder), adapter)
+    return replace(contents, notes=notes)
 
 
 def contents_of(
@@ -60,6 +77,7 @@ def contents_of(
     shapes: dict[str, Shape],
     vocabulary: Vocabulary | StoredTokenizer | None,
     chat_template: str | None = None,
+    adapter: Adapter | None = None,
 ) -> Contents:
     """weights under transformers' names; shapes is what checked_shapes made of them."""
     name, texts = name_of(weights.folder), {f"general.{key}": text for key, text in read_card(weights.folder).items()}
@@ -70,7 +88,7 @@ def contents_of(
         architecture=architecture_of(config.hparams),
         add_keys=partial(add_keys, name=name, texts=texts, hparams=config.hparams, vocabulary=vocabulary),
         shapes=shapes,
-        data=_tensors(config, weights, shapes),
+        data=_tensors(config, weights, shapes, adapter),
     )
 
 
@@ -104,6 +122,8 @@ def _is_scaled(config: Config) -> bool:
 
 def checked_shapes(config: Config, weights: Weights) -> dict[str, Shape]:
     """The tensors of the GGUF file, each of which the checkpoint has in the shape that config.json implies."""
+    if config.tied and HEAD in weights and EMBEDDING not in weights:
+        weights.rename(HEAD, EMBEDDING)  # safetensors' save_model() keeps one of two names of the same memory
     shapes = _present(tensor_shapes(config.hparams, tied=config.tied and HEAD not in weights), weights)
     for name, shape in shapes.items():
         _check_tensor(source_name(name), shape[::-1] if is_transposed(name, shape) else shape, weights)
@@ -112,11 +132,11 @@ def checked_shapes(config: Config, weights: Weights) -> dict[str, Shape]:
         raise ModelFileError(
             f"{weights.path(unexpected[0])}: has {some_of(unexpected)}, which is no part of the model in config.json"
         )
-    if HEAD in weights and weights.equal(HEAD, "wte.weight"):
+    if HEAD in weights and weights.equal(HEAD, EMBEDDING):
         del shapes["output.weight"]  # a copy
     elif HEAD in weights and config.tied:
         raise ModelFileError(
-            f"{weights.path(HEAD)}: {HEAD} differs from wte.weight, though config.json ties them; "
+            f"{weights.path(HEAD)}: {HEAD} differs from {EMBEDDING}, though config.json ties them; "
             "set tie_word_embeddings to false there to use both"
         )
     return shapes
@@ -133,8 +153,34 @@ def _present(implied: Iterator[tuple[str, Shape]], weights: Weights) -> dict[str
         if len(missing) > 100:  # n_layer is only the file's word: do not count to it
             break
     if missing:
+        _check_wrapper(weights)
         raise ModelFileError(f"{weights.folder}: the weights lack {some_of(missing)}, which config.json implies")
     return shapes
+
+
+def _check_wrapper(weights: Weights) -> None:
+    """Names that a wrapper around the model has changed are told as such."""
+    names = list(weights)
+    for prefix, wrapper in WRAPPER_PREFIXES.items():
+        if names and all(name.startswith(prefix) for name in names):
+            state_dict = f'{{k.removeprefix("{prefix}"): v for k, v in model.state_dict().items()}}'
+            raise ModelFileError(
+                f"{weights.path(names[0])}: all names begin with {prefix!r}, as {wrapper} has it; save the model "
+                f"inside:  model.save_pretrained(FOLDER, state_dict={state_dict})"
+            )
+
+
+def _checked_adapter(folder: Path | None, shapes: dict[str, Shape]) -> Adapter | None:
+    if folder is None:
+        return None
+    adapter = Adapter(folder)
+    adapter.check({_layer(name): shape for name, shape in shapes.items() if is_transposed(name, shape)})
+    return adapter
+
+
+def _layer(name: str) -> str:
+    """blk.3.attn_qkv.weight -> h.3.attn.c_attn"""
+    return source_name(name).rpartition(".")[0]
 
 
 def _check_tensor(name: str, expected: Shape, weights: Weights) -> None:
@@ -146,10 +192,14 @@ def _check_tensor(name: str, expected: Shape, weights: Weights) -> None:
     weights.type(name)
 
 
-def _tensors(config: Config, weights: Weights, shapes: dict[str, Shape]) -> Iterator[tuple[str, Array]]:
+def _tensors(
+    config: Config, weights: Weights, shapes: dict[str, Shape], adapter: Adapter | None
+) -> Iterator[tuple[str, Array]]:
     for name, shape in shapes.items():
         array = weights.read(source_name(name))
-        array = np.ascontiguousarray(array.T) if is_transposed(name, shape) else array
+        if is_transposed(name, shape):
+            array = np.ascontiguousarray(array.T)
+            array = adapter.merged(_layer(name), array) if adapter else array
         yield name, _with_scaled_queries(config, name, array) if ".attn_qkv." in name else array
 
 

@@ -12,16 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastgpt_c.convert.checked_json import (
-    JSON,
-    Implemented,
-    check_values,
-    is_text,
-    other_values,
-    read_json,
-    read_json_if_present,
-    show,
-)
 from fastgpt_c.convert.gguf_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, StoredTokenizer, Vocabulary
 from fastgpt_c.convert.library_tokenizer import (
     SENTENCEPIECE_FILES,
@@ -33,6 +23,16 @@ from fastgpt_c.convert.library_tokenizer import (
     from_wordpiece,
 )
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import (
+    JSON,
+    Implemented,
+    check_values,
+    is_text,
+    other_values,
+    read_json,
+    read_json_if_present,
+    show,
+)
 
 # Files of early versions have fewer fields, hence the None.
 PIPELINE: Implemented = {
@@ -40,7 +40,7 @@ PIPELINE: Implemented = {
     "pre_tokenizer.type": ("ByteLevel",),
     "pre_tokenizer.add_prefix_space": (False,),
     "pre_tokenizer.use_regex": (True, None),
-    "post_processor.type": ("ByteLevel", None),
+    "post_processor.type": (None,),
     "decoder.type": ("ByteLevel",),
     "model.type": ("BPE", None),
     "model.dropout": (0, None),
@@ -60,6 +60,9 @@ SETTINGS: Implemented = {
     "add_eos_token": (False, None),
 }
 CLASSES: Implemented = {"tokenizer_class": ("GPT2Tokenizer", "GPT2TokenizerFast", None)}
+# A template that is the text and nothing else.
+ONE_TEXT = ([{"Sequence": {"id": "A", "type_id": 0}}], ["$A"], ["$A:0"])
+MAX_NESTING = 8
 ADDED_TOKEN: Implemented = {"single_word": (False, None), "lstrip": (False, None), "rstrip": (False, None)}
 
 SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -89,8 +92,16 @@ class _Tokens:
         return token
 
 
-def read_tokenizer(folder: Path, n_vocab: int) -> Vocabulary | StoredTokenizer | None:
-    """The tokenizer in folder; None if there is none.
+@dataclass(frozen=True)
+class CheckpointTokenizer:
+    """What a checkpoint has of a tokenizer, None if nothing, and what the user should know of it."""
+
+    vocabulary: Vocabulary | StoredTokenizer | None
+    notes: tuple[str, ...] = ()
+
+
+def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
+    """The tokenizer in folder.
 
     Raises ModelFileError for damaged files and for what no library runs, MissingExtraError where one is needed.
     """
@@ -102,24 +113,73 @@ def read_tokenizer(folder: Path, n_vocab: int) -> Vocabulary | StoredTokenizer |
     if path.exists():
         config = read_json(path)
         _set_prefix_space(config, settings)
-        added = [*_decoder_entries(settings_path, settings)]
-        if any(other_values(config, PIPELINE)) or _any_odd([*_listed(config.get("added_tokens")), *added]):
+        added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
+        odd = next(other_values(_without_idle_steps(config), PIPELINE), None)
+        odd = odd or _odd_token([*_listed(config.get("added_tokens")), *added])
+        if odd is not None:
             check_values(path, config, ANY_PIPELINE)
-            return from_tokenizer_json(path, config, added, special, n_vocab)
+            return CheckpointTokenizer(
+                from_tokenizer_json(path, config, added, special, n_vocab), (_needs_library(path, *odd),)
+            )
         tokens, merges = _read_tokenizer_json(path, config, n_vocab)
         _read_added(settings_path, added, tokens, n_vocab)
     else:
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
         if not _has_vocab_json(folder):
-            return _other_kind(folder, settings_path, settings, added, special, n_vocab)
+            return CheckpointTokenizer(_other_kind(folder, settings_path, settings, added, special, n_vocab))
         check_values(settings_path, settings, CLASSES)
         tokens, merges = _read_bpe(folder / "vocab.json", folder / "merges.txt", n_vocab)
-        if settings.get("add_prefix_space") or _any_odd(added):
-            prefix_space = settings.get("add_prefix_space") is True
-            return from_bpe_files(folder, tokens.ids, merges, added, special, n_vocab, prefix_space)
+        prefix_space = settings.get("add_prefix_space") is True
+        odd = ("add_prefix_space", True) if prefix_space else _odd_token(added)
+        if odd is not None:
+            return CheckpointTokenizer(
+                from_bpe_files(folder, tokens.ids, merges, added, special, n_vocab, prefix_space),
+                (_needs_library(folder, *odd),),
+            )
         _read_added(folder, added, tokens, n_vocab)
     tokens.special.update(tokens.ids[text] for text in special if text in tokens.ids)
-    return _vocabulary(tokens, merges, n_vocab)
+    return CheckpointTokenizer(_vocabulary(tokens, merges, n_vocab))
+
+
+def _needs_library(path: Path, key: str, value: object) -> str:
+    return (
+        f"{path}: {key} = {show(value)} is not as in GPT-2's own tokenizer, so the library `tokenizers` is to run it "
+        "(pip install 'fastgpt-c[tokenizers]').  Text does not work without it, nor in the C command, in llama.cpp, or "
+        "with constraints (--json-schema, --regex, --grammar)"
+    )
+
+
+def _without_idle_steps(config: JSON) -> JSON:
+    """config without what does nothing: sequences of one step, and post-processors that add no token.  transformers 5
+    writes such ones for a plain GPT-2."""
+    steps = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+    return {
+        **config,
+        **{part: _lone_step(config.get(part), list_name) for part, list_name in steps.items()},
+        "post_processor": None if _adds_nothing(config.get("post_processor")) else config.get("post_processor"),
+    }
+
+
+def _lone_step(step: object, list_name: str) -> object:
+    """What a "Sequence" of one step, or of none, stands for."""
+    for _ in range(MAX_NESTING):
+        inner = step.get(list_name) if isinstance(step, dict) and step.get("type") == "Sequence" else None
+        if not isinstance(inner, list) or len(inner) > 1:
+            break
+        step = inner[0] if inner else None
+    return step
+
+
+def _adds_nothing(processor: object, depth: int = 0) -> bool:
+    if processor is None:
+        return True
+    if not isinstance(processor, dict) or depth > MAX_NESTING:
+        return False
+    if processor.get("type") == "TemplateProcessing":
+        return processor.get("single") in ONE_TEXT
+    if processor.get("type") == "Sequence" and isinstance(processor.get("processors"), list):
+        return all(_adds_nothing(inner, depth + 1) for inner in processor["processors"])
+    return processor.get("type") == "ByteLevel"
 
 
 def _set_prefix_space(config: JSON, settings: JSON) -> None:
@@ -131,9 +191,12 @@ def _set_prefix_space(config: JSON, settings: JSON) -> None:
         pre_tokenizer["add_prefix_space"] = settings.get("add_prefix_space") is True
 
 
-def _any_odd(added: list[Any]) -> bool:
-    """Whether an added token is more than a text that is cut out wherever it stands."""
-    return any(isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)) for entry in added)
+def _odd_token(added: list[Any]) -> tuple[str, object] | None:
+    """The first added token that is more than a text that is cut out wherever it stands, and where it says so."""
+    for entry in added:
+        if isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)):
+            return "added_tokens", entry
+    return None
 
 
 def _other_kind(

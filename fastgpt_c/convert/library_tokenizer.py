@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgpt_c.convert.checked_json import JSON, is_text, not_implemented, show
 from fastgpt_c.convert.gguf_file import StoredTokenizer
 from fastgpt_c.errors import ModelFileError, missing_extra
+from fastgpt_c.io.checked_json import JSON, is_text, not_implemented, show
 from fastgpt_c.tokenizers import KEY, SENTENCEPIECE_MODEL, SENTENCEPIECE_SETTINGS, TOKENIZER_JSON, huggingface
 from fastgpt_c.tokenizers import sentencepiece as sentencepiece_family
 

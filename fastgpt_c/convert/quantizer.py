@@ -13,7 +13,7 @@ from fastgpt_c.convert.fingerprint import KEY
 from fastgpt_c.convert.gguf_file import Array, Contents, Shape, narrow, type_of, write
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.model import Model
-from fastgpt_c.number_types import dequantize_rows
+from fastgpt_c.native.dtypes import dequantize_rows
 
 # What the writer sets itself: the type and what follows from it, and where tensors lie.
 OWN_KEYS = {

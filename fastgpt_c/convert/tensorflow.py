@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fastgpt_c.convert import huggingface
-from fastgpt_c.convert.checked_json import read_json
 from fastgpt_c.convert.config import Config, read_hparams
 from fastgpt_c.convert.gguf_file import Array, Contents, Shape
 from fastgpt_c.convert.huggingface_tokenizer import DEFAULT_SPECIAL, read_openai_vocabulary
 from fastgpt_c.convert.weights import Weights
 from fastgpt_c.errors import ModelFileError, missing_extra
+from fastgpt_c.io.checked_json import read_json
 
 # The last part of a variable's name, and of transformers'.
 KINDS = {"w": "weight", "g": "weight", "b": "bias"}

@@ -9,9 +9,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from fastgpt_c.convert.checked_json import show
 from fastgpt_c.convert.gguf_file import Array, Shape
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import show
 
 NAMES = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}
 

@@ -15,9 +15,9 @@ import ml_dtypes  # noqa: F401 - registers bfloat16, which safetensors needs to 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fastgpt_c.convert.checked_json import read_json, show, some_of
 from fastgpt_c.convert.gguf_file import Array, Shape
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import read_json, show, some_of
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # of safetensors, and ours
@@ -107,19 +107,28 @@ class Weights:
         """Whether two matrices of one shape are equal, looked at in blocks of rows to save memory."""
         n_rows = self.shape(a)[0]
         blocks = (slice(row, min(row + 1024, n_rows)) for row in range(0, n_rows, 1024))
-        return all(np.array_equal(self.read(a, rows), self.read(b, rows)) for rows in blocks)
+        return all(_equal(self.read(a, rows), self.read(b, rows)) for rows in blocks)
+
+    def rename(self, old: str, new: str) -> None:
+        self._place[new] = self._place.pop(old)
 
     def _info(self, name: str) -> tuple[Shape, str]:
         _, file, stored = self._place[name]
         return file.info[stored]
 
 
+def _equal(a: Array, b: Array) -> bool:
+    """By value; of one type also by bits, so that a copy of a NaN equals it."""
+    return np.array_equal(a, b) or (a.dtype == b.dtype and a.tobytes() == b.tobytes())
+
+
 def weights_of(folder: Path) -> Weights:
     """Those of a folder that transformers saved.  Raises ModelFileError."""
-    return Weights(folder, ((path, _open(path), wanted) for path, wanted in _weight_files(folder)))
+    return Weights(folder, ((path, open_tensors(path), wanted) for path, wanted in _weight_files(folder)))
 
 
-def _open(path: Path) -> TensorFile:
+def open_tensors(path: Path) -> TensorFile:
+    """A file of safetensors or of PyTorch.  Raises ModelFileError, or MissingExtraError."""
     _check_content(path)
     if path.suffix == ".safetensors":
         return SafetensorsFile(path)
@@ -151,6 +160,11 @@ def _weight_files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
         if index.exists():
             yield from _shards(index, f"{stem}-*{suffix}")
             return
+    if (folder / "adapter_config.json").exists():
+        raise ModelFileError(
+            f"{folder}: is an adapter, not a whole model; merge it into the model it was trained on:  "
+            f"fastgpt-c convert MODEL_FOLDER --lora {folder} -o FILE"
+        )
     raise ModelFileError(f"{folder}: has neither model.safetensors nor pytorch_model.bin")
 
 

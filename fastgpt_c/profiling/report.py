@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.convert.checked_json import read_json
 from fastgpt_c.errors import FastGPTError
-from fastgpt_c.pages import write_page as write_html_page
+from fastgpt_c.io.checked_json import read_json
+from fastgpt_c.io.html_page import write_page as write_html_page
 
 if TYPE_CHECKING:
-    from fastgpt_c.profiling import Profile
-    from fastgpt_c.system import Roofline
+    from fastgpt_c.profiling.machine import Roofline
+    from fastgpt_c.profiling.profile import Profile
 
 JSON = dict[str, Any]
 
@@ -33,7 +33,7 @@ PRODUCTS = ("qkv", "attn_proj", "fc", "proj", "lm_head")  # ops that multiply by
 def make(profile: Profile, roofline: Roofline | None) -> JSON:
     """
     model, machine, n_threads
-    roofline    system.Roofline's fields and "arithmetic", the kind that weight products are compared with; or None
+    roofline    machine.Roofline's fields and "arithmetic", the kind that weight products are compared with; or None
     phases      {phase: {n_steps, n_tokens, ns}}
     records     one for each phase, layer and op
     ops         the same, summed over the layers (also best_ns), with "share" of the phase's time, sampling included;
@@ -43,9 +43,9 @@ def make(profile: Profile, roofline: Roofline | None) -> JSON:
     steps       one for each step whose events are all there: step, phase, n_tokens, start_ns (from the first of them),
                 ns, sample_ns, and "ops": nanoseconds of each op
     """
-    from fastgpt_c import system
+    from fastgpt_c.profiling import machine
 
-    facts = system.facts()
+    facts = machine.facts()
     ceiling = None if roofline is None else asdict(roofline) | {"arithmetic": _arithmetic(profile.model, roofline)}
     records = [dict(zip(profile.records.dtype.names or (), row.tolist(), strict=True)) for row in profile.records]
     return {

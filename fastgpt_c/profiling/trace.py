@@ -13,10 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.files import write_text
+from fastgpt_c.io.atomic_files import write_text
 
 if TYPE_CHECKING:
-    from fastgpt_c.profiling import Profile
+    from fastgpt_c.profiling.profile import Profile
 
 JSON = dict[str, Any]
 

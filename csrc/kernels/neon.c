@@ -1,9 +1,0 @@
-/* neon.c - AArch64 Advanced SIMD: 32 registers of 4 floats. */
-#define WIDTH 4
-#define ROWS 4
-#define TOKENS 4
-#include "neon.h"
-
-#include "simd.h"
-
-const kernels kernels_neon = KERNELS("neon", "neon", NULL, NULL, NULL);

@@ -1,0 +1,16 @@
+/* avx2.c - AVX2 with FMA and F16C: 16 registers of 8 floats. */
+#define WIDTH 8
+#define ROWS 4
+#define TOKENS 3
+#define STREAMS 4
+#define STREAMED(type, n_tokens) ((n_tokens) == 1 && (type) == TYPE_F32)
+#define STREAM_AHEAD 0
+#include "kernels/x86/x86.inl.h"
+
+#include "kernels/generic/simd.inl.h"
+
+#include "kernels/x86/matrix_floats.inl.h"
+
+#include "kernels/x86/stream_floats.inl.h"
+
+const kernels kernels_avx2 = KERNELS("avx2", "avx2", NULL, NULL, &float_products);

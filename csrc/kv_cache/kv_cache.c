@@ -1,0 +1,235 @@
+/* kv_cache.c - see kv_cache.h.  Nothing here follows a pointer to the model after creation. */
+#include "kv_cache/kv_cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t position_bytes(const fastgpt_kv_cache *kv) { return 2 * kv->n_layer * kv_cache_row_bytes(kv, 1); }
+
+static size_t block_bytes(const fastgpt_kv_cache *kv) {
+    return (size_t)(kv->n_ctx - kv->n_prefix) * (size_t)position_bytes(kv);
+}
+
+static size_t token_bytes(const fastgpt_kv_cache *kv) { return (size_t)kv->n_ctx * sizeof *kv->tokens; }
+
+/* ---- The parts ---- */
+
+/* A prefix of n_rows for the first n positions of a cache, with nothing in them yet and one owner; NULL when there is
+ * no memory. */
+static kv_prefix *prefix_create(const fastgpt_kv_cache *kv, int32_t n, int32_t n_rows) {
+    kv_prefix *prefix = malloc(sizeof *prefix);
+    if (!prefix) return NULL;
+    prefix->n_rows = n_rows;
+    prefix->n_bytes = (size_t)n_rows * (size_t)position_bytes(kv);
+    prefix->block = os_alloc(prefix->n_bytes);
+    atomic_init(&prefix->n_taken, n);
+    atomic_init(&prefix->n_owners, 1);
+    if (prefix->block) return prefix;
+    free(prefix);
+    return NULL;
+}
+
+static kv_prefix *prefix_share(kv_prefix *prefix) {
+    if (prefix) atomic_fetch_add_explicit(&prefix->n_owners, 1, memory_order_relaxed);
+    return prefix;
+}
+
+static void prefix_release(kv_prefix *prefix) {
+    if (!prefix || atomic_fetch_sub_explicit(&prefix->n_owners, 1, memory_order_acq_rel) > 1) return;
+    os_free(prefix->block);
+    free(prefix);
+}
+
+void kv_cache_read(const fastgpt_kv_cache *kv, int32_t first, int32_t end, uint8_t *out, int64_t stride) {
+    int32_t cut = kv->n_prefix < first ? first : kv->n_prefix > end ? end : kv->n_prefix;
+    size_t n_shared = (size_t)kv_cache_row_bytes(kv, cut - first), n_own = (size_t)kv_cache_row_bytes(kv, end - cut);
+    for (int32_t i = 0; i < 2 * kv->n_layer; i++, out += stride) {
+        if (n_shared) memcpy(out, kv_cache_prefix_rows(kv, i / 2, i % 2) + kv_cache_row_bytes(kv, first), n_shared);
+        if (n_own) memcpy(out + n_shared, kv_cache_rows(kv, i / 2, i % 2, cut), n_own);
+    }
+}
+
+/* ---- Create and free ---- */
+
+/* An empty cache with the sizes of `shape` and of its prefix, which it owns from now on, and a tail of its own; NULL
+ * when there is no memory. */
+static fastgpt_kv_cache *make(fastgpt_kv_cache shape) {
+    fastgpt_kv_cache *kv = malloc(sizeof *kv);
+    if (!kv) return NULL;
+    *kv = shape;
+    kv->prefix = prefix_share(shape.prefix);
+    kv->block = os_alloc(block_bytes(kv));
+    kv->tokens = os_alloc(token_bytes(kv));
+    if (kv->block && kv->tokens) return kv;
+    fastgpt_kv_cache_free(kv);
+    return NULL;
+}
+
+fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out) {
+    return fastgpt_kv_cache_create_typed(model, n_ctx, FASTGPT_TYPE_F32, out);
+}
+
+fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
+                                             fastgpt_kv_cache **out) {
+    number_type known;
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    if (!model || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
+    if (!number_type_of(type, &known) || known > TYPE_BF16) return FASTGPT_ERR_ARGUMENT;
+    *out = make((fastgpt_kv_cache){.type = known,
+                                   .n_layer = model->n_layer,
+                                   .n_ctx = n_ctx ? n_ctx : model->n_ctx,
+                                   .n_embd = model->n_embd,
+                                   .most_ctx = model->n_ctx,
+                                   .model_id = model->id});
+    return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+void fastgpt_kv_cache_free(fastgpt_kv_cache *kv) {
+    if (!kv) return;
+    prefix_release(kv->prefix);
+    os_free(kv->block);
+    os_free(kv->tokens);
+    free(kv);
+}
+
+/* ---- Copy and fork ---- */
+
+/* A cache like kv with that prefix and room, which holds its first n_past positions; those behind the prefix must be in
+ * kv's tail.  NULL when there is no memory. */
+static fastgpt_kv_cache *make_like(const fastgpt_kv_cache *kv, kv_prefix *prefix, int32_t n_prefix, int32_t n_ctx,
+                                   int32_t n_past) {
+    fastgpt_kv_cache shape = *kv;
+    shape.prefix = n_prefix ? prefix : NULL;
+    shape.n_prefix = n_prefix;
+    shape.n_ctx = n_ctx;
+    shape.n_past = n_past;
+    fastgpt_kv_cache *like = make(shape);
+    if (!like) return NULL;
+    kv_cache_read(kv, n_prefix, n_past, like->block, kv_cache_row_bytes(like, n_ctx - n_prefix));
+    memcpy(like->tokens, kv->tokens, (size_t)n_past * sizeof *kv->tokens);
+    return like;
+}
+
+fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cache **out) {
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    if (!kv) return FASTGPT_ERR_ARGUMENT;
+    *out = make_like(kv, kv->prefix, kv->n_prefix, kv->n_ctx, kv->n_past);
+    return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+/* `other` becomes what kv is, and takes what kv was with it. */
+static void replace(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
+    fastgpt_kv_cache old = *kv;
+    *kv = *other;
+    *other = old;
+    fastgpt_kv_cache_free(other);
+}
+
+/* Whether the free rows behind kv's positions in its prefix, up to n, are kv's to write from now on. */
+static bool take_rows(const fastgpt_kv_cache *kv, int32_t n) {
+    int n_taken = kv->n_prefix;
+    return kv->prefix && n <= kv->prefix->n_rows &&
+           atomic_compare_exchange_strong_explicit(&kv->prefix->n_taken, &n_taken, n, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+/* Rows of a new prefix for n positions of kv.  Who forks further on once will do so again, token by token perhaps: so
+ * there is as much room again, and positions are copied a few times, not at every fork. */
+static int32_t rows_for(const fastgpt_kv_cache *kv, int32_t n) {
+    if (!kv->n_prefix) return n;
+    return n < kv->most_ctx / 2 ? 2 * n : kv->most_ctx;
+}
+
+/* Another owner of a prefix with the first n > n_prefix positions of kv: its own, where there is room behind what it
+ * reads of it and nobody was quicker, else a new one; NULL when there is no memory. */
+static kv_prefix *prefix_with(const fastgpt_kv_cache *kv, int32_t n) {
+    bool in_place = take_rows(kv, n);
+    int32_t first = in_place ? kv->n_prefix : 0;
+    kv_prefix *prefix = in_place ? prefix_share(kv->prefix) : prefix_create(kv, n, rows_for(kv, n));
+    if (!prefix) return NULL;
+    kv_cache_read(kv, first, n, prefix->block + kv_cache_row_bytes(kv, first), kv_cache_row_bytes(kv, prefix->n_rows));
+    return prefix;
+}
+
+/* Moves the first n positions of kv into a prefix.  False when there is no memory; then kv is as it was. */
+static bool move_to_prefix(fastgpt_kv_cache *kv, int32_t n) {
+    kv_prefix *prefix = prefix_with(kv, n);
+    if (!prefix) return false;
+    fastgpt_kv_cache *moved = make_like(kv, prefix, n, kv->n_ctx, kv->n_past);
+    prefix_release(prefix); /* `moved` is its owner now */
+    if (!moved) return false;
+    replace(kv, moved);
+    return true;
+}
+
+fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int32_t n_ctx, fastgpt_kv_cache **out) {
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    if (!kv || n_prefix < 0 || n_prefix > kv->n_past) return FASTGPT_ERR_ARGUMENT;
+    if (n_ctx == 0) n_ctx = kv->n_ctx;
+    if (n_ctx < n_prefix || n_ctx < 1 || n_ctx > kv->most_ctx) return FASTGPT_ERR_ARGUMENT;
+    if (n_prefix > kv->n_prefix && !move_to_prefix(kv, n_prefix)) return FASTGPT_ERR_MEMORY;
+    *out = make_like(kv, kv->prefix, n_prefix, n_ctx, n_prefix);
+    return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+/* ---- What it tells ---- */
+
+int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv) { return kv->n_ctx; }
+const int32_t *fastgpt_kv_cache_tokens(const fastgpt_kv_cache *kv) { return kv->tokens; }
+int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv) { return kv->n_past; }
+size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv) { return sizeof *kv + block_bytes(kv) + token_bytes(kv); }
+
+/* The field may still count positions that a truncation, or a step that was cancelled, took back. */
+int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv) {
+    return kv->n_deterministic < kv->n_past ? kv->n_deterministic : kv->n_past;
+}
+
+fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
+    if (!kv || n_past < 0 || n_past > kv->n_past) return FASTGPT_ERR_ARGUMENT;
+    if (n_past < kv->n_prefix) {
+        fastgpt_kv_cache *shorter = make_like(kv, kv->prefix, n_past, kv->n_ctx, n_past);
+        if (!shorter) return FASTGPT_ERR_MEMORY;
+        replace(kv, shorter);
+    }
+    kv->n_past = n_past;
+    return FASTGPT_OK;
+}
+
+void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic) {
+    memcpy(kv->tokens + kv->n_past, tokens, (size_t)n * sizeof *tokens);
+    kv->n_deterministic = fastgpt_kv_cache_n_deterministic(kv);
+    if (deterministic && kv->n_deterministic == kv->n_past) kv->n_deterministic += n;
+    kv->n_past += n;
+}
+
+fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) {
+    return (fastgpt_type)number_formats[kv->type].gguf_type;
+}
+
+static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
+    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, which, kv->n_prefix) : NULL;
+}
+
+const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 0); }
+const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 1); }
+
+static const void *prefix_rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
+    return kv->prefix && layer >= 0 && layer < kv->n_layer ? kv_cache_prefix_rows(kv, layer, which) : NULL;
+}
+
+const void *fastgpt_kv_cache_prefix_keys(const fastgpt_kv_cache *kv, int32_t layer) {
+    return prefix_rows_or_null(kv, layer, 0);
+}
+
+const void *fastgpt_kv_cache_prefix_values(const fastgpt_kv_cache *kv, int32_t layer) {
+    return prefix_rows_or_null(kv, layer, 1);
+}
+
+int32_t fastgpt_kv_cache_n_prefix(const fastgpt_kv_cache *kv) { return kv->n_prefix; }
+
+size_t fastgpt_kv_cache_prefix_sizeof(const fastgpt_kv_cache *kv) {
+    return kv->prefix ? sizeof *kv->prefix + kv->prefix->n_bytes : 0;
+}

@@ -1,0 +1,105 @@
+/* blas_cblas.c - blas.h on top of OpenBLAS, or of any library with the standard C interface to BLAS
+ * (https://www.netlib.org/blas/#_cblas).
+ *
+ * FASTGPT_OPENBLAS_IS_PRIVATE: a copy of OpenBLAS that belongs to this library alone.  Its symbols begin with
+ * fastgpt_ (cmake/private_openblas.cmake), while its header still has the names of the original.
+ * FASTGPT_CBLAS_HEADER: the header of another library than the one that <cblas.h> is of (cmake/blas.cmake). */
+#include "matmul/blas.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#ifdef FASTGPT_OPENBLAS_IS_PRIVATE
+#define scipy_cblas_sgemm64_ fastgpt_scipy_cblas_sgemm64_
+#define scipy_openblas_set_num_threads64_ fastgpt_scipy_openblas_set_num_threads64_
+#include <cblas.h>
+#define cblas_sgemm scipy_cblas_sgemm64_
+#elif defined(FASTGPT_CBLAS_HEADER)
+#include FASTGPT_CBLAS_HEADER
+#else
+#include <cblas.h>
+#endif
+
+/* The integer of the library's interface: 32 bits wide in an LP64 build, 64 in an ILP64 build. */
+#if defined(OPENBLAS_VERSION)
+#define LIBRARY "OpenBLAS"
+typedef blasint blas_int;
+#elif defined(CBLAS_INT)
+#define LIBRARY "CBLAS"
+typedef CBLAS_INT blas_int;
+#elif defined(BLIS_H)
+#define LIBRARY "BLIS"
+typedef f77_int blas_int;
+#else
+#define LIBRARY "CBLAS"
+typedef int blas_int;
+#endif
+
+#ifdef FASTGPT_OPENBLAS_IS_PRIVATE
+void blas_init(void) { scipy_openblas_set_num_threads64_(1); }
+
+static void begin_product(void) {}
+static void end_product(void) {}
+#else
+/* A system's OpenBLAS may run threads of its own, and hangs when the process forks while they work.  So a fork waits
+ * for the products that run, and products wait for the fork.  OpenBLAS has set up its own fork handlers when it was
+ * loaded, before these: thus these hold the lock around its.  A fork waits at most for the end of the steps that run.
+ */
+static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_INITIALIZER;
+
+static void begin_product(void) { pthread_rwlock_rdlock(&fork_lock); }
+static void end_product(void) { pthread_rwlock_unlock(&fork_lock); }
+
+static void before_fork(void) { pthread_rwlock_wrlock(&fork_lock); }
+static void after_fork_in_parent(void) { pthread_rwlock_unlock(&fork_lock); }
+
+/* Unlocking is for the thread that locked, and the child's thread is another one. */
+static void after_fork_in_child(void) { pthread_rwlock_init(&fork_lock, NULL); }
+
+static void watch_forks(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
+
+void blas_init(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+}
+#endif
+
+const char *blas_name(void) { return sizeof(blas_int) == sizeof(int64_t) ? LIBRARY " (ILP64)" : LIBRARY " (LP64)"; }
+
+static bool fits(int64_t size) { return (blas_int)size == size; }
+
+/* CBLAS refuses a leading dimension of 0, even where there is nothing to step over. */
+static blas_int leading(int64_t ld) { return (blas_int)(ld > 0 ? ld : 1); }
+
+/* c = alpha a op(b) + beta c for sizes that the library's integer cannot hold.  Slow, and never wrong.
+ * Element (p, j) of op(b) is b[p * k_stride + j * n_stride]. */
+static void gemm_huge(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+                      int64_t k_stride, int64_t n_stride, float beta, float *c, int64_t ldc) {
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            float sum = 0.0f;
+            for (int64_t p = 0; p < k; p++) sum += a[i * lda + p] * b[p * k_stride + j * n_stride];
+            c[i * ldc + j] = alpha * sum + (beta == 0.0f ? 0.0f : beta * c[i * ldc + j]);
+        }
+}
+
+static void gemm(enum CBLAS_TRANSPOSE op_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+    if (fits(m) && fits(n) && fits(k) && fits(lda) && fits(ldb) && fits(ldc)) {
+        begin_product();
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, op_b, (blas_int)m, (blas_int)n, (blas_int)k, alpha, a, leading(lda), b,
+                    leading(ldb), beta, c, leading(ldc));
+        end_product();
+    } else
+        gemm_huge(m, n, k, alpha, a, lda, b, op_b == CblasTrans ? 1 : ldb, op_b == CblasTrans ? ldb : 1, beta, c, ldc);
+}
+
+void blas_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+                  int64_t ldb, float beta, float *c, int64_t ldc) {
+    gemm(CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void blas_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+                  int64_t ldb, float beta, float *c, int64_t ldc) {
+    gemm(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}

@@ -1,0 +1,177 @@
+/* sampler.c - logits -> token: life, history and drawing.  logits.c adjusts the logits, filters.c says
+ * which candidates are drawn from, ranks.c sorts and weighs them. */
+#include "sampler/sampler.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/versioned_struct.h"
+#include "common/reproducible_math.h"
+
+/* ---- Drawing ---- */
+
+/* By weight, among what is kept; temperature > 0. */
+static candidate drawn(fastgpt_sampler *s) {
+    double whole = sum_of_kept(s), point = next_uniform(&s->state) * whole, sum = 0;
+    int32_t last = s->n_kept - 1, i = 0;
+    for (; i < last; i++) {
+        sum += kept_weight(s, i);
+        if (point < sum) break;
+    }
+    candidate taken = kept_candidate(s, i);
+    mirostat_learn(s, taken, whole);
+    return taken;
+}
+
+fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *s, const float *logits, int32_t *token) {
+    if (!s || !logits || !token) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = sampler_filter(s, logits);
+    if (status) return status;
+    *token = s->params.temperature > 0 ? drawn(s).token : s->row[0].token;
+    return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *logits, float *probabilities) {
+    if (!s || !logits || !probabilities) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = sampler_filter(s, logits);
+    if (status) return status;
+    bool greedy = s->params.temperature == 0;
+    double sum = greedy ? 1 : sum_of_kept(s);
+    memset(probabilities, 0, (size_t)s->n_vocab * sizeof *probabilities);
+    for (int32_t i = 0; i < s->n_kept; i++) {
+        double weight = greedy ? 1 : kept_weight(s, i);
+        probabilities[kept_candidate(s, i).token] = (float)(weight / sum);
+    }
+    return FASTGPT_OK;
+}
+
+/* ---- Life ---- */
+
+static bool in_range(float value, float low, float high) { return value >= low && value <= high; } /* NaN is not */
+
+static bool valid(const fastgpt_sampler_params *p, int32_t n_vocab) {
+    bool eos_is_token = p->eos_token >= -1 && p->eos_token < n_vocab;
+    return in_range(p->temperature, 0, 1e6f) && p->top_k >= 0 && in_range(p->top_p, 0, 1) && in_range(p->min_p, 0, 1) &&
+           in_range(p->repetition_penalty, 0, 1e6f) && in_range(p->typical_p, 0, 1) &&
+           in_range(p->top_n_sigma, 0, 1e6f) && in_range(p->mirostat_tau, 0, 1e6f) && in_range(p->mirostat_eta, 0, 1) &&
+           in_range(p->frequency_penalty, -1e6f, 1e6f) && in_range(p->presence_penalty, -1e6f, 1e6f) &&
+           p->no_repeat_ngram_size >= 0 && p->min_new_tokens >= 0 && (p->min_new_tokens == 0 || eos_is_token);
+}
+
+static fastgpt_status allocate(fastgpt_sampler *s) {
+    size_t n = (size_t)s->n_vocab;
+    s->bias = calloc(n, sizeof *s->bias);
+    s->marks = calloc(n, sizeof *s->marks);
+    s->n_taken = calloc(n, sizeof *s->n_taken);
+    s->row = calloc(n, sizeof *s->row);
+    s->weights = calloc(n, sizeof *s->weights);
+    return s->bias && s->marks && s->n_taken && s->row && s->weights ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out) {
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    fastgpt_sampler_params p;
+    if (n_vocab <= 0 || !params || !options_read(&p, sizeof p, params, FIRST_SIZE(fastgpt_sampler_params, seed)) ||
+        !valid(&p, n_vocab))
+        return FASTGPT_ERR_ARGUMENT;
+    fastgpt_sampler *s = calloc(1, sizeof *s);
+    if (!s) return FASTGPT_ERR_MEMORY;
+    s->params = p;
+    if (s->params.repetition_penalty == 0) s->params.repetition_penalty = 1;
+    s->n_vocab = n_vocab;
+    fastgpt_status status = allocate(s);
+    if (status) {
+        fastgpt_sampler_free(s);
+        return status;
+    }
+    fastgpt_sampler_reset(s);
+    *out = s;
+    return FASTGPT_OK;
+}
+
+void fastgpt_sampler_free(fastgpt_sampler *s) {
+    if (!s) return;
+    free(s->bias);
+    free(s->marks);
+    free(s->n_taken);
+    free(s->history.tokens);
+    free(s->row);
+    free(s->weights);
+    free(s);
+}
+
+int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *s) { return s->n_vocab; }
+
+size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
+    size_t token = sizeof *s->bias + sizeof *s->marks + sizeof *s->n_taken + sizeof *s->row + sizeof *s->weights;
+    return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens;
+}
+
+/* ---- Bias, mask and history ---- */
+
+fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *s, int32_t token, float bias) {
+    if (!s || !(bias < INFINITY)) return FASTGPT_ERR_ARGUMENT;
+    if (token < 0 || token >= s->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
+    s->bias[token] = bias;
+    return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *s, const uint32_t *mask) {
+    if (!s) return FASTGPT_ERR_ARGUMENT;
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        bool allowed = !mask || mask[i / 32] >> i % 32 & 1;
+        s->marks[i] = (uint8_t)((s->marks[i] & ~DISALLOWED) | (allowed ? 0 : DISALLOWED));
+    }
+    return FASTGPT_OK;
+}
+
+/* Makes room for n_tokens more, or leaves the history as it is. */
+static fastgpt_status make_room(token_history *h, int32_t n_tokens) {
+    int64_t wanted = (int64_t)h->n + n_tokens;
+    if (wanted <= h->capacity) return FASTGPT_OK;
+    if (wanted > INT32_MAX / 2) return FASTGPT_ERR_MEMORY;
+    int32_t capacity = 2 * (int32_t)wanted;
+    int32_t *tokens = malloc((size_t)capacity * sizeof *tokens);
+    if (!tokens) return FASTGPT_ERR_MEMORY;
+    if (h->n > 0) memcpy(tokens, h->tokens, (size_t)h->n * sizeof *tokens);
+    free(h->tokens);
+    h->tokens = tokens;
+    h->capacity = capacity;
+    return FASTGPT_OK;
+}
+
+/* Adds tokens to the history; taken says that they are new ones, not the prompt's. */
+static fastgpt_status add(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens, bool taken) {
+    if (!s || n_tokens < 0 || (!tokens && n_tokens > 0)) return FASTGPT_ERR_ARGUMENT;
+    for (int32_t i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
+    if (s->params.no_repeat_ngram_size > 0) {
+        fastgpt_status status = make_room(&s->history, n_tokens);
+        if (status) return status;
+        for (int32_t i = 0; i < n_tokens; i++) s->history.tokens[s->history.n++] = tokens[i];
+    }
+    for (int32_t i = 0; i < n_tokens; i++) s->marks[tokens[i]] |= SEEN;
+    for (int32_t i = 0; taken && i < n_tokens; i++) s->n_taken[tokens[i]]++;
+    if (taken) s->n_new += n_tokens;
+    return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_sampler_accept(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens) {
+    return add(s, tokens, n_tokens, true);
+}
+
+fastgpt_status fastgpt_sampler_accept_prompt(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens) {
+    return add(s, tokens, n_tokens, false);
+}
+
+fastgpt_status fastgpt_sampler_reset(fastgpt_sampler *s) {
+    if (!s) return FASTGPT_ERR_ARGUMENT;
+    for (int32_t i = 0; i < s->n_vocab; i++) s->marks[i] &= (uint8_t)~SEEN;
+    memset(s->n_taken, 0, (size_t)s->n_vocab * sizeof *s->n_taken);
+    s->n_new = s->history.n = 0;
+    s->state = seeded(s->params.seed);
+    s->mirostat_surprise = 2 * (double)s->params.mirostat_tau;
+    return FASTGPT_OK;
+}

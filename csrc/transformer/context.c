@@ -1,0 +1,83 @@
+/* context.c - see context.h. */
+#include "transformer/context.h"
+
+#include <stdlib.h>
+
+#include "common/arithmetic.h"
+#include "matmul/blas.h"
+#include "common/thread_pool.h"
+
+enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
+
+/* Gives out the next n bytes of the block, 64-byte aligned; with no block yet it only counts them. */
+static void *carve_bytes(fastgpt_context *ctx, int64_t n) {
+    void *at = ctx->block ? ctx->block + ctx->n_bytes : NULL;
+    ctx->n_bytes += (size_t)round_up(n, 64);
+    return at;
+}
+
+static float *carve(fastgpt_context *ctx, int64_t n) { return carve_bytes(ctx, n * (int64_t)sizeof(float)); }
+
+/* Arithmetic on NULL is for nobody: there is no block while bytes are only counted. */
+static float *at_row(float *block, int64_t n) { return block ? block + n : NULL; }
+
+static void lay_out(fastgpt_context *ctx) {
+    const fastgpt_model *m = ctx->model;
+    engine *e = &ctx->engine;
+    int64_t n_threads = pool_n_threads(e->pool), rows = (int64_t)ctx->n_batch * m->n_embd;
+    int64_t n_in = larger(m->n_embd, m->n_ff);
+    ctx->n_bytes = 0;
+    ctx->x = carve(ctx, rows);
+    ctx->normed = carve(ctx, rows);
+    ctx->ff = carve(ctx, larger(ctx->n_batch * spread_row(m->n_ff), 4 * rows));
+    ctx->q = ctx->ff; /* what attention needs is done with when the feed-forward part begins */
+    ctx->k = at_row(ctx->ff, rows);
+    ctx->v = at_row(ctx->ff, 2 * rows);
+    ctx->heads = at_row(ctx->ff, 3 * rows);
+    ctx->scores = carve(ctx, attention_n_scores(n_threads, m->n_head, m->n_ctx));
+    e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
+    e->panel_bytes = larger(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
+    e->panels = carve_bytes(ctx, n_threads * e->panel_bytes);
+}
+
+fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
+                                      fastgpt_context **out) {
+    if (!out) return FASTGPT_ERR_ARGUMENT;
+    *out = NULL;
+    if (!model || n_batch < 0 || n_batch > MAX_N_BATCH) return FASTGPT_ERR_ARGUMENT;
+    fastgpt_context *ctx = calloc(1, sizeof *ctx);
+    if (!ctx) return FASTGPT_ERR_MEMORY;
+    blas_init();
+    ctx->model = model;
+    ctx->engine = (engine){.pool = pool, .kernels = kernels_chosen()};
+    ctx->n_batch = n_batch ? n_batch : DEFAULT_N_BATCH;
+    lay_out(ctx);
+    ctx->block = os_alloc(ctx->n_bytes);
+    ctx->spans = calloc((size_t)ctx->n_batch, sizeof *ctx->spans);
+    ctx->counts = calloc((size_t)ctx->n_batch, sizeof *ctx->counts);
+    if (!ctx->block || !ctx->spans || !ctx->counts) {
+        fastgpt_context_free(ctx);
+        return FASTGPT_ERR_MEMORY;
+    }
+    lay_out(ctx);
+    *out = ctx;
+    return FASTGPT_OK;
+}
+
+void fastgpt_context_free(fastgpt_context *ctx) {
+    if (!ctx) return;
+    profile_free(&ctx->profile);
+    os_free(ctx->block);
+    free(ctx->spans);
+    free(ctx->counts);
+    free(ctx);
+}
+
+size_t fastgpt_context_sizeof(const fastgpt_context *ctx) {
+    size_t spans = (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
+    return sizeof *ctx + ctx->n_bytes + spans + profile_bytes(&ctx->profile);
+}
+
+void fastgpt_cancel(fastgpt_context *ctx) {
+    if (ctx) atomic_store(&ctx->cancelled, true);
+}

@@ -1,0 +1,39 @@
+/* context.h - the scratch memory of a step, and the flag that stops it. */
+#ifndef FASTGPT_CONTEXT_H
+#define FASTGPT_CONTEXT_H
+
+#include <stdatomic.h>
+
+#include "attention/attention.h"
+#include "matmul/linear.h"
+#include "model/model.h"
+#include "transformer/ops.h"
+#include "transformer/profile.h"
+#include "transformer/taps.h"
+
+struct fastgpt_context {
+    const fastgpt_model *model;
+    engine engine;
+    int32_t n_batch;
+
+    uint8_t *block; /* one allocation with everything below, and the scratch of the engine */
+    size_t n_bytes;
+    float *x;      /* [n_batch][n_embd] the residual stream */
+    float *normed; /* [n_batch][n_embd] */
+    float *q;      /* [n_batch][n_embd] */
+    float *k;      /* [n_batch][n_embd] where the product cannot write into the cache */
+    float *v;      /* [n_batch][n_embd] */
+    float *heads;  /* [n_batch][n_embd] what attention gives */
+    float *ff;     /* [n_batch][n_ff], rows spread_row(n_ff) apart, in the memory of q, k, v and heads */
+    float *scores; /* attention_n_scores */
+
+    /* [n_batch] each, since every span of a slice has a token at least */
+    attention_span *spans;
+    int32_t *counts;
+
+    profile profile;
+    taps taps; /* of the step that runs */
+    atomic_bool cancelled;
+};
+
+#endif

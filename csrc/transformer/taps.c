@@ -1,0 +1,87 @@
+/* taps.c - see taps.h. */
+#include "transformer/taps.h"
+
+#include <string.h>
+
+#include "common/versioned_struct.h"
+#include "common/thread_pool.h"
+
+/* ---- What is wanted ---- */
+
+static bool heads_exist(const fastgpt_taps *wanted, const fastgpt_model *model) {
+    for (int32_t i = 0; i < wanted->n_heads; i++) {
+        const fastgpt_head *h = &wanted->heads[i];
+        if (h->layer < 0 || h->layer >= model->n_layer || h->head < 0 || h->head >= model->n_head) return false;
+    }
+    return true;
+}
+
+static bool keys_fit(const fastgpt_taps *wanted, const fastgpt_span *spans, int32_t n_spans) {
+    for (int32_t i = 0; i < n_spans; i++)
+        if (spans[i].kv->n_past + spans[i].n_tokens > wanted->n_keys) return false;
+    return true;
+}
+
+fastgpt_status taps_begin(taps *t, const fastgpt_taps *wanted, const fastgpt_model *model, const fastgpt_span *spans,
+                          int32_t n_spans) {
+    *t = (taps){.n_embd = model->n_embd};
+    if (!wanted) return FASTGPT_OK;
+    fastgpt_taps to;
+    if (!options_read(&to, sizeof to, wanted, FIRST_SIZE(fastgpt_taps, n_keys)) || to.n_heads < 0)
+        return FASTGPT_ERR_ARGUMENT;
+    if (to.n_heads > 0) {
+        if (!to.heads || !to.attention || !keys_fit(&to, spans, n_spans)) return FASTGPT_ERR_ARGUMENT;
+        if (!heads_exist(&to, model)) return FASTGPT_ERR_ARGUMENT;
+    }
+    t->to = to;
+    for (int32_t i = 0; i < n_spans; i++) t->n_tokens += spans[i].n_tokens;
+    return FASTGPT_OK;
+}
+
+/* ---- Rows ---- */
+
+float *taps_place(const taps *t, float *out, int32_t level) {
+    return out + (level * t->n_tokens + t->first) * t->n_embd;
+}
+
+void taps_rows(const taps *t, float *out, int32_t level, const float *x, int32_t n_rows) {
+    if (out) memcpy(taps_place(t, out, level), x, (size_t)n_rows * (size_t)t->n_embd * sizeof *x);
+}
+
+/* ---- Attention ---- */
+
+typedef struct probabilities_job {
+    const engine *e;
+    const attention_span *spans;
+    int n_head, n_embd, head;
+    float *out; /* [rows of the slice][n_keys] */
+    int64_t n_keys;
+} probabilities_job;
+
+/* One row: what a token of the slice pays to each position up to its own; the others are 0. */
+static void probabilities_unit(void *arg, int row, int thread) {
+    const probabilities_job *job = arg;
+    const attention_span *s = job->spans;
+    int t = row;
+    (void)thread;
+    for (; t >= s->n_tokens; s++) t -= s->n_tokens;
+    float *out = job->out + row * job->n_keys;
+    int64_t n_seen = s->n_past + t + 1;
+    attention_probabilities(job->e, s, job->n_head, job->n_embd, job->head, t, out);
+    memset(out + n_seen, 0, (size_t)(job->n_keys - n_seen) * sizeof *out);
+}
+
+void taps_attention(const taps *t, const engine *e, int32_t l, const attention_span *spans, int32_t n_rows,
+                    int32_t n_head) {
+    for (int32_t i = 0; i < t->to.n_heads; i++) {
+        if (t->to.heads[i].layer != l) continue;
+        probabilities_job job = {.e = e,
+                                 .spans = spans,
+                                 .n_head = n_head,
+                                 .n_embd = t->n_embd,
+                                 .head = t->to.heads[i].head,
+                                 .out = t->to.attention + (i * t->n_tokens + t->first) * t->to.n_keys,
+                                 .n_keys = t->to.n_keys};
+        pool_run(e->pool, probabilities_unit, &job, n_rows);
+    }
+}

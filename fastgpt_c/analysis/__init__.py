@@ -1,0 +1,1 @@
+"""Looking at a model from outside: logit lens, comparison with transformers, benchmark."""

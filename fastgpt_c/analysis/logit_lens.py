@@ -1,0 +1,177 @@
+"""The logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens"): what a model would say next if it ended
+after each of its layers.
+
+    with fastgpt_c.load() as model:
+        seen = logit_lens.read(model, model.encode("Once upon a time"))
+        print(logit_lens.report(model, seen)["texts"])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgpt_c.engine.session import Floats, Session, Tokens, token_array
+from fastgpt_c.errors import ContextFullError, FastGPTError, UsageError
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+Ints = npt.NDArray[np.int32]
+Doubles = npt.NDArray[np.float64]
+
+N_BEST = 10
+ROWS_AT_ONCE = 64  # of logits
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What each layer makes of each position.  Layer 0 is the embeddings alone, layer n_layer the model's output; the
+    answer of a position is the output's likeliest token there.
+
+    tokens       int32 [n_tokens]
+    best         int32 [n_layer + 1][n_positions][10], the likeliest next tokens, the likeliest first; fewer than 10
+                 where the vocabulary has no more
+    probability  float64, the same shape: theirs
+    answer_probability, answer_rank  [n_layer + 1][n_positions], those of the answer; rank 1 is the likeliest
+    surprisal    float64 [n_tokens - 1], bits: -log2 of the probability that token 1, 2 ... had; empty without `whole`
+    attention    float32 [n_layer][n_head][n_tokens][n_tokens], empty without `whole`
+    """
+
+    tokens: Ints
+    best: Ints
+    probability: Doubles
+    answer_probability: Doubles
+    answer_rank: Ints
+    surprisal: Doubles
+    attention: Floats
+
+    @property
+    def answer(self) -> int:
+        """The likeliest token after the last."""
+        return int(self.best[-1, -1, 0])
+
+
+def read(model: Model, tokens: Tokens, *, whole: bool = True) -> Lens:
+    """Looks into one prefill of tokens; whole=False looks at the last position alone (n_positions is 1), and leaves
+    surprisal and attention out.
+
+    Raises UsageError (no tokens), ContextFullError, and FastGPTError where logits are not finite.
+    """
+    tokens = token_array(tokens)
+    if not len(tokens):
+        raise UsageError("the prompt is empty: there is nothing to look into")
+    if len(tokens) > model.n_ctx:
+        raise ContextFullError(f"the prompt has {len(tokens)} tokens, more than the model's n_ctx of {model.n_ctx}")
+    heads = list(product(range(model.n_layer), range(model.n_head))) if whole else []
+    with model.session() as session:
+        seen = session.inspect(tokens, "hidden", heads=heads)
+        hidden = seen["hidden"] if whole else seen["hidden"][:, -1:]
+        found = _Found(session, hidden, tokens[1:] if whole else tokens[:0])
+    n_tokens = len(tokens) if whole else 0
+    attention = seen.get("attention", np.empty(0, np.float32))
+    return Lens(tokens, **vars(found), attention=attention.reshape(model.n_layer, model.n_head, n_tokens, n_tokens))
+
+
+class _Found:
+    """Fields of Lens, by their names, that hidden [n_layer + 1][n_positions][n_embd] tell.  They are made of a few rows
+    at a time, since all logits at once may not fit into memory."""
+
+    def __init__(self, session: Session, hidden: Floats, next_tokens: Ints) -> None:
+        shape = hidden.shape[:2]
+        self.best = np.empty((*shape, min(N_BEST, session.n_vocab)), np.int32)
+        self.probability = np.empty(self.best.shape)
+        self.answer_probability, self.answer_rank = np.empty(shape), np.empty(shape, np.int32)
+        self.surprisal = np.empty(len(next_tokens))
+        for level in reversed(range(shape[0])):  # the answers come from the last
+            for first in range(0, shape[1], ROWS_AT_ONCE):
+                rows = slice(first, first + ROWS_AT_ONCE)
+                log_p = _log_probabilities(session.unembed(hidden[level, rows]), level)
+                self._fill(level, rows, np.exp(log_p))
+                if level == shape[0] - 1:
+                    follow = next_tokens[rows]
+                    self.surprisal[rows] = -log_p[np.arange(len(follow)), follow] / np.log(2)
+
+    def _fill(self, level: int, rows: slice, p: Doubles) -> None:
+        best = self.best[level, rows] = _likeliest(p, self.best.shape[2])
+        self.probability[level, rows] = np.take_along_axis(p, best, axis=1)
+        own = np.take_along_axis(p, self.best[-1, rows, :1], axis=1)
+        self.answer_probability[level, rows], self.answer_rank[level, rows] = own[:, 0], 1 + (p > own).sum(axis=1)
+
+
+def _log_probabilities(logits: Floats, level: int) -> Doubles:
+    """Of each row, in float64: finite, however unlikely a token is."""
+    if not np.isfinite(logits).all():
+        raise FastGPTError(f"after layer {level} there are logits that are not finite numbers: the model is damaged")
+    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_p: Doubles = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+    return log_p
+
+
+def _likeliest(p: Doubles, n: int) -> Ints:
+    """[n_rows][n], the likeliest first, and of equals the one with the lower id."""
+    some = np.sort(np.argpartition(-p, n - 1, axis=1)[:, :n], axis=1)
+    order = np.argsort(-np.take_along_axis(p, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1).astype(np.int32)
+
+
+# ---- In words -------------------------------------------------------------------------------------------
+
+
+def visible(model: Model, token: int) -> str:
+    """The text of a token as harmless shows it, and a space as ␣."""
+    return harmless(model.tokenizer.decode_bytes([token]).decode("utf-8", "surrogateescape")).replace(" ", "␣")
+
+
+def harmless(text: str) -> str:
+    """text as it can be shown in a line: a backslash, control characters, what steers the direction of writing, and
+    bytes that are not UTF-8 (as surrogateescape has them) as Python's escapes."""
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if character == "\\" or not character.isprintable():
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def report(model: Model, seen: Lens) -> dict[str, Any]:
+    """What JSON can hold of a Lens that was read whole.
+
+    tokens, best, probability, answer_probability, answer_rank, surprisal and attention as there, probabilities rounded
+    to 4 digits and attention to 4 decimals; a row of attention ends at the token itself.  texts {id: visible text} of
+    every token that occurs.
+    """
+    ids = sorted({*seen.tokens.tolist(), *seen.best.ravel().tolist()})
+    return {
+        "model": harmless(model.name or model.path.name),
+        "type": model.type,
+        "n_layer": model.n_layer,
+        "n_head": model.n_head,
+        "tokens": seen.tokens.tolist(),
+        "texts": {str(token): visible(model, token) for token in ids},
+        "answer": seen.answer,
+        "best": seen.best.tolist(),
+        "probability": _rounded(seen.probability),
+        "answer_probability": _rounded(seen.answer_probability),
+        "answer_rank": seen.answer_rank.tolist(),
+        "surprisal": _rounded(seen.surprisal),
+        "attention": [[_triangle(head) for head in layer] for layer in seen.attention],
+    }
+
+
+def _rounded(numbers: Doubles) -> Any:
+    """Nested lists, 4 digits of each number."""
+    short = [float(f"{number:.4g}") for number in numbers.ravel().tolist()]
+    return np.array(short).reshape(numbers.shape).tolist()
+
+
+def _triangle(attention: Floats) -> list[list[float]]:
+    rows = np.round(attention.astype(np.float64), 4).tolist()
+    return [row[: i + 1] for i, row in enumerate(rows)]

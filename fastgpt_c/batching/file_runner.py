@@ -1,0 +1,229 @@
+"""A file of requests -> a file of records, going on where an earlier run was cut off."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastgpt_c.batching.openai_format import (
+    RECORD_BEGIN,
+    Line,
+    LineError,
+    completion_record,
+    error_record,
+    parse,
+    seeds,
+)
+from fastgpt_c.batching.requests import Batch, Request
+from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.generation.text_generation import Completion
+from fastgpt_c.io.lines import numbered_lines
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+MOST_BYTES_A_LINE = 1 << 24
+SECONDS_BETWEEN_SYNCS = 1.0
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes."""
+    with path.open("rb") as file:
+        for number, line in numbered_lines(file, MOST_BYTES_A_LINE):
+            if line.strip():
+                yield number, line
+
+
+class Records:
+    """The file of records: only ever appended to, by one process at a time.
+
+    n_errors, n_done   records in it
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes it, and cuts off a last line that was not written to its end.  Raises UsageError for a file
+        that holds anything else, and does not touch it."""
+        self._path = path
+        self._ids: set[str] = set()
+        self._lines: set[int] = set()  # of error records without a custom_id
+        self.n_done = self.n_errors = 0
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: is not a file")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            self._lock()
+            self._recover()
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._synced = time.monotonic()
+
+    def has(self, number: int, custom_id: str | None) -> bool:
+        """Whether there is a record of a line."""
+        return number in self._lines if custom_id is None else custom_id in self._ids
+
+    def append(self, record: bytes) -> None:
+        """Writes a record; it is safe from a loss of power within a second or so, and with close."""
+        rest = memoryview(record)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        self._note(json.loads(record))
+        if time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
+            self._sync()
+
+    def close(self) -> None:
+        self._sync()
+        os.close(self._file)
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{self._path}: another process is writing it") from None
+
+    def _recover(self) -> None:
+        n_whole = 0
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            for number, line in enumerate(file, 1):
+                if not _begins_like_a_record(line) or (line.endswith(b"\n") and not self._note(_loads(line))):
+                    raise UsageError(f"{self._path}: line {number} is not a record of a batch; name another file")
+                n_whole += len(line) if line.endswith(b"\n") else 0
+        os.ftruncate(self._file, n_whole)
+        self._sync()
+        _sync_folder(self._path)
+
+    def _note(self, record: Any) -> bool:
+        """Remembers what a record is of; False where it is none."""
+        if not isinstance(record, dict) or not {"custom_id", "error"} <= record.keys():
+            return False
+        custom_id, error = record["custom_id"], record["error"]
+        if isinstance(custom_id, str):
+            self._ids.add(custom_id)
+        elif isinstance(error, dict) and isinstance(error.get("line"), int):
+            self._lines.add(error["line"])
+        else:
+            return False
+        self.n_done += 1
+        self.n_errors += error is not None
+        return True
+
+    def _sync(self) -> None:
+        os.fsync(self._file)
+        self._synced = time.monotonic()
+
+
+def _begins_like_a_record(line: bytes) -> bool:
+    return line.startswith(RECORD_BEGIN) or RECORD_BEGIN.startswith(line)
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class _Work:
+    """A line and what came of its choices so far."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._results: list[Completion | FastGPTError | None] = [None] * line.n
+
+    def put(self, choice: int, result: Completion | FastGPTError) -> bool:
+        """Whether all choices have ended now."""
+        self._results[choice] = result
+        return None not in self._results
+
+    def completions(self) -> list[Completion]:
+        """Of all choices; raises the error of the first that has one."""
+        for result in self._results:
+            if isinstance(result, FastGPTError):
+                raise result
+        return [result for result in self._results if isinstance(result, Completion)]
+
+
+class BatchFile:
+    """Runs the requests of a file that have no record yet.
+
+    seed         of lines without one; see openai_format.seeds
+    on_progress  called after each record with the number of new tokens behind it
+    """
+
+    def __init__(
+        self, model: Model, batch: Batch, records: Records, *, seed: int, on_progress: Callable[[int], None]
+    ) -> None:
+        self._model_name = model.name or model.path.name
+        self._batch, self._records, self._seed, self._on_progress = batch, records, seed, on_progress
+        self._seen: dict[str, int] = {}  # custom_id -> line
+
+    def run(self, source: Path) -> None:
+        """Returns when every line of source has a record, however it went."""
+        for job in self._batch.run(self._requests(source)):
+            work, choice = job.tag
+            if work.put(choice, job.error or job.completion()):
+                self._write(work)
+
+    def _requests(self, source: Path) -> Iterator[tuple[tuple[_Work, int], Request]]:
+        """((work, choice), request) of what is to be done; writes the records of bad lines on the way."""
+        for number, data in lines_of(source):
+            try:
+                line = self._line(number, data)
+            except LineError as error:
+                self._write_error(number, error)
+                continue
+            if self._records.has(number, line.custom_id):
+                continue
+            work = _Work(line)
+            for choice, seed in enumerate(seeds(line, self._seed)):
+                yield (work, choice), Request(line.prompt, **line.changes | {"seed": seed})
+
+    def _line(self, number: int, data: bytes) -> Line:
+        if len(data) > MOST_BYTES_A_LINE:
+            raise LineError(f"longer than {MOST_BYTES_A_LINE} bytes")
+        try:
+            line = parse(data, number)
+        except LineError as error:
+            error.custom_id = self._first_of(error.custom_id, number)
+            raise
+        if self._first_of(line.custom_id, number) is None:
+            raise LineError(f"line {self._seen[line.custom_id]} has the same custom_id", "custom_id")
+        return line
+
+    def _first_of(self, custom_id: str | None, number: int) -> str | None:
+        """custom_id where the line is the first that has it, else None."""
+        return custom_id if custom_id is not None and self._seen.setdefault(custom_id, number) == number else None
+
+    def _write(self, work: _Work) -> None:
+        line = work.line
+        try:
+            completions = work.completions()
+        except FastGPTError as error:
+            self._write_error(line.number, LineError(str(error), custom_id=line.custom_id))
+            return
+        self._records.append(completion_record(line, self._model_name, completions))
+        self._on_progress(sum(len(completion.tokens) for completion in completions))
+
+    def _write_error(self, number: int, error: LineError) -> None:
+        if not self._records.has(number, error.custom_id):
+            self._records.append(error_record(number, error.custom_id, str(error), error.param))
+            self._on_progress(0)

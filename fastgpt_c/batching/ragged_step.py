@@ -1,0 +1,77 @@
+"""Many sequences as the library takes them: one step for all of them, one call that draws the next token of each."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgpt_c.engine.session import Floats
+from fastgpt_c.native.interrupts import Steps
+from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+# A step reads up to so many tokens: as many as a context computes together.
+N_TOKENS_A_STEP = 512
+
+
+class RaggedStep:
+    """A table with a row for each sequence: a cache, new tokens, a sampler, and the logits of the latest step.
+
+    The token that is drawn for a row lies where its next step reads it.  So a row that only goes on, token after token,
+    is set once and costs no more work in Python.
+    """
+
+    def __init__(self, model: Model, n_rows: int, n_threads: int | None, deterministic: bool) -> None:
+        # C borrows the weights and the threads: keep them alive.
+        self._model, self._pool = model.handle, model.pool(n_threads)
+        self.n_threads: int = lib.fastgpt_pool_n_threads(self._pool)
+        self._context = create(
+            lib.fastgpt_context_create, self._model, self._pool, max(N_TOKENS_A_STEP, n_rows),
+            free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
+        )  # fmt: skip
+        self.is_profiled = False
+        self._options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
+        self._options.deterministic = deterministic
+        self._spans = ffi.new("fastgpt_span[]", n_rows)
+        self._samplers = ffi.new("fastgpt_sampler *[]", n_rows)
+        self._drawn = ffi.new("int32_t[]", n_rows)
+        self._logits = np.empty((n_rows, model.n_vocab), np.float32)
+        self._steps = Steps()
+
+    def read(self, row: int, kv: Any, tokens: Any, n_tokens: int, sampler: Any) -> None:
+        """The next step of row reads n_tokens from tokens, an int32_t * that outlives it; sampler NULL: and draws
+        nothing after them."""
+        span = self._spans[row]
+        span.kv, span.tokens, span.n_tokens = kv, tokens, n_tokens
+        self._samplers[row] = sampler
+
+    def go_on(self, row: int, kv: Any, token: int, sampler: Any) -> None:
+        """From now on each step of row reads one token: at first this one, then what was drawn after it."""
+        self._drawn[row] = token
+        self.read(row, kv, self._drawn + row, 1, sampler)
+
+    def run(self, n_rows: int, n_tokens: int) -> list[int]:
+        """Runs the model over the n_tokens new tokens of the first n_rows rows -> the token that was drawn for each: -1
+        where its sampler refuses the logits, undefined where it is NULL.  Raises KeyboardInterrupt; the caches of the
+        rows are then of no more use."""
+        context, logits = self._context, float_pointer(self._logits)
+
+        def work() -> int:
+            return int(lib.fastgpt_step(context, self._spans, n_rows, self._options, logits))
+
+        check(self._steps.run(work, n_tokens, stop=lambda: lib.fastgpt_cancel(context)))
+        check(lib.fastgpt_profile_sample_rows(context, self._samplers, n_rows, logits, self._drawn))
+        return ffi.unpack(self._drawn, n_rows)  # type: ignore[no-any-return]
+
+    def logits(self, row: int) -> Floats:
+        """[n_vocab] of the latest step, until the next one."""
+        logits: Floats = self._logits[row]
+        return logits
+
+    def _in_use(self) -> AbstractContextManager[None]:
+        """For profiling.Profile; a batch belongs to one thread."""
+        return nullcontext()

@@ -1,0 +1,205 @@
+"""Continuous batching: which prompts a step works on, and how much of each it reads.
+
+Between two steps prompts that have ended leave and others take their places.  A step reads one token of each text that
+grows, and beside those, chunks of prompts: no token is computed for nothing.  What a prompt has in common with one that
+was read is not read again, and stored once for all that are at work; while one reads it, the others wait for it.
+(Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgpt_c.batching.kv_cache_pool import MIN_SHARED, Cache, CachePool
+from fastgpt_c.batching.ragged_step import N_TOKENS_A_STEP, RaggedStep
+from fastgpt_c.batching.request_state import Job
+from fastgpt_c.engine.session import checked_int
+from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.generation.text_generation import n_common, newer_half
+from fastgpt_c.native.lib import ffi
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+    from fastgpt_c.profiling.profile import Profile
+
+
+MOST_ROWS = 4096  # each takes a row of logits
+
+
+class _Slot:
+    """A job at work: its cache, and the tokens that the cache is to read before the next one is drawn."""
+
+    def __init__(self, job: Job, cache: Cache) -> None:
+        self.job, self.cache = job, cache
+        self.n_now = 0  # tokens that the current step reads
+        self._begin(job.prompt, len(cache.tokens))
+
+    def read_anew(self, tokens: list[int]) -> None:
+        """Forgets all that the cache holds, and reads these tokens."""
+        self.cache.truncate(0)
+        self._begin(tokens, 0)
+
+    def _begin(self, tokens: list[int], n_past: int) -> None:
+        self._n_drawn_before = len(self.job.tokens)
+        self.text = tokens  # what the cache holds once all is read, and behind it what is drawn from now on
+        self._buffer = ffi.from_buffer("int32_t[]", np.array(tokens, np.int32))
+        self.n_past, self.n_unread = n_past, len(tokens) - n_past
+        self._row = -1  # of the step, where it only has to go on
+
+    def enter(self, step: RaggedStep, row: int, n_now: int) -> None:
+        """Its next n_now tokens are those of row."""
+        self.n_now = n_now
+        if self.n_unread:
+            sampler = self.job.sampler.handle if n_now == self.n_unread else ffi.NULL
+            step.read(row, self.cache.kv, self._buffer + self.n_past, n_now, sampler)
+        elif self._row != row:
+            step.go_on(row, self.cache.kv, self.job.tokens[-1], self.job.sampler.handle)
+            self._row = row
+
+    def leave(self) -> bool:
+        """After the step; whether a token was drawn."""
+        self.n_past += self.n_now
+        self.n_unread = max(self.n_unread - self.n_now, 0)
+        return not self.n_unread
+
+    def held(self) -> list[int]:
+        """The tokens in the cache."""
+        return (self.text + self.job.tokens[self._n_drawn_before :])[: self.n_past]
+
+
+class Scheduler:
+    """Runs jobs, max_batch at a time.
+
+    max_batch      sequences in one step
+    max_tokens     room in all KV caches together; None = half of what max_batch sequences of n_ctx tokens would take
+    deterministic  a job's tokens do not depend on its neighbours
+
+    For one thread, and for one run at a time.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_batch: int,
+        max_tokens: int | None,
+        deterministic: bool,
+        n_threads: int | None,
+        kv_type: str,
+    ) -> None:
+        self._n_ctx = model.n_ctx
+        self.max_batch = checked_int("max_batch", max_batch, 1, MOST_ROWS)
+        if max_tokens is None:
+            max_tokens = model.n_ctx * (max_batch + 1) // 2
+        self.max_tokens = checked_int("max_tokens_in_flight", max_tokens, 1, 2**62)
+        self._caches = CachePool(model, kv_type, self.max_tokens)
+        self._step = RaggedStep(model, max_batch, n_threads, deterministic)
+        self._slots: list[_Slot] = []
+        self._next: Job | None = None  # has no cache yet
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Each job as soon as it has ended, well or not.  The next of jobs is asked for when there is room for it."""
+        source = iter(jobs)
+        while True:
+            yield from self._admit(source)
+            if not self._slots:
+                return
+            yield from self._advance()
+
+    def profile(self, n_events: int) -> Profile:
+        """Of the steps of run; see Session.profile."""
+        from fastgpt_c.profiling.profile import Profile
+
+        return Profile(self._step, n_events)
+
+    def _admit(self, source: Iterator[Job]) -> Iterator[Job]:
+        """Gives jobs their slots while the next step has room to read more; yields those that never need one."""
+        room = N_TOKENS_A_STEP - sum(slot.n_unread or 1 for slot in self._slots)
+        while len(self._slots) < self.max_batch and room > 0:
+            job = self._next or next(source, None)
+            if job is None:
+                return
+            self._check_room(job)
+            if job.ended:
+                yield job
+                continue
+            cache = self._cache_for(job)
+            self._next = job if cache is None else None
+            if cache is None:
+                return
+            job.start(len(cache.tokens))
+            self._slots.append(_Slot(job, cache))
+            room -= self._slots[-1].n_unread
+
+    def _cache_for(self, job: Job) -> Cache | None:
+        """None while too much is in use, or while another slot still reads the beginning that they have in common."""
+        n_shared, slot = self._closest(job.prompt)
+        if slot is None or n_shared < self._caches.n_waiting(job.prompt, job.n_positions) + MIN_SHARED:
+            return self._caches.take(job.prompt, job.n_positions)
+        if slot.n_past < n_shared:
+            return None
+        return self._caches.fork(slot.cache, job.prompt[:n_shared], job.n_positions)
+
+    def _closest(self, prompt: list[int]) -> tuple[int, _Slot | None]:
+        """The slot whose text begins most like prompt, and how many tokens those are, but never all of prompt."""
+        n_best, best = 0, None
+        for slot in self._slots:
+            if slot.text[:MIN_SHARED] == prompt[:MIN_SHARED]:  # most have nothing in common, which is seen quickly
+                n = min(n_common(slot.text, prompt), len(prompt) - 1)
+                n_best, best = max((n_best, best), (n, slot), key=lambda pair: pair[0])
+        return n_best, best
+
+    def _check_room(self, job: Job) -> None:
+        if not job.ended and job.n_positions > self.max_tokens:
+            job.fail(
+                UsageError(
+                    f"{len(job.prompt)} prompt tokens and what is to follow need a KV cache for {job.n_positions} "
+                    f"tokens; max_tokens_in_flight is {self.max_tokens}"
+                )
+            )
+
+    def _advance(self) -> Iterator[Job]:
+        """One step; yields the jobs that it ends."""
+        tokens = self._step.run(len(self._slots), self._fill_step())
+        ended = [row for row, slot in enumerate(self._slots) if slot.leave() and self._ends(row, slot, tokens[row])]
+        jobs = [self._slots[row].job for row in ended]
+        for row in reversed(ended):
+            self._vacate(row)
+        yield from jobs
+
+    def _fill_step(self) -> int:
+        """Every slot reads a token, and those with a prompt to read share what room there is; returns the sum."""
+        room = max(N_TOKENS_A_STEP - len(self._slots), 0)
+        for row, slot in enumerate(self._slots):
+            n_more = min(slot.n_unread - 1, room) if slot.n_unread else 0
+            room -= n_more
+            slot.enter(self._step, row, 1 + n_more)
+        return sum(slot.n_now for slot in self._slots)
+
+    def _ends(self, row: int, slot: _Slot, token: int) -> bool:
+        """Notes the token that was drawn in row; whether the job has ended."""
+        job = slot.job
+        if token < 0:
+            job.fail(self._refusal(row, job))
+        elif not job.accept(token) and slot.n_past == self._n_ctx:
+            slot.read_anew(newer_half(job.prompt + job.tokens, self._n_ctx))
+        return job.ended
+
+    def _refusal(self, row: int, job: Job) -> FastGPTError:
+        """Why nothing can be drawn from the logits of row."""
+        try:
+            job.sampler.sample(self._step.logits(row))
+        except FastGPTError as error:
+            return error
+        raise AssertionError("the sampler drew from logits that it had refused")
+
+    def _vacate(self, row: int) -> None:
+        """The last slot moves to row."""
+        slot = self._slots[row]
+        self._caches.give_back(slot.cache, slot.held())
+        last = self._slots.pop()
+        if row < len(self._slots):
+            self._slots[row] = last

@@ -1,0 +1,391 @@
+"""A session: one sequence of tokens, its KV cache, and the steps that extend it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgpt_c.errors import UsageError
+from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name, type_number
+from fastgpt_c.native.interrupts import Steps
+from fastgpt_c.native.lib import check, create, error_text, ffi, float_pointer, lib
+
+if TYPE_CHECKING:
+    from fastgpt_c.engine.inspection import Head
+    from fastgpt_c.engine.sampler import Sampler
+    from fastgpt_c.model import Model
+    from fastgpt_c.profiling.profile import Profile
+
+Tokens = Sequence[int] | npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+KV_TYPES = ("f32", "f16", "bf16")
+
+# Rows of logits between two moments in which Ctrl-C gets its turn.
+N_ROWS_UNINTERRUPTED = 16
+
+
+class Session:
+    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once.
+
+    n_ctx      positions that it has room for
+    n_past     positions that are filled
+    n_threads  threads that its steps use; the result does not depend on them
+    kv_type    "f32", "f16" or "bf16": what the cache holds.  The 16-bit types take half the memory and time of a long
+               past, and round keys and values
+    deterministic  whether its logits are the same bits however its tokens are cut into steps and whatever shares them,
+               on one kind of CPU; slower where many tokens are read at once
+    is_profiled  whether a profile of its steps has begun and not ended
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        kv_type: str = "f32",
+        deterministic: bool = False,
+    ) -> None:
+        check_kv_type(kv_type)
+        kv = create(
+            lib.fastgpt_kv_cache_create_typed, model.handle, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
+            free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
+        )  # fmt: skip
+        self._begin(model.handle, model.pool(n_threads), kv, deterministic)
+
+    @classmethod
+    def load(
+        cls,
+        model: Model,
+        path: str | Path,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        deterministic: bool = False,
+    ) -> Session:
+        """What Model.load_session does."""
+        out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
+        room = checked_int("n_ctx", n_ctx or 0)
+        status = lib.fastgpt_kv_cache_load(model.handle, os.fsencode(path), room, out, error)
+        check(status, error_text(error))
+        kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
+        session = cls.__new__(cls)
+        session._begin(model.handle, model.pool(n_threads), kv, deterministic)
+        if deterministic:
+            session.truncate(lib.fastgpt_kv_cache_n_deterministic(kv))
+        return session
+
+    def _begin(self, model: Any, pool: Any, kv: Any, deterministic: bool) -> None:
+        # C borrows the weights and the threads: keep them alive.
+        self._model, self._pool, self._kv = model, pool, kv
+        self.deterministic = deterministic
+        self.n_vocab: int = lib.fastgpt_model_n_vocab(model)
+        self.n_embd: int = lib.fastgpt_model_n_embd(model)
+        self.n_layer: int = lib.fastgpt_model_n_layer(model)
+        self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(kv)
+        self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
+        self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
+        self._context = self._new_context()
+        self._steps = Steps()
+        self.is_profiled = False
+        # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
+        self._lock = threading.RLock()
+
+    def _new_context(self) -> Any:
+        return create(
+            lib.fastgpt_context_create, self._model, self._pool, 0,
+            free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
+        )  # fmt: skip
+
+    # ---- Steps ----
+
+    def prefill(self, tokens: Tokens, all_logits: bool = False) -> Floats:
+        """Appends tokens -> float32 [n_vocab], the logits after the last of them; natural-log units, unnormalised.
+
+        all_logits: [n_tokens][n_vocab], a row after each token.  The array is the caller's own.
+        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt;
+        after each of them n_past is as it was.
+        """
+        rows = step([(self, tokens)], all_logits=all_logits)
+        return rows if all_logits else rows[0]
+
+    def decode(self, token: int) -> Floats:
+        """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
+        if self.deterministic:
+            return self.prefill([token])
+        logits = np.empty(self.n_vocab, np.float32)
+        with self._in_use(), self._undone_on_error():
+            check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
+        return logits
+
+    def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
+        """sampler.sample(logits), which a profile of this session counts as op "sample"."""
+        token = ffi.new("int32_t *")
+        row = float_pointer(sampler.row(logits))
+        with self._in_use():
+            check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
+        return int(token[0])
+
+    def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
+        """Appends tokens, and gives what the step had inside by names: "hidden" and so on, see fastgpt_c.inspect."""
+        from fastgpt_c.engine.inspection import inspect
+
+        return inspect([(self, tokens)], *names, heads=heads)
+
+    def unembed(self, hidden: npt.ArrayLike) -> Floats:
+        """hidden [..., n_embd] -> float32 [..., n_vocab], the logits that vectors of the residual stream stand for: the
+        output matrix times ln_f(hidden), for "hidden" of any layer.  A row's bits do not depend on the other rows."""
+        x = np.ascontiguousarray(hidden, np.float32)
+        if x.shape[-1:] != (self.n_embd,):
+            raise UsageError(f"the vectors must have n_embd = {self.n_embd} numbers, not the shape {x.shape}")
+        logits = np.empty((*x.shape[:-1], self.n_vocab), np.float32)
+        rows, out = x.reshape(-1, self.n_embd), logits.reshape(-1, self.n_vocab)
+        with self._in_use():
+            for i in range(0, len(rows), N_ROWS_UNINTERRUPTED):
+                some = rows[i : i + N_ROWS_UNINTERRUPTED]
+                check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
+        return logits
+
+    def cancel(self) -> None:
+        """Makes the step that runs now, in another thread, raise Cancelled; if none runs, the next one does."""
+        context = self._context
+        if context is None:
+            raise UsageError("the session is closed")
+        lib.fastgpt_cancel(context)
+
+    def profile(self, n_events: int = 200_000) -> Profile:
+        """with session.profile() as p: times each op of the steps in the block; see profiling.Profile.  n_events is how
+        many events it keeps, 40 bytes each; 0 = sums alone.  A step of several sessions counts in the first one's."""
+        from fastgpt_c.profiling.profile import Profile
+
+        return Profile(self, n_events)
+
+    # ---- The cache ----
+
+    @property
+    def n_past(self) -> int:
+        """Positions that are filled."""
+        if self._kv is None:
+            raise UsageError("the session is closed")
+        return int(lib.fastgpt_kv_cache_n_past(self._kv))
+
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]:
+        """int32 [n_past], a copy: what stands at the positions that are filled."""
+        with self._in_use():
+            tokens = np.empty(self.n_past, np.int32)
+            ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
+            return tokens
+
+    def copy(self) -> Session:
+        """Another session with the same tokens, room and threads, which from now on goes its own way."""
+        with self._in_use():
+            return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
+
+    def fork(self, n_prefix: int | None = None, n_ctx: int | None = None) -> Session:
+        """Another session that begins with the first n_prefix tokens of this one (None = all), with room for n_ctx
+        tokens (None = as many as this one).
+
+        What they have in common is stored once for both, and for every later fork at or before that place, until the
+        last of them is gone.  In a step, put forks of one prefix side by side: those of few tokens read it together.
+        Raises UsageError, MemoryError.
+        """
+        with self._in_use():
+            n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
+            if not 0 <= n <= self.n_past:
+                raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
+            return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, checked_int("n_ctx", n_ctx or 0))
+
+    def _sibling(self, create_cache: Any, *arguments: Any) -> Session:
+        """A session of the same model and threads around a new cache."""
+        kv = create(create_cache, *arguments, free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof)
+        session = Session.__new__(Session)
+        session._begin(self._model, self._pool, kv, self.deterministic)
+        return session
+
+    @property
+    def n_prefix(self) -> int:
+        """Of the n_past positions, how many from the first on are stored with other sessions."""
+        with self._in_use():
+            return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
+
+    @property
+    def n_bytes(self) -> int:
+        """What its cache takes, without the positions that it shares."""
+        with self._in_use():
+            return int(lib.fastgpt_kv_cache_sizeof(self._kv))
+
+    @property
+    def n_shared_bytes(self) -> int:
+        """What the positions take that it shares, counted once for all that share them."""
+        with self._in_use():
+            return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
+
+    def save(self, path: str | Path) -> None:
+        """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
+
+        A file of that name is replaced; its owner alone may read it.  The first save of a model reads all its weights
+        once, for the fingerprint that ties file and model together.  Raises ModelFileError, MemoryError.
+        """
+        error = ffi.new("fastgpt_error *")
+        with self._in_use():
+            status = lib.fastgpt_kv_cache_save(self._kv, self._model, os.fsencode(path), error)
+            check(status, error_text(error))
+
+    def truncate(self, n_past: int) -> None:
+        """Forgets positions from n_past on; 0 empties the session.  Raises UsageError outside [0, n_past]."""
+        with self._in_use():
+            status = lib.fastgpt_kv_cache_truncate(self._kv, checked_int("n_past", n_past))
+            check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
+
+    def keys(self, layer: int) -> Floats:
+        """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * d, (h + 1) * d), where
+        d = n_embd / n_head."""
+        return self._rows(lib.fastgpt_kv_cache_prefix_keys, lib.fastgpt_kv_cache_keys, layer)
+
+    def values(self, layer: int) -> Floats:
+        """As keys."""
+        return self._rows(lib.fastgpt_kv_cache_prefix_values, lib.fastgpt_kv_cache_values, layer)
+
+    def _rows(self, prefix: Callable[[Any, int], Any], tail: Callable[[Any, int], Any], layer: int) -> Floats:
+        """The rows of both parts of the cache, in order."""
+        with self._in_use():
+            if not 0 <= checked_int("layer", layer) < self.n_layer:
+                raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
+            n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
+            data = bytearray(self.n_past * n_bytes)
+            if n_prefix:
+                ffi.memmove(data, prefix(self._kv, layer), n_prefix * n_bytes)
+            rest = memoryview(data)[n_prefix * n_bytes :]
+            ffi.memmove(rest, tail(self._kv, layer), len(rest))
+            rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
+            return dequantize_rows(rows, self.kv_type, self.n_embd)
+
+    # ---- Life ----
+
+    def close(self) -> None:
+        """Gives the memory back; using the session afterwards raises UsageError.  Closing twice is harmless."""
+        with self._lock:
+            self._kv = self._context = self._pool = self._model = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise UsageError("the session is in use by another thread; give each thread a session of its own")
+        try:
+            if self._kv is None:
+                raise UsageError("the session is closed")
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """The library undoes a step that fails; this undoes one that ended just as it was interrupted."""
+        n_past = self.n_past
+        try:
+            yield
+        except BaseException:
+            lib.fastgpt_kv_cache_truncate(self._kv, n_past)
+            raise
+
+    def _run(self, call: Callable[[Any], int], n_tokens: int) -> None:
+        """Makes call(context).  In the main thread a long one can be stopped by Ctrl-C."""
+        context = self._context
+        try:
+            status = self._steps.run(lambda: call(context), n_tokens, stop=lambda: lib.fastgpt_cancel(context))
+        except BaseException:
+            self._context = self._new_context()  # the old one may still hold an order to cancel
+            raise
+        check(status)
+
+
+def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> Floats:
+    """Appends tokens to several sessions of one model in one step, which shares every matrix product.
+
+    -> float32 [n_sessions][n_vocab], a row after the last token of each; with all_logits
+       [sum of n_tokens][n_vocab], in the order of the tokens.
+    The first session's threads do the work; the step is deterministic if one of the sessions is.  Raises as
+    Session.prefill does; then no session has changed.
+    """
+    arrays = token_arrays(batch)
+    n_rows = sum(map(len, arrays)) if all_logits else len(batch)
+    logits = np.empty((n_rows, batch[0][0].n_vocab), np.float32)
+    run_step(batch, arrays, logits, all_logits=all_logits)
+    return logits
+
+
+def token_arrays(batch: Sequence[tuple[Session, Tokens]]) -> list[npt.NDArray[np.int32]]:
+    """The tokens of each session of a step; raises UsageError where there is none, or for what are no tokens."""
+    if not batch:
+        raise UsageError("a step needs at least one session")
+    return [token_array(tokens) for _, tokens in batch]
+
+
+def run_step(
+    batch: Sequence[tuple[Session, Any]],
+    arrays: Sequence[npt.NDArray[np.int32]],
+    logits: Floats | None,
+    *,
+    all_logits: bool,
+    taps: Any = ffi.NULL,
+) -> None:
+    """The step of batch, whose tokens are arrays; fills logits, and what taps, a fastgpt_taps *, point to."""
+    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options"), "taps": taps})
+    options.all_logits = all_logits
+    options.deterministic = any(session.deterministic for session, _ in batch)
+    n_tokens = sum(map(len, arrays))
+    with ExitStack() as stack:
+        for session in {id(session): session for session, _ in batch}.values():
+            stack.enter_context(session._in_use())
+            stack.enter_context(session._undone_on_error())
+        spans = ffi.new("fastgpt_span[]", len(batch))
+        for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
+            span.kv, span.tokens, span.n_tokens = session._kv, ffi.from_buffer("int32_t[]", tokens), len(tokens)
+        pointer = ffi.NULL if logits is None else float_pointer(logits)
+        lead = batch[0][0]
+        lead._run(lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens)
+
+
+def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:
+    """value as a C int32_t; raises UsageError where it is none, or outside [least, most]."""
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise UsageError(f"{name} is {value!r}, not an integer") from None
+    if not least <= number <= most:
+        raise UsageError(f"{name} is {number}, not in [{least}, {most}]")
+    return number
+
+
+def check_kv_type(kv_type: str) -> None:
+    if kv_type not in KV_TYPES:
+        raise UsageError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
+
+
+def checked_n_threads(n_threads: int | None) -> int:
+    """As fastgpt_pool_create takes it, 0 for None: the usable cores."""
+    return checked_int("n_threads", n_threads or 0, 0, 1024)
+
+
+def token_array(tokens: Tokens) -> npt.NDArray[np.int32]:
+    """Tokens as a contiguous int32 array [n_tokens]; raises UsageError for anything but a row of integers."""
+    array = np.asarray(tokens)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise UsageError(f"tokens must be a row of integers, not {array.dtype} of shape {array.shape}")
+    limits = np.iinfo(np.int32)
+    if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+        raise UsageError("a token is outside [0, n_vocab)")
+    return np.ascontiguousarray(array, np.int32)

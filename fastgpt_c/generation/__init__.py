@@ -1,0 +1,1 @@
+"""Prompt -> text: sampling, beam search, contrastive search, speculative decoding, constraints."""

@@ -1,0 +1,129 @@
+"""Contrastive search: of the likeliest tokens the one that is least like what stands there already.
+
+Each of the top_k likeliest tokens is tried: a cosine near 1 between its hidden state and that of an earlier token, the
+prompt's included, means that the text repeats itself.  The token is taken that has the largest
+
+    (1 - penalty_alpha) * probability - penalty_alpha * largest cosine
+
+Nothing is drawn.  (Su et al. 2022, arXiv 2202.06417.)  The tokens are those of transformers before version 5, where
+hidden states are those after ln_f, and probabilities are softmax(logits) after penalties, bans and bias.  Unlike there,
+a banned token is never taken, even where fewer than top_k are left.
+
+A step reads all candidates, each in a fork of the session that holds the text; the fork of the taken one goes on.
+So a token costs a step of top_k sequences that share all their past, one token each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgpt_c.engine.inspection import inspect
+from fastgpt_c.engine.log_probs import likeliest, log_softmax
+from fastgpt_c.engine.session import Floats, Session
+from fastgpt_c.errors import UsageError
+
+if TYPE_CHECKING:
+    from fastgpt_c.generation.text_generation import Options, Reader
+    from fastgpt_c.generation.token_selector import Chooser
+
+# What draws, each with values at which it does not, or that nobody gave.
+DRAWING: dict[str, tuple[float, ...]] = {
+    "temperature": (0, 0.8, 1), "top_p": (0, 0.95, 1), "min_p": (0,), "typical_p": (0, 1), "top_n_sigma": (0,),
+    "mirostat_tau": (0,),
+}  # fmt: skip
+
+
+def check_contrastive(options: Options) -> None:
+    """Raises UsageError where penalty_alpha is out of range, or meets an option that has no meaning beside it."""
+    alpha = options.penalty_alpha
+    if alpha is None or not 0 <= alpha <= 1:
+        raise UsageError(f"penalty_alpha is {alpha}, not a number in [0, 1]")
+    if options.top_k < 1:
+        raise UsageError("penalty_alpha chooses among the top_k likeliest tokens: give top_k too, such as 4")
+    for name, off in DRAWING.items():
+        if getattr(options, name) not in off:
+            raise UsageError(
+                f"{name} is for drawing tokens, and contrastive search draws none: leave {name} or penalty_alpha out"
+            )
+    if options.prompt_lookup or options.draft is not None:
+        raise UsageError(
+            "contrastive search reads candidates, not guesses: leave prompt_lookup and draft, or penalty_alpha, out"
+        )
+    if not options.kv_cache:
+        raise UsageError("contrastive search forks the KV cache: leave kv_cache=False or penalty_alpha out")
+    if options.on_overflow == "slide":
+        raise UsageError(
+            'contrastive search compares with the whole text, of which on_overflow="slide" forgets half: '
+            'choose "truncate" or "error"'
+        )
+
+
+class ContrastiveSearch:
+    """The tokens of one text, one after the other.
+
+    reader   whose session reads the prompt; what it held is forgotten
+    chooser  says which tokens may come, and notes those that do
+    """
+
+    def __init__(self, reader: Reader, chooser: Chooser, options: Options) -> None:
+        assert options.penalty_alpha is not None
+        self._reader, self._chooser = reader, chooser
+        self._alpha, self._top_k = options.penalty_alpha, options.top_k
+        self._session = reader.session  # holds the text
+        self._logits: Floats | None = None  # [n_vocab] after it
+        self._n_new = options.max_new_tokens
+        self._states: Floats  # [n_prompt + n_new][n_embd] the directions of hidden states, as far as the text goes
+        self._n_states = 0
+
+    def next_token(self, tokens: Sequence[int]) -> int:
+        """What follows tokens, which are those of the call before and what it returned.
+
+        Raises as Session.prefill does, and UsageError where every token is banned.
+        """
+        if self._logits is None:
+            self._logits = self._read_prompt(tokens)
+        scores = self._chooser.adjusted(tokens, self._logits)
+        candidates: list[int] = likeliest(scores, self._top_k).tolist()
+        if not candidates:
+            raise UsageError("every token is banned")
+        forks = [self._session.fork(n_ctx=len(tokens) + 1) for _ in candidates]
+        found = inspect([(fork, [token]) for fork, token in zip(forks, candidates, strict=True)], "ln_f", "logits")
+        states = unit_vectors(found["ln_f"])
+        # Not @, whose BLAS has threads of its own: for so little work they cost more than they save.
+        likeness = np.einsum("te,ke->tk", self._states[: self._n_states], states).max(axis=0)
+        best = int(np.argmax((1 - self._alpha) * np.exp(log_softmax(scores)[candidates]) - self._alpha * likeness))
+        self._go_on(forks, best)
+        self._note(states[best : best + 1])
+        self._logits = found["logits"][best]
+        self._chooser.take(candidates[best])
+        return candidates[best]
+
+    def _read_prompt(self, tokens: Sequence[int]) -> Floats:
+        """float32 [n_vocab]; notes the hidden states."""
+        self._reader.forget()
+        self._states = np.empty((len(tokens) + self._n_new, self._session.n_embd), np.float32)
+        found = inspect([(self._session, tokens)], "ln_f", "logits", all_logits=False)
+        self._note(unit_vectors(found["ln_f"]))
+        logits: Floats = found["logits"][0]
+        return logits
+
+    def _note(self, states: Floats) -> None:
+        """Adds rows to those that candidates are compared with."""
+        self._states[self._n_states : self._n_states + len(states)] = states
+        self._n_states += len(states)
+
+    def _go_on(self, forks: list[Session], best: int) -> None:
+        """In one of them; the others, and what they were forks of, are not needed any more."""
+        for session in (self._session, *forks):
+            if session is not self._reader.session and session is not forks[best]:
+                session.close()
+        self._session = forks[best]
+
+
+def unit_vectors(rows: Floats) -> Floats:
+    """rows [n][n_embd] over their lengths; a row of zeros stays."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny))

@@ -1,0 +1,1 @@
+"""The compiled library: its functions, what they take, and the exceptions that its status codes become."""

@@ -1,0 +1,255 @@
+"""How likely a model finds given tokens: log-probabilities, ranks and alternatives.
+
+Logits are [n_vocab] for each position, so they are made and used up a slice of positions at a time: the memory does
+not grow with the text.  Log-probabilities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgpt_c.engine.session import Floats, checked_int, token_array
+from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.generation.text_generation import n_common
+
+if TYPE_CHECKING:
+    from fastgpt_c.model import Model
+
+Ints = npt.NDArray[np.int32]
+Doubles = npt.NDArray[np.float64]
+
+_FLOATS_AT_ONCE = 2**24  # of logits, where that is at least as many positions as a prefill needs to be quick:
+_POSITIONS_AT_ONCE = (64, 512)
+_ROWS_IN_CACHE = 16
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model says of each of n tokens, given those before it.
+
+    tokens        int32 [n]
+    logprobs      float64 [n], natural logarithms; NaN for a token that nothing stands before
+    ranks         int32 [n], 1 = the likeliest token was this one; of equals the lower id comes first; 0 = no score
+    top_tokens    int32 [n][top_k], the likeliest tokens, likeliest first; -1 = no score
+    top_logprobs  float64 [n][top_k], theirs; NaN = no score
+    """
+
+    tokens: Ints
+    logprobs: Doubles
+    ranks: Ints
+    top_tokens: Ints
+    top_logprobs: Doubles
+
+    @property
+    def total(self) -> float:
+        """The log-probability of all tokens that have one."""
+        return float(self.logprobs[self.ranks > 0].sum())
+
+    @property
+    def n_scored(self) -> int:
+        """How many have one."""
+        return int(np.count_nonzero(self.ranks))
+
+    @property
+    def greedy(self) -> bool:
+        """Whether each token that has a score is the likeliest in its place."""
+        return bool((self.ranks <= 1).all())
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, tokens: slice) -> TokenScores:
+        return TokenScores(*(array[tokens] for array in self._arrays()))
+
+    def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        return self.tokens, self.logprobs, self.ranks, self.top_tokens, self.top_logprobs
+
+
+def joined(parts: Sequence[TokenScores]) -> TokenScores:
+    """Parts of one text, end to end."""
+    return TokenScores(*map(np.concatenate, zip(*(part._arrays() for part in parts), strict=True)))
+
+
+def without_score(tokens: Ints, top_k: int) -> TokenScores:
+    """Scores of tokens that nothing stands before."""
+    n = len(tokens)
+    nothing = np.full((n, top_k), np.nan)
+    return TokenScores(tokens, np.full(n, np.nan), np.zeros(n, np.int32), np.full((n, top_k), -1, np.int32), nothing)
+
+
+# ---- Logits -> scores ----
+
+
+def log_normalisers(logits: Floats) -> Doubles:
+    """[n] what to take from each row of logits [n][n_vocab] to make them log-probabilities: log(sum(exp(row))).
+
+    Raises FastGPTError for logits that are NaN or infinite.
+    """
+    largest = logits.max(axis=1, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
+    found: Doubles = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1, dtype=np.float64))
+    return found
+
+
+def score_logits(logits: Floats, tokens: Ints, top_k: int = 0) -> TokenScores:
+    """Scores of tokens [n], where row i of logits [n][n_vocab] predicts token i."""
+    parts = [
+        _score_few(logits[i : i + _ROWS_IN_CACHE], tokens[i : i + _ROWS_IN_CACHE], top_k)
+        for i in range(0, len(tokens), _ROWS_IN_CACHE)
+    ]
+    return joined(parts)
+
+
+def _score_few(logits: Floats, tokens: Ints, top_k: int) -> TokenScores:
+    normalisers = log_normalisers(logits)
+    chosen = np.take_along_axis(logits, tokens[:, None].astype(np.int64), axis=1)
+    ranks = 1 + np.count_nonzero(logits > chosen, axis=1)
+    ranks += [np.count_nonzero(row[:token] == row[token]) for row, token in zip(logits, tokens, strict=True)]
+    top = np.array([_likeliest(row, top_k) for row in logits]).reshape(len(tokens), top_k)
+    top_logprobs = np.take_along_axis(logits, top, axis=1) - normalisers[:, None]
+    return TokenScores(tokens, chosen[:, 0] - normalisers, ranks.astype(np.int32), top.astype(np.int32), top_logprobs)
+
+
+def _likeliest(row: Floats, k: int) -> npt.NDArray[np.intp]:
+    """[k] the ids of the largest of row [n_vocab], largest first, of equals the lower id first."""
+    if k == 0:
+        return np.empty(0, np.intp)
+    # The k-th largest of the maxima of some parts of the row is no larger than the k-th largest of the row, and cheap.
+    n_parts = len(row) // 64
+    least = -np.inf
+    if k <= n_parts:
+        least = np.partition(row[: 64 * n_parts].reshape(64, n_parts).max(axis=0), n_parts - k)[n_parts - k]
+    candidates = np.flatnonzero(row >= least)
+    order: npt.NDArray[np.intp] = candidates[np.argsort(-row[candidates], kind="stable")[:k]]
+    return order
+
+
+# ---- Tokens -> scores ----
+
+
+def tokens_of(tokens: Sequence[int] | Ints, n_vocab: int) -> Ints:
+    """[n_tokens]; raises UsageError for anything but a row of integers in [0, n_vocab)."""
+    row = token_array(tokens)
+    if row.size and not 0 <= row.min() <= row.max() < n_vocab:
+        raise UsageError(f"a token is outside [0, {n_vocab})")
+    return row
+
+
+class Scorer:
+    """Scores tokens after others, in a session of its own; what the session holds already is not read again.
+
+    One thread at a time, as a session.
+    """
+
+    def __init__(self, model: Model, *, n_threads: int | None = None, kv_type: str = "f32") -> None:
+        self.n_ctx, self.n_vocab = model.n_ctx, model.n_vocab
+        self._session = model.session(n_threads=n_threads, kv_type=kv_type)
+        self._held: list[int] = []
+        least, most = _POSITIONS_AT_ONCE
+        self._n_rows = min(max(_FLOATS_AT_ONCE // model.n_vocab, least), most)
+
+    def after(self, context: Sequence[int], tokens: Sequence[int], top_k: int = 0) -> TokenScores:
+        """Scores of tokens, each given context and the tokens before it, with the top_k likeliest in its place.
+
+        Both have one token at least; all but the last of tokens are read, so len(context) + len(tokens) <= n_ctx + 1.
+        Raises as Session.prefill does; the next call is as good as ever.
+        """
+        if not len(context) or not len(tokens):
+            raise UsageError("scoring needs a token, and one before it")
+        checked_int("top_k", top_k, 0, self.n_vocab)
+        targets = tokens_of(tokens, self.n_vocab)
+        read = [*context, *tokens][:-1]
+        self._read(read, len(context) - 1)
+        parts = []
+        for begin in range(len(context) - 1, len(read), self._n_rows):
+            some = read[begin : begin + self._n_rows]
+            first = begin - len(context) + 1
+            rows = targets[first : first + len(some)]
+            parts.append(score_logits(self._session.prefill(some, all_logits=True), rows, top_k))
+        self._held = read
+        return joined(parts)
+
+    def _read(self, tokens: list[int], n: int) -> None:
+        """Brings the session to hold the first n of tokens."""
+        # An interrupt may come at any point: _held never says more than what the session holds.
+        n_kept = min(n_common(self._held, tokens), n)
+        del self._held[n_kept:]
+        self._session.truncate(n_kept)
+        if n_kept < n:
+            self._session.prefill(tokens[n_kept:n])
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._session.close()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# ---- Texts -> scores ----
+
+
+class Window(NamedTuple):
+    """Tokens [begin, end) of a text, which the model reads together to score [first, end)."""
+
+    begin: int
+    first: int
+    end: int
+
+
+def windows(n_tokens: int, n_ctx: int, stride: int) -> Iterator[Window]:
+    """How a text is read that may be longer than n_ctx: a window of n_ctx tokens, the next one stride tokens further,
+    and so on; each scores what those before it did not reach.
+
+    So a token has at least n_ctx - stride tokens before it, if the text has.  The first token of a window can't be
+    scored by it: with stride = n_ctx the first of each window is left out.  That is the recipe of transformers' guide
+    "Perplexity of fixed-length models".  Raises UsageError for a stride outside [1, n_ctx].
+    """
+    checked_int("stride", stride, 1, n_ctx)
+    reached = 0
+    for begin in range(0, n_tokens, stride):
+        end = min(begin + n_ctx, n_tokens)
+        yield Window(begin, max(reached, begin + 1), end)
+        reached = end
+        if end == n_tokens:
+            return
+
+
+def score_windows(scorer: Scorer, tokens: Sequence[int], stride: int, top_k: int = 0) -> Iterator[TokenScores]:
+    """The scores of tokens in parts, one for each of windows; joined they are those of all tokens."""
+    row = token_array(tokens)
+    reached = 0
+    for begin, first, end in windows(len(row), scorer.n_ctx, stride):
+        parts = [without_score(row[reached:first], top_k)]
+        if first < end:
+            parts.append(scorer.after(row[begin:first].tolist(), row[first:end].tolist(), top_k))
+        yield joined(parts)
+        reached = end
+
+
+def score(
+    scorer: Scorer, tokens: Sequence[int], *, top_k: int = 0, start: int | None = None, stride: int | None = None
+) -> TokenScores:
+    """Scores of a text's tokens; for start and stride see Model.score, whose work this is."""
+    row = tokens_of(tokens, scorer.n_vocab)
+    checked_int("top_k", top_k, 0, scorer.n_vocab)
+    before = [] if start is None else [start]
+    step = max(scorer.n_ctx // 2, 1) if stride is None else stride
+    parts = list(score_windows(scorer, [*before, *row.tolist()], step, top_k))
+    return joined(parts)[len(before) :] if parts else without_score(row, top_k)
+
+
+def start_token(model: Model) -> int:
+    """What stands before the first token of a text: GPT-2 begins a text with the token that ended the last one."""
+    if model.eos_token is None:
+        raise UsageError("the model has no end-of-text token for a text to begin with")
+    return model.eos_token

@@ -1,0 +1,194 @@
+/* test_vocab.c - the tokenizer part of a model file: what it says is handed out, and what is wrong is refused by name.
+ */
+#include "support/check.h"
+#include "support/vocabulary.h"
+
+static draft tiny(void) { return draft_of(tiny_shape); }
+
+/* Frees the draft. */
+static void refused(draft *d, fastgpt_status expected, const char *culprit) {
+    fastgpt_model *model;
+    fastgpt_error error;
+    fastgpt_status status = load_draft(d, false, &model, &error);
+    CHECK_FOR(status == expected && !model && strstr(error.text, culprit),
+              "\"%s\" expected with status %d; status %d, \"%s\"", culprit, expected, status, error.text);
+    if (status == FASTGPT_OK) fastgpt_model_free(model);
+    draft_free(d);
+}
+
+/* ---- What a valid file says ---- */
+
+static bool string_is(fastgpt_strings list, int64_t i, const char *text) {
+    uint64_t n = list.offsets[i + 1] - list.offsets[i];
+    return n == strlen(text) && memcmp(list.text + list.offsets[i], text, n) == 0;
+}
+
+static void test_strings(void) {
+    fastgpt_model *m = load_shape(tiny_shape, false);
+    fastgpt_strings tokens = fastgpt_model_tokens(m), merges = fastgpt_model_merges(m);
+    CHECK(tokens.n == 11 && tokens.offsets[0] == 0);
+    for (int i = 0; i < N_DRAFT_TOKENS; i++) CHECK_FOR(string_is(tokens, i, draft_tokens[i].text), "token %d", i);
+    CHECK(string_is(tokens, 10, "t10"));
+    CHECK(merges.n == 2 && string_is(merges, 0, "\xC4\xA0 a") && string_is(merges, 1, "a a"));
+    const int32_t *types = fastgpt_model_token_types(m);
+    for (int i = 0; i < 11; i++) CHECK(types[i] == (i < N_DRAFT_TOKENS ? draft_tokens[i].type : 1));
+    fastgpt_model_free(m);
+}
+
+static void test_token_bytes(void) {
+    static const int32_t outside[] = {-1, 11, INT32_MIN, INT32_MAX};
+    fastgpt_model *m = load_shape(tiny_shape, false);
+    for (int i = 0; i < N_DRAFT_TOKENS; i++) {
+        size_t n = 77;
+        const char *bytes = fastgpt_model_token_bytes(m, i, &n);
+        CHECK_FOR(bytes && n == strlen(draft_tokens[i].bytes) && memcmp(bytes, draft_tokens[i].bytes, n) == 0,
+                  "token %d: %zu bytes", i, n);
+    }
+    for (int i = 0; i < 4; i++) {
+        size_t n = 77;
+        CHECK(!fastgpt_model_token_bytes(m, outside[i], &n) && n == 0);
+    }
+    fastgpt_model_free(m);
+}
+
+/* GPT-2's alphabet: each byte has one character, and the token of that character stands for the byte. */
+static void test_alphabet(void) {
+    model_shape shape = tiny_shape;
+    shape.n_vocab = 256;
+    draft d = draft_of(shape);
+    buffer *tokens = draft_set_array(&d, "tokenizer.ggml.tokens", GGUF_STRING, 256);
+    for (int byte = 0; byte < 256; byte++) {
+        char utf8[3];
+        byte_character(byte, utf8);
+        put_string(tokens, utf8);
+    }
+    draft_drop_key(&d, "tokenizer.ggml.token_type");
+    fastgpt_model *m;
+    CHECK(load_draft(&d, false, &m, NULL) == FASTGPT_OK);
+    CHECK(!fastgpt_model_token_types(m));
+    for (int byte = 0; byte < 256; byte++) {
+        size_t n;
+        const char *bytes = fastgpt_model_token_bytes(m, byte, &n);
+        CHECK_FOR(n == 1 && (uint8_t)bytes[0] == byte, "byte %d", byte);
+    }
+    fastgpt_model_free(m);
+    draft_free(&d);
+}
+
+/* Text that is not UTF-8, or not of the alphabet, stands for itself. */
+static void test_odd_tokens(void) {
+    static const char *const odd[] = {"",         "\xC4", "\xC4\x41", "\x80",     "\xFF\xFE", "\xC0\x80",
+                                      "\xC1\xBF", " ",    "\xC5\x84", "\xC2\xAD", "a\xC4",    "\xE2\x82\xAC"};
+    draft d = tiny();
+    buffer *tokens = draft_set_array(&d, "tokenizer.ggml.tokens", GGUF_STRING, 11);
+    for (int i = 0; i < 11; i++) put_string(tokens, odd[i]);
+    draft_drop_key(&d, "tokenizer.ggml.token_type");
+    fastgpt_model *m;
+    CHECK(load_draft(&d, false, &m, NULL) == FASTGPT_OK);
+    for (int i = 0; i < 11; i++) {
+        size_t n;
+        const char *bytes = fastgpt_model_token_bytes(m, i, &n);
+        CHECK_FOR(n == strlen(odd[i]) && memcmp(bytes, odd[i], n) == 0, "odd token %d: %zu bytes", i, n);
+    }
+    fastgpt_model_free(m);
+    draft_free(&d);
+}
+
+/* "none", "", and no tokenizer at all: no strings, but still an end token where there is one. */
+static void test_without_tokenizer(void) {
+    for (int way = 0; way < 3; way++) {
+        draft d = tiny();
+        if (way == 0) draft_drop_key(&d, "tokenizer.ggml.model");
+        else draft_set_string(&d, "tokenizer.ggml.model", way == 1 ? "none" : "");
+        fastgpt_model *m;
+        size_t n = 77;
+        CHECK(load_draft(&d, false, &m, NULL) == FASTGPT_OK);
+        CHECK(fastgpt_model_tokens(m).n == 0 && fastgpt_model_tokens(m).offsets[0] == 0);
+        CHECK(fastgpt_model_merges(m).n == 0 && fastgpt_model_merges(m).text != NULL);
+        CHECK(!fastgpt_model_token_types(m) && !fastgpt_model_token_bytes(m, 0, &n) && n == 0);
+        CHECK(fastgpt_model_eos_token(m) == DRAFT_EOS);
+        fastgpt_model_free(m);
+        draft_drop_key(&d, "tokenizer.ggml.eos_token_id");
+        CHECK(load_draft(&d, false, &m, NULL) == FASTGPT_OK && fastgpt_model_eos_token(m) == -1);
+        fastgpt_model_free(m);
+        draft_free(&d);
+    }
+}
+
+/* ---- What is wrong ---- */
+
+/* A key of each kind, given a value of another kind. */
+static void test_wrong_types(void) {
+    static const char *const keys[] = {"tokenizer.ggml.model",        "tokenizer.ggml.pre",
+                                       "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
+                                       "tokenizer.ggml.tokens",       "tokenizer.ggml.token_type",
+                                       "tokenizer.ggml.merges"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        draft d = tiny();
+        put_number(draft_set(&d, keys[i], GGUF_U16), 1, 2);
+        refused(&d, FASTGPT_ERR_FORMAT, keys[i]);
+        d = tiny();
+        put_zeros(draft_set_array(&d, keys[i], GGUF_U16, 11), 22);
+        refused(&d, FASTGPT_ERR_FORMAT, keys[i]);
+    }
+}
+
+static void test_lengths(void) {
+    static const uint64_t lengths[] = {0, 10, 12};
+    for (int i = 0; i < 3; i++) {
+        draft d = tiny();
+        put_zeros(draft_set_array(&d, "tokenizer.ggml.tokens", GGUF_STRING, lengths[i]), 8 * lengths[i]);
+        refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens has ");
+        d = tiny();
+        put_zeros(draft_set_array(&d, "tokenizer.ggml.token_type", GGUF_I32, lengths[i]), 4 * lengths[i]);
+        refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.token_type does not have n_vocab entries");
+    }
+    draft d = tiny();
+    draft_drop_key(&d, "tokenizer.ggml.tokens");
+    refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens is missing");
+    d = tiny();
+    draft_drop_key(&d, "tokenizer.ggml.merges");
+    refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.merges is missing");
+}
+
+static void test_values(void) {
+    static const uint32_t types[] = {0, 7, (uint32_t)-1}, eos[] = {11, 1u << 31, UINT32_MAX};
+    for (int i = 0; i < 3; i++) {
+        draft d = tiny();
+        buffer *value = draft_set_array(&d, "tokenizer.ggml.token_type", GGUF_I32, 11);
+        for (int t = 0; t < 11; t++) put_u32(value, t == 4 ? types[i] : 1);
+        refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.token_type: token 4 has type");
+        d = tiny();
+        draft_set_u32(&d, "tokenizer.ggml.eos_token_id", eos[i]);
+        refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.eos_token_id is ");
+    }
+}
+
+static void test_unsupported(void) {
+    static const char *const switches[] = {"tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token",
+                                           "tokenizer.ggml.add_space_prefix"};
+    draft d = tiny();
+    draft_set_string(&d, "tokenizer.ggml.model", "llama");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "tokenizer.ggml.model is llama");
+    d = tiny();
+    draft_set_string(&d, "tokenizer.ggml.pre", "llama-bpe");
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "tokenizer.ggml.pre is llama-bpe");
+    for (int i = 0; i < 3; i++) {
+        d = tiny();
+        draft_set_bool(&d, switches[i], true);
+        refused(&d, FASTGPT_ERR_UNSUPPORTED, switches[i]);
+    }
+}
+
+int main(void) {
+    test_strings();
+    test_token_bytes();
+    test_alphabet();
+    test_odd_tokens();
+    test_without_tokenizer();
+    test_wrong_types();
+    test_lengths();
+    test_values();
+    test_unsupported();
+    return check_report();
+}

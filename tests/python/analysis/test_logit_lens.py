@@ -1,0 +1,277 @@
+"""The logit lens shows what the hidden states say; its command and its page show what it found."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from browser import opened
+from command import FAILURE, WRONG_USAGE, assert_complains, in_terminal, output_here, output_of, run
+from installation import ROOT
+from reference import softmax
+from scripted import ALPHABET, write_scripted_model
+
+import fastgpt_c
+from fastgpt_c.analysis import logit_lens
+from fastgpt_c.cli.lens import _columns, _fitted
+from fastgpt_c.errors import ContextFullError, FastGPTError
+
+if TYPE_CHECKING:
+    from models import Tiny
+
+PROMPT = "Once upon a time, there was a little"
+# What could do harm in a terminal or in a page.
+HOSTILE = "\x1b[31m</script><img src=x onerror=alert(1)> \u202e\x07\n\\ 日本 😀"
+
+
+# ---- What it finds --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hidden_and_logits(tiny: Tiny) -> tuple[np.ndarray, np.ndarray]:
+    """[n_layer + 1][n_tokens][n_embd], [n_layer + 1][n_tokens][n_vocab]"""
+    with tiny.model.session() as session:
+        hidden = session.inspect(tiny.golden["tokens"], "hidden")["hidden"]
+        return hidden, session.unembed(hidden)
+
+
+def test_each_layer_speaks_for_itself(tiny: Tiny, hidden_and_logits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Best tokens, their probabilities, and the answer's probability and rank are those of the unembedded states."""
+    seen, p = logit_lens.read(tiny.model, tiny.golden["tokens"]), softmax(hidden_and_logits[1].astype(np.float64))
+    np.testing.assert_array_equal(seen.best, np.argsort(-p, axis=-1, kind="stable")[..., :10])
+    np.testing.assert_allclose(seen.probability, -np.sort(-p, axis=-1)[..., :10], rtol=1e-9)
+    answers = p[-1].argmax(axis=-1)
+    own = p[:, np.arange(len(answers)), answers]
+    np.testing.assert_allclose(seen.answer_probability, own, rtol=1e-9)
+    np.testing.assert_array_equal(seen.answer_rank, 1 + (p > own[..., None]).sum(axis=-1))
+    assert seen.answer == answers[-1] and (seen.answer_rank[-1] == 1).all()
+
+
+def test_the_last_layer_is_the_model(tiny: Tiny) -> None:
+    """The answer is the greedy token; surprisal is -log2 of the probability that the model gave to what came."""
+    tokens, logits = tiny.golden["tokens"], tiny.golden["logits"].astype(np.float64)
+    seen = logit_lens.read(tiny.model, tokens)
+    assert seen.answer == logits[-1].argmax()
+    expected = -np.log2(softmax(logits[:-1])[np.arange(len(tokens) - 1), tokens[1:]])
+    np.testing.assert_allclose(seen.surprisal, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_position_alone(tiny: Tiny) -> None:
+    """Without the rest it is the last column of the whole."""
+    tokens = tiny.golden["tokens"]
+    whole, last = logit_lens.read(tiny.model, tokens), logit_lens.read(tiny.model, tokens, whole=False)
+    for name in ("best", "probability", "answer_probability", "answer_rank"):
+        np.testing.assert_array_equal(getattr(last, name), getattr(whole, name)[:, -1:])
+    assert last.surprisal.size == last.attention.size == 0
+
+
+def test_many_positions(long_model: fastgpt_c.Model) -> None:
+    """More than are unembedded together: a prompt's positions are those of its beginning."""
+    tokens = np.random.default_rng(0).integers(0, long_model.n_vocab, 3 * logit_lens.ROWS_AT_ONCE + 7)
+    long, short = logit_lens.read(long_model, tokens), logit_lens.read(long_model, tokens[:-70])
+    np.testing.assert_allclose(long.answer_probability[:, :-70], short.answer_probability, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(long.surprisal[:-70], short.surprisal, rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_be_read(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tokens, too many, and logits that are no numbers: each has its error."""
+    with pytest.raises(FastGPTError, match="prompt is empty"):
+        logit_lens.read(tiny.model, [])
+    with pytest.raises(ContextFullError, match=f"n_ctx of {tiny.model.n_ctx}"):
+        logit_lens.read(tiny.model, [1] * (tiny.model.n_ctx + 1))
+    rows = np.full((1, tiny.model.n_vocab), np.nan, np.float32)
+    monkeypatch.setattr(fastgpt_c.Session, "unembed", lambda *_: rows)
+    with pytest.raises(FastGPTError, match="not finite"):
+        logit_lens.read(tiny.model, [1])
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b" girl", "␣girl"),
+        (b"\n\t\x00\x1b[0m\x7f", "\\n\\t\\x00\\x1b[0m\\x7f"),
+        ("a\u202eb\u2028\xa0\ufeff".encode(), "a\\u202eb\\u2028\\xa0\\ufeff"),
+        (b"\\n", "\\\\n"),
+        (b"\xe2\x80", "\\xe2\\x80"),
+        ("日本é😀<b>".encode(), "日本é😀<b>"),
+    ],
+)
+def test_visible(data: bytes, shown: str) -> None:
+    """One line, no control character, nothing that turns the text around, and every byte is seen."""
+    model: Any = SimpleNamespace(tokenizer=SimpleNamespace(decode_bytes=lambda _: data))
+    assert logit_lens.visible(model, 0) == shown
+
+
+# ---- The command ----------------------------------------------------------------------------------------
+
+
+def test_table_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line a layer, in 80 columns: the four likeliest tokens with their probabilities, and the answer's."""
+    report = json.loads(output_here(capfd, "lens", PROMPT, "--json"))
+    title, _, _, _, *lines = output_here(capfd, "lens", PROMPT).splitlines()
+    assert title.endswith(
+        f"after {len(report['tokens'])} tokens the answer is {report['texts'][str(report['answer'])]}"
+    )
+    assert [line.split()[0] for line in lines] == ["embed", *map(str, range(1, report["n_layer"] + 1))]
+    for level, line in enumerate(lines):
+        words = line.split()[1:]
+        assert words[0:8:2] == [report["texts"][str(token)] for token in report["best"][level][-1][:4]]
+        shown = [0.0 if word == "<1%" else float(word.rstrip("%")) / 100 for word in (*words[1:8:2], words[8])]
+        expected = [*report["probability"][level][-1][:4], report["answer_probability"][level][-1]]
+        np.testing.assert_allclose(shown, expected, rtol=0, atol=0.0051)
+        assert int(words[9]) == report["answer_rank"][level][-1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_report_has_what_the_page_needs(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every position of every layer, a text for every token, and attention up to the token itself."""
+    report = json.loads(output_here(capfd, "lens", PROMPT, "--json"))
+    n_tokens, n_levels = len(report["tokens"]), report["n_layer"] + 1
+    assert np.shape(report["best"]) == np.shape(report["probability"]) == (n_levels, n_tokens, 10)
+    assert np.shape(report["answer_rank"]) == np.shape(report["answer_probability"]) == (n_levels, n_tokens)
+    assert len(report["surprisal"]) == n_tokens - 1
+    assert {str(token) for token in np.ravel(report["best"])} <= set(report["texts"])
+    for layer in report["attention"]:
+        assert len(layer) == report["n_head"]
+        for head in layer:
+            assert [len(row) for row in head] == list(range(1, n_tokens + 1))
+            np.testing.assert_allclose([sum(row) for row in head], 1, rtol=0, atol=5e-4 * n_tokens)
+
+
+def test_no_control_character_reaches_the_terminal(tmp_path: Path) -> None:
+    """Whatever the prompt is, and the model's name; in a terminal the answer is set off by a colour, and nothing else
+    is different."""
+    named = write_scripted_model(tmp_path / "\x1b[31m.gguf", ALPHABET)
+    shown = (output_of("lens", HOSTILE) + output_of("lens", "abc", "-m", named)).decode()
+    assert "\\x1b[31m: after 3 tokens the answer is d" in shown
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    with in_terminal("lens", PROMPT) as terminal:
+        seen, status = terminal.end()
+    assert status == 0 and b"\x1b[1;36m" in seen
+    assert seen.replace(b"\x1b[1;36m", b"").replace(b"\x1b[0m", b"").replace(b"\r", b"") == output_of("lens", PROMPT)
+
+
+@pytest.mark.parametrize(
+    "text", ["abc", "123456789", "1234567890", "日本語日本語", "日本語日本", "e\u0301" * 12, "😀" * 9]
+)
+def test_text_is_fitted_to_columns(text: str) -> None:
+    """Exactly so many of them, whole characters, with an ellipsis only where something is left out."""
+    fitted = _fitted(text, 9)
+    assert sum(map(_columns, fitted)) == 9
+    assert fitted.rstrip() == text or (fitted.rstrip().endswith("…") and text.startswith(fitted.rstrip()[:-1]))
+
+
+def test_refusals(tmp_path: Path) -> None:
+    """An empty prompt, one too long for a page, and a page that cannot be written: one line each, and no file."""
+    assert_complains(run("lens", ""), WRONG_USAGE, "empty")
+    assert_complains(run("lens", "a " * 200, "--html", tmp_path / "x.html"), WRONG_USAGE, "128", "shorten")
+    assert_complains(run("lens", "a", "--html", tmp_path), FAILURE, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- The page -------------------------------------------------------------------------------------------
+
+
+def percent(p: float) -> str:
+    return "<0.1%" if 0 < p < 0.001 else f"{100 * p:.1f}%"
+
+
+@pytest.fixture(scope="module")
+def page_and_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A page with all that is hostile, and the numbers that it was made of."""
+    path = tmp_path_factory.mktemp("lens") / "lens.html"
+    return path, json.loads(output_of("lens", PROMPT + HOSTILE, "--json", "--html", path))
+
+
+def assert_same_numbers(shown: list[str], expected: list[str]) -> None:
+    """Texts of percents; both round halves in their own way."""
+    for a, b in zip(shown, expected, strict=True):
+        assert a == b or abs(float(a.strip("<%")) - float(b.strip("<%"))) < 0.11, (a, b)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_page_shows_the_report(browser: Any, page_and_report: tuple[Path, dict[str, Any]], dark: bool) -> None:
+    """Strip, grid and attention have the report's texts and numbers, by mouse and by keyboard; hostile text is text."""
+    path, report = page_and_report
+    n_tokens, texts, last = len(report["tokens"]), report["texts"], report["n_layer"]
+    words = [texts[str(token)] for token in report["tokens"]]
+    with opened(browser, path, dark=dark) as tab:
+        assert tab.eval_on_selector_all("#text .token", "nodes => nodes.map(node => node.textContent)") == words
+        tab.hover("#text .token >> nth=3")
+        assert f"{words[3]}\n{report['surprisal'][2]:.2f} bits" in tab.inner_text("#tooltip")
+
+        grid = tab.eval_on_selector_all(
+            "#grid tbody tr", "rows => rows.map(row => [...row.querySelectorAll('td')].map(cell => cell.textContent))"
+        )
+        assert grid == [[texts[str(best[0])] for best in row] for row in report["best"]]
+        tab.hover("#grid tbody tr:nth-child(3) td:nth-child(6)")
+        title, *lines, answer = tab.inner_text("#tooltip").split("\n")
+        assert title == f"layer 2, after token 5 {words[4]}"
+        assert [line.split()[1] for line in lines] == [texts[str(token)] for token in report["best"][2][4]]
+        assert_same_numbers([line.split()[0] for line in lines], [percent(p) for p in report["probability"][2][4]])
+        assert answer.endswith(f", rank {report['answer_rank'][2][4]}")
+
+        shades = "cells => cells.map(cell => Number(cell.style.getPropertyValue('--p')))"
+        assert tab.eval_on_selector_all("#grid td", shades) == [
+            best[0] for row in report["probability"] for best in row
+        ]
+        tab.click("#by-answer")
+        assert tab.eval_on_selector_all("#grid td", shades) == np.ravel(report["answer_probability"]).tolist()
+
+        assert f"layer {last}, after token {n_tokens} " in tab.inner_text("#kept h3")
+        tab.click("#grid tbody tr:nth-child(1) td:nth-child(2)")
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("ArrowDown")
+        tab.keyboard.press("Enter")
+        assert tab.inner_text("#kept h3") == f"layer 1, after token 2 {words[1]}"
+        kept = tab.eval_on_selector_all("#kept td:nth-child(3)", "nodes => nodes.map(node => node.textContent)")
+        assert_same_numbers(kept, [percent(p) for p in report["probability"][1][1]])
+
+
+def test_page_shows_the_attention_of_the_chosen_head(
+    browser: Any, page_and_report: tuple[Path, dict[str, Any]]
+) -> None:
+    """A cell for each pair of tokens that may see each other; another head has other numbers."""
+    path, report = page_and_report
+    n_tokens = len(report["tokens"])
+    with opened(browser, path) as tab:
+        assert tab.locator("#attention td").count() == n_tokens * (n_tokens + 1) // 2
+        seen = []
+        for layer, head in ((1, 1), (4, 3)):
+            tab.select_option("#layer", str(layer))
+            tab.select_option("#head", str(head))
+            tab.hover("#attention tbody tr:nth-child(6) td:nth-child(4)")  # the first child is the row's heading
+            seen.append(tab.inner_text("#tooltip").split("\n")[1])
+        assert_same_numbers(
+            seen, [percent(report["attention"][layer - 1][head - 1][5][2]) for layer, head in ((1, 1), (4, 3))]
+        )
+        assert seen[0] != seen[1]
+
+
+def test_page_of_one_token(browser: Any, tmp_path: Path) -> None:
+    """The shortest text that there is; a narrow window needs no wider page."""
+    output_of("lens", "a", "--html", tmp_path / "one.html")
+    with opened(browser, tmp_path / "one.html", width=400) as tab:
+        assert tab.locator("#attention td").count() == 1 and tab.locator("#text .token").count() == 1
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+# ---- The documentation ----------------------------------------------------------------------------------
+
+
+def test_documentation_is_true(capfd: pytest.CaptureFixture[str]) -> None:
+    """docs/looking_inside.md: the command prints the table that stands there, and so do the programs in Python, which
+    run one after the other, where what they print stands there."""
+    text = (ROOT / "docs" / "looking_inside.md").read_text(encoding="utf-8")
+    assert output_here(capfd, "lens", PROMPT) in text
+    names: dict[str, Any] = {}
+    for program, printed in re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", text, re.DOTALL):
+        exec(program, names)
+        shown = capfd.readouterr().out
+        assert shown and (not printed or shown == printed)
+    names["model"].close()
