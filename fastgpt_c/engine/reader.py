@@ -50,7 +50,7 @@ class Reader:
         return n_kept
 
     def note(self, tokens: list[int]) -> None:
-        """The session holds exactly these tokens now."""
+        """The session holds exactly these tokens now; the list is the reader's own from here on."""
         self._held = tokens
 
     def n_in_common(self, tokens: list[int]) -> int:

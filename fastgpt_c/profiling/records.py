@@ -17,7 +17,7 @@ MODEL_SIZES = ("n_params", "n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n
 OPS = np.array([ffi.string(lib.fastgpt_op_name(op)).decode() for op in range(lib.FASTGPT_OP_STEP + 1)])
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Records:
     """What was recorded of steps.
 
@@ -34,6 +34,7 @@ class Records:
     phases   {"prefill": {"n_steps": ..., "n_tokens": ..., "ns": ...}, "decode": ...}
     n_events_lost  the oldest ones, for which there was no room
     model    name, type and sizes of the model
+    n_threads  of the steps
     """
 
     model: dict[str, Any]
@@ -45,7 +46,7 @@ class Records:
 
 
 def facts_of(model: Any) -> dict[str, Any]:
-    """Of a fastgpt_model *."""
+    """Name, type and sizes of a fastgpt_model *."""
     texts = {name: getattr(lib, f"fastgpt_model_{name}")(model) for name in ("name", "type")}
     sizes = {name: int(getattr(lib, f"fastgpt_model_{name}")(model)) for name in MODEL_SIZES}
     return {name: ffi.string(text).decode("utf-8", "replace") for name, text in texts.items()} | sizes
@@ -66,6 +67,7 @@ def table(struct: str, n: int) -> tuple[Rows, Any]:
 
 
 def copied(struct: str, get: Any, context: Any) -> Rows:
+    """The structs that get, a function of the library, has of a fastgpt_context *."""
     n = ffi.new("int32_t *")
     get(context, ffi.NULL, 0, n)
     rows, pointer = table(struct, n[0])
