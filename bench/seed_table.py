@@ -5,8 +5,8 @@
 
 The rows of https://github.com/certik/fastGPT#benchmarks: ours with OpenBLAS and with no BLAS (Native), PyTorch with
 transformers, tests/support/reference.py (float64 NumPy, no cache) in the place of picoGPT, fastGPT itself where a
-command is given (in the folder of its model.gguf or model.dat and of its input).  First the time of the tokens alone, in a
-process that has loaded everything; then a whole run from process start to exit.  DIR as in bench/peers.py.
+command is given (in the folder of its model.gguf or model.dat and of its input).  First the time of the tokens alone,
+in a process that has loaded everything; then a whole run from process start to exit.  DIR as in bench/peers.py.
 """
 
 from __future__ import annotations

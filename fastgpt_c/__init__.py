@@ -15,10 +15,12 @@ TYPE_CHECKING = False  # typing's own would cost more time than all else here
 if TYPE_CHECKING:
     from typing import Any
 
-    from fastgpt_c.batching.requests import Request
+    from fastgpt_c.batching.requests import Batch, Request
     from fastgpt_c.engine.inspection import inspect
+    from fastgpt_c.engine.reader import Reader
     from fastgpt_c.engine.sampler import Sampler, Sampling
-    from fastgpt_c.engine.session import Session, step
+    from fastgpt_c.engine.session import Session
+    from fastgpt_c.engine.step import step
     from fastgpt_c.errors import (
         BatchError,
         Cancelled,
@@ -29,14 +31,18 @@ if TYPE_CHECKING:
         UsageError,
     )
     from fastgpt_c.generation.beam_search import Beam, Beams
-    from fastgpt_c.generation.text_generation import Completion, Options, TextGeneration
+    from fastgpt_c.generation.completion import Completion
+    from fastgpt_c.generation.options import LogitsProcessor, Options
+    from fastgpt_c.generation.text_generation import TextGeneration
     from fastgpt_c.model import Model, load
+    from fastgpt_c.profiling.profile import Profile
     from fastgpt_c.scoring.token_scores import TokenScores
     from fastgpt_c.tokenizers.bpe import Tokenizer
 
     __version__: str
 
 __all__ = [
+    "Batch",
     "BatchError",
     "Beam",
     "Beams",
@@ -44,10 +50,13 @@ __all__ = [
     "Completion",
     "ContextFullError",
     "FastGPTError",
+    "LogitsProcessor",
     "MissingExtraError",
     "Model",
     "ModelFileError",
     "Options",
+    "Profile",
+    "Reader",
     "Request",
     "Sampler",
     "Sampling",
@@ -63,10 +72,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batching.requests": ("Request",),
+    "batching.requests": ("Batch", "Request"),
     "engine.inspection": ("inspect",),
+    "engine.reader": ("Reader",),
     "engine.sampler": ("Sampler", "Sampling"),
-    "engine.session": ("Session", "step"),
+    "engine.session": ("Session",),
+    "engine.step": ("step",),
     "errors": (
         "BatchError",
         "Cancelled",
@@ -77,8 +88,11 @@ _HOMES = {
         "UsageError",
     ),
     "generation.beam_search": ("Beam", "Beams"),
-    "generation.text_generation": ("Completion", "Options", "TextGeneration"),
+    "generation.completion": ("Completion",),
+    "generation.options": ("LogitsProcessor", "Options"),
+    "generation.text_generation": ("TextGeneration",),
     "model": ("Model", "load"),
+    "profiling.profile": ("Profile",),
     "scoring.token_scores": ("TokenScores",),
     "tokenizers.bpe": ("Tokenizer",),
 }

@@ -29,7 +29,8 @@ import numpy.typing as npt
 import fastgpt_c
 from fastgpt_c.checkpoints import resolve
 from fastgpt_c.convert import TYPES, quantize
-from fastgpt_c.scoring.token_scores import log_normalisers, windows
+from fastgpt_c.engine.log_probs import log_normalisers
+from fastgpt_c.scoring.token_scores import windows
 
 LogProbabilities = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-/* kernels.h - the inner loops.  portable.c is the specification; simd*.h are the same written once for vectors of any
+/* kernels.h - the inner loops.  portable.c is the specification; generic/ has the same written once for vectors of any
  * width, and each instruction set compiles them in a file of its own.
  *
  * Reductions over k run in a fixed order that depends on the instruction set alone: never on the number of

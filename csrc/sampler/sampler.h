@@ -1,4 +1,4 @@
-/* sampler.h - what sampler*.c share. */
+/* sampler.h - what the files of a sampler share. */
 #ifndef FASTGPT_SAMPLER_H
 #define FASTGPT_SAMPLER_H
 

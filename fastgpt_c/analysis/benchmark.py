@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from fastgpt_c.engine.session import Session, step
+from fastgpt_c.engine.model import LoadedModel
+from fastgpt_c.engine.session import Session
+from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
-from fastgpt_c.model import Model
 from fastgpt_c.native.dtypes import row_bytes
 from fastgpt_c.native.lib import lib
 
@@ -65,7 +66,7 @@ class Plan:
                     raise UsageError(f"{name} {value} is outside [{least}, {most}] for this model")
 
 
-def measure(model: Model, n_threads: int, plan: Plan) -> Iterator[Row]:
+def measure(model: LoadedModel, n_threads: int, plan: Plan) -> Iterator[Row]:
     """Does what plan says, a row at a time, each after a round that is not counted.  Raises as Plan.check does."""
     plan.check(model.n_ctx)
     with model.session(n_threads=n_threads) as session:
@@ -77,7 +78,7 @@ def measure(model: Model, n_threads: int, plan: Plan) -> Iterator[Row]:
         yield _batch(model, n_threads, n, plan.rounds)
 
 
-def _prefill(model: Model, session: Session, n: int, rounds: int) -> Row:
+def _prefill(model: LoadedModel, session: Session, n: int, rounds: int) -> Row:
     tokens = some_tokens(model.n_vocab, n)
 
     def run() -> float:
@@ -87,7 +88,7 @@ def _prefill(model: Model, session: Session, n: int, rounds: int) -> Row:
     return _row(model, session, "prefill", [run() for _ in range(rounds + 1)], n_tokens=n)
 
 
-def _decode(model: Model, session: Session, n_past: int, rounds: int) -> Row:
+def _decode(model: LoadedModel, session: Session, n_past: int, rounds: int) -> Row:
     session.truncate(0)
     if n_past:
         session.prefill(some_tokens(model.n_vocab, n_past))
@@ -100,7 +101,7 @@ def _decode(model: Model, session: Session, n_past: int, rounds: int) -> Row:
     return _row(model, session, "decode", [run() for _ in range(rounds + 1)], n_past=n_past)
 
 
-def _batch(model: Model, n_threads: int, n: int, rounds: int) -> Row:
+def _batch(model: LoadedModel, n_threads: int, n: int, rounds: int) -> Row:
     n_past = min(BATCH_N_PAST, model.n_ctx - 1)
     prompt, token = some_tokens(model.n_vocab, n_past), some_tokens(model.n_vocab, 1)
     with ExitStack() as stack:
@@ -129,7 +130,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _row(
-    model: Model,
+    model: LoadedModel,
     session: Session,
     work: str,
     seconds: list[float],
@@ -153,7 +154,7 @@ def _row(
     )
 
 
-def operations(model: Model, n_tokens: int, n_sequences: int = 1, n_past: int = 0) -> int:
+def operations(model: LoadedModel, n_tokens: int, n_sequences: int = 1, n_past: int = 0) -> int:
     """Of the products of a step: n_tokens new ones of each sequence, and logits for the last of them."""
     n_embd, n_layer = model.n_embd, model.n_layer
     layers = n_tokens * n_layer * (4 * n_embd * n_embd + 2 * n_embd * model.n_ff)

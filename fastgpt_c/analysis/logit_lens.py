@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.engine.session import Floats, Session, Tokens, token_array
+from fastgpt_c.engine.log_probs import likeliest, log_softmax
+from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import ContextFullError, FastGPTError, UsageError
+from fastgpt_c.native.arguments import Floats, Tokens, token_array
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 Ints = npt.NDArray[np.int32]
 Doubles = npt.NDArray[np.float64]
@@ -56,7 +58,7 @@ class Lens:
         return int(self.best[-1, -1, 0])
 
 
-def read(model: Model, tokens: Tokens, *, whole: bool = True) -> Lens:
+def read(model: LoadedModel, tokens: Tokens, *, whole: bool = True) -> Lens:
     """Looks into one prefill of tokens; whole=False looks at the last position alone (n_positions is 1), and leaves
     surprisal and attention out.
 
@@ -97,7 +99,7 @@ class _Found:
                     self.surprisal[rows] = -log_p[np.arange(len(follow)), follow] / np.log(2)
 
     def _fill(self, level: int, rows: slice, p: Doubles) -> None:
-        best = self.best[level, rows] = _likeliest(p, self.best.shape[2])
+        best = self.best[level, rows] = np.array([likeliest(row, self.best.shape[2]) for row in p], np.int32)
         self.probability[level, rows] = np.take_along_axis(p, best, axis=1)
         own = np.take_along_axis(p, self.best[-1, rows, :1], axis=1)
         self.answer_probability[level, rows], self.answer_rank[level, rows] = own[:, 0], 1 + (p > own).sum(axis=1)
@@ -107,22 +109,13 @@ def _log_probabilities(logits: Floats, level: int) -> Doubles:
     """Of each row, in float64: finite, however unlikely a token is."""
     if not np.isfinite(logits).all():
         raise FastGPTError(f"after layer {level} there are logits that are not finite numbers: the model is damaged")
-    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_p: Doubles = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
-    return log_p
-
-
-def _likeliest(p: Doubles, n: int) -> Ints:
-    """[n_rows][n], the likeliest first, and of equals the one with the lower id."""
-    some = np.sort(np.argpartition(-p, n - 1, axis=1)[:, :n], axis=1)
-    order = np.argsort(-np.take_along_axis(p, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1).astype(np.int32)
+    return log_softmax(logits)
 
 
 # ---- In words -------------------------------------------------------------------------------------------
 
 
-def visible(model: Model, token: int) -> str:
+def visible(model: LoadedModel, token: int) -> str:
     """The text of a token as harmless shows it, and a space as ␣."""
     return harmless(model.tokenizer.decode_bytes([token]).decode("utf-8", "surrogateescape")).replace(" ", "␣")
 
@@ -141,7 +134,7 @@ def _visible_character(character: str) -> str:
     return character
 
 
-def report(model: Model, seen: Lens) -> dict[str, Any]:
+def report(model: LoadedModel, seen: Lens) -> dict[str, Any]:
     """What JSON can hold of a Lens that was read whole.
 
     tokens, best, probability, answer_probability, answer_rank, surprisal and attention as there, probabilities rounded

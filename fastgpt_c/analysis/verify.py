@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.log_probs import log_softmax
+from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.errors import ModelFileError, missing_extra
-from fastgpt_c.model import Model
 
 N_RANDOM = 6
 MAX_TOKENS = 192  # of a prompt: enough for every path of a step
@@ -45,7 +46,7 @@ class Report:
     other_tokens: str | None
 
 
-def compare(model: Model, folder: Path) -> Report:
+def compare(model: LoadedModel, folder: Path) -> Report:
     """Runs model and the checkpoint in folder over random and real prompts.
 
     Raises ModelFileError where transformers cannot load the folder, or its sizes are others; MissingExtraError.
@@ -73,7 +74,7 @@ def compare(model: Model, folder: Path) -> Report:
     )
 
 
-def _load_reference(folder: Path, model: Model) -> Any:
+def _load_reference(folder: Path, model: LoadedModel) -> Any:
     try:
         import torch
         import transformers
@@ -95,7 +96,7 @@ def _load_reference(folder: Path, model: Model) -> Any:
     return reference.eval()
 
 
-def _prompts(model: Model, folder: Path) -> tuple[str | None, list[list[int]]]:
+def _prompts(model: LoadedModel, folder: Path) -> tuple[str | None, list[list[int]]]:
     """A text on whose tokens the two disagree, and the prompts: random tokens, and texts where there is a tokenizer."""
     rng = np.random.default_rng(0)
     longest = min(MAX_TOKENS, model.n_ctx)
@@ -128,12 +129,11 @@ def _reference_logits(reference: Any, tokens: list[int]) -> Floats:
 
 def _divergence(expected: Floats, ours: Floats) -> float:
     """KL(expected || ours) of the softmax of two rows of logits, in nats."""
-    p, q = (row.astype(np.float64) - row.max() for row in (expected, ours))
-    log_p, log_q = p - np.log(np.exp(p).sum()), q - np.log(np.exp(q).sum())
+    log_p, log_q = log_softmax(expected), log_softmax(ours)
     return float((np.exp(log_p) * (log_p - log_q)).sum())
 
 
-def _first_other_token(reference: Any, model: Model, tokens: list[int]) -> int | None:
+def _first_other_token(reference: Any, model: LoadedModel, tokens: list[int]) -> int | None:
     """Which of N_GREEDY new tokens after the first half of tokens is another one; fewer where n_ctx ends."""
     prompt = tokens[: (len(tokens) + 1) // 2]
     expected = _greedy_tokens(reference, prompt, min(N_GREEDY, model.n_ctx - len(prompt)))

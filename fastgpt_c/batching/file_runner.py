@@ -21,11 +21,11 @@ from fastgpt_c.batching.openai_format import (
 )
 from fastgpt_c.batching.requests import Batch, Request
 from fastgpt_c.errors import FastGPTError, UsageError
-from fastgpt_c.generation.text_generation import Completion
+from fastgpt_c.generation.completion import Completion
 from fastgpt_c.io.lines import numbered_lines
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 MOST_BYTES_A_LINE = 1 << 24
 SECONDS_BETWEEN_SYNCS = 1.0
@@ -170,7 +170,7 @@ class BatchFile:
     """
 
     def __init__(
-        self, model: Model, batch: Batch, records: Records, *, seed: int, on_progress: Callable[[int], None]
+        self, model: LoadedModel, batch: Batch, records: Records, *, seed: int, on_progress: Callable[[int], None]
     ) -> None:
         self._model_name = model.name or model.path.name
         self._batch, self._records, self._seed, self._on_progress = batch, records, seed, on_progress

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.generation.text_generation import n_common
+from fastgpt_c.engine.reader import n_common
 from fastgpt_c.native.dtypes import type_number
 from fastgpt_c.native.lib import check, create, lib
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 # Caches come in so few sizes, the largest of them n_ctx, that one fits many sequences after its first.
 N_SIZES = 16
@@ -50,7 +50,7 @@ class CachePool:
     that begins as they do need not be read again from its beginning.
     """
 
-    def __init__(self, model: Model, kv_type: str, max_tokens: int) -> None:
+    def __init__(self, model: LoadedModel, kv_type: str, max_tokens: int) -> None:
         self._model, self._type = model.handle, type_number(kv_type)
         self._granule = -(-model.n_ctx // N_SIZES)
         self._most = min(model.n_ctx, max_tokens)  # of one cache

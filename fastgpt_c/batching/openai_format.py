@@ -16,7 +16,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from fastgpt_c.batching.requests import COMMON
-from fastgpt_c.generation.text_generation import Completion, Options
+from fastgpt_c.generation.completion import Completion
+from fastgpt_c.generation.options import Options
 
 URL = "/v1/completions"
 MOST_CHOICES = 128

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgpt_c.engine.session import Floats
+from fastgpt_c.native.arguments import Floats
 from fastgpt_c.native.interrupts import Steps
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 # A step reads up to so many tokens: as many as a context computes together.
 N_TOKENS_A_STEP = 512
@@ -25,7 +25,7 @@ class RaggedStep:
     is set once and costs no more work in Python.
     """
 
-    def __init__(self, model: Model, n_rows: int, n_threads: int | None, deterministic: bool) -> None:
+    def __init__(self, model: LoadedModel, n_rows: int, n_threads: int | None, deterministic: bool) -> None:
         # C borrows the weights and the threads: keep them alive.
         self._model, self._pool = model.handle, model.pool(n_threads)
         self.n_threads: int = lib.fastgpt_pool_n_threads(self._pool)
@@ -72,6 +72,6 @@ class RaggedStep:
         logits: Floats = self._logits[row]
         return logits
 
-    def _in_use(self) -> AbstractContextManager[None]:
-        """For profiling.Profile; a batch belongs to one thread."""
-        return nullcontext()
+    def handles(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """The fastgpt_model * and fastgpt_context *, for a Profile; a batch belongs to one thread."""
+        return nullcontext((self._model, self._context))

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.errors import FastGPTError, UsageError
-from fastgpt_c.generation.text_generation import Completion, Options, Prompt, Transcript, prompt_tokens
+from fastgpt_c.generation.completion import Completion
+from fastgpt_c.generation.options import Options
+from fastgpt_c.generation.prompt import Prompt, prompt_tokens
+from fastgpt_c.generation.transcript import Transcript
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 
 # Options that do something between two steps of one text, while a batch draws all its tokens in one call.
@@ -36,7 +39,7 @@ class Job:
     tokens      what was drawn, without the end-of-text token
     """
 
-    def __init__(self, tag: Any, model: Model, prompt: Prompt, options: Callable[[], Options]) -> None:
+    def __init__(self, tag: Any, model: LoadedModel, prompt: Prompt, options: Callable[[], Options]) -> None:
         """options may raise, too: any FastGPTError is noted as .error."""
         self.tag = tag
         self.error: FastGPTError | None = None
@@ -46,7 +49,7 @@ class Job:
         except FastGPTError as error:
             self.fail(error)
 
-    def _prepare(self, model: Model, prompt: Prompt, options: Options) -> None:
+    def _prepare(self, model: LoadedModel, prompt: Prompt, options: Options) -> None:
         check_batchable(options)
         self.prompt = prompt_tokens(model, prompt, options)
         self.n_positions = min(len(self.prompt) + options.max_new_tokens, model.n_ctx)

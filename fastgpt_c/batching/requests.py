@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fastgpt_c.batching.request_state import Job, check_batchable
 from fastgpt_c.batching.scheduler import Scheduler
 from fastgpt_c.errors import BatchError, FastGPTError, UsageError
-from fastgpt_c.generation.text_generation import Completion, Options, Prompt
+from fastgpt_c.generation.completion import Completion
+from fastgpt_c.generation.options import Options
+from fastgpt_c.generation.prompt import Prompt
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
     from fastgpt_c.profiling.profile import Profile
 
 Result = tuple[int, Completion | FastGPTError]
@@ -38,7 +40,9 @@ class Request:
 class Batch:
     """The settings of a batch, of which run may be called many times."""
 
-    def __init__(self, model: Model, options: Options, *, max_batch: int, max_tokens_in_flight: int | None) -> None:
+    def __init__(
+        self, model: LoadedModel, options: Options, *, max_batch: int, max_tokens_in_flight: int | None
+    ) -> None:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
         check_batchable(options)

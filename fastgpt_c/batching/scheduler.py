@@ -16,13 +16,14 @@ import numpy as np
 from fastgpt_c.batching.kv_cache_pool import MIN_SHARED, Cache, CachePool
 from fastgpt_c.batching.ragged_step import N_TOKENS_A_STEP, RaggedStep
 from fastgpt_c.batching.request_state import Job
-from fastgpt_c.engine.session import checked_int
+from fastgpt_c.engine.reader import n_common
 from fastgpt_c.errors import FastGPTError, UsageError
-from fastgpt_c.generation.text_generation import n_common, newer_half
+from fastgpt_c.generation.prompt import newer_half
+from fastgpt_c.native.arguments import checked_int
 from fastgpt_c.native.lib import ffi
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
     from fastgpt_c.profiling.profile import Profile
 
 
@@ -82,7 +83,7 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         *,
         max_batch: int,
         max_tokens: int | None,

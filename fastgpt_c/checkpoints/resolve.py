@@ -16,6 +16,7 @@ from types import ModuleType
 from fastgpt_c import convert
 from fastgpt_c.checkpoints import openai_download
 from fastgpt_c.errors import ModelFileError, missing_extra
+from fastgpt_c.io.cache_dir import cache_dir
 from fastgpt_c.io.checked_json import check_values, read_json
 
 # OpenAI's four sizes, by the number of their parameters.
@@ -29,13 +30,6 @@ SIZES = {
 # NAME or ORG/NAME, as the hub spells them.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".json", ".pt", ".ckpt")
-
-
-def cache_dir() -> Path:
-    """Where converted checkpoints are kept: $FASTGPT_CACHE, else $XDG_CACHE_HOME/fastgpt-c, else ~/.cache/fastgpt-c."""
-    if own := os.environ.get("FASTGPT_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fastgpt-c"
 
 
 def resolve(name_or_path: str | Path | None, *, progress: bool = False) -> Path:

@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
     from fastgpt_c.batching.file_runner import BatchFile, lines_of
     from fastgpt_c.batching.requests import Batch
     from fastgpt_c.cli.progress import Progress
-    from fastgpt_c.generation.text_generation import Options
+    from fastgpt_c.generation.options import Options
 
     sampling = common.sampling_of(args)
     seed = sampling.pop("seed")

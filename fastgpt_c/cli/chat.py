@@ -25,7 +25,8 @@ from fastgpt_c.cli.interrupt import line_of
 from fastgpt_c.errors import ContextFullError
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation.text_generation import Options, Reader
+    from fastgpt_c.engine.reader import Reader
+    from fastgpt_c.generation.options import Options
     from fastgpt_c.model import Model
 
 # Without the spaces between words: {% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}
@@ -63,7 +64,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
-        from fastgpt_c.generation.text_generation import Options
+        from fastgpt_c.generation.options import Options
 
         conversation = conversation_of(model, args.system, args.user, args.assistant)
         options = Options(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastgpt_c.cli.interrupt import ending_at_once
+from fastgpt_c.engine.defaults import MIROSTAT_ETA, TEMPERATURE, TOP_P
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation.text_generation import Reader
+    from fastgpt_c.engine.reader import Reader
     from fastgpt_c.model import Model
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
@@ -92,14 +93,14 @@ _SAMPLING: tuple[tuple[str, type, float, str, str], ...] = (
     ("presence_penalty", float, 0.0, "X", "take X from the logit of each token that the new text has"),
     ("no_repeat_ngram_size", int, 0, "N", "no N tokens in a row come twice"),
     ("min_new_tokens", int, 0, "N", "no end of text before so many tokens"),
-    ("temperature", float, 0.8, "T", "0 = always the likeliest (0.8)"),
+    ("temperature", float, TEMPERATURE, "T", f"0 = always the likeliest ({TEMPERATURE})"),
     ("top_n_sigma", float, 0.0, "N", "only logits at most N standard deviations below the largest; try 1"),
     ("top_k", int, 0, "K", "only the K likeliest tokens"),
-    ("top_p", float, 0.95, "P", "only the likeliest tokens that sum to P (0.95)"),
+    ("top_p", float, TOP_P, "P", f"only the likeliest tokens that sum to P ({TOP_P})"),
     ("min_p", float, 0.0, "P", "only tokens P times as likely as the likeliest"),
     ("typical_p", float, 0.0, "P", "only tokens about as surprising as expected that sum to P; try 0.2 with --top-p 1"),
     ("mirostat_tau", float, 0.0, "BITS", "keep the surprise of a token near BITS; try 3 with --top-p 1"),
-    ("mirostat_eta", float, 0.1, "X", "how fast mirostat learns (0.1)"),
+    ("mirostat_eta", float, MIROSTAT_ETA, "X", f"how fast mirostat learns ({MIROSTAT_ETA})"),
 )
 
 

@@ -15,7 +15,8 @@ from fastgpt_c.cli import common
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation.text_generation import Completion, TextGeneration
+    from fastgpt_c.generation.completion import Completion
+    from fastgpt_c.generation.text_generation import TextGeneration
     from fastgpt_c.model import Model
 
 EPILOG = """\

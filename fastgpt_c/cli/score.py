@@ -89,7 +89,7 @@ class _Answers:
 
     def __init__(self, args: argparse.Namespace, model: Model) -> None:
         with ending_at_once():
-            from fastgpt_c.engine.session import checked_int
+            from fastgpt_c.native.arguments import checked_int
             from fastgpt_c.scoring.multiple_choice import score_choices
             from fastgpt_c.scoring.token_scores import Scorer, score, start_token
 

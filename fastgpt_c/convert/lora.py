@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastgpt_c.convert.checked_json import JSON, Implemented, check_values, read_json, show, some_of
 from fastgpt_c.convert.gguf_file import Array
 from fastgpt_c.convert.weights import TYPES, TensorFile, open_tensors
 from fastgpt_c.errors import ModelFileError
+from fastgpt_c.io.checked_json import JSON, Implemented, check_values, read_json, show, some_of
 
 CONFIG = "adapter_config.json"
 

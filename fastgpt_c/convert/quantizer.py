@@ -11,8 +11,8 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField, ReaderTenso
 
 from fastgpt_c.convert.fingerprint import KEY
 from fastgpt_c.convert.gguf_file import Array, Contents, Shape, narrow, type_of, write
+from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.errors import ModelFileError
-from fastgpt_c.model import Model
 from fastgpt_c.native.dtypes import dequantize_rows
 
 # What the writer sets itself: the type and what follows from it, and where tensors lie.
@@ -41,7 +41,7 @@ class TensorReport:
 
 def quantize(source: Path, target: Path, *, type: str, progress: bool) -> list[TensorReport]:
     """See fastgpt_c.convert.quantize."""
-    Model(source).close()  # our own reader trusts nothing; the package gguf trusts the file
+    LoadedModel(source).close()  # our own reader trusts nothing; the package gguf trusts the file
     reader = _open(source)
     quantizer = _Quantizer(source, {tensor.name: tensor for tensor in reader.tensors}, type)
     contents = Contents(

@@ -1,1 +1,1 @@
-"""A loaded model, its sessions and their steps, and what draws tokens from logits."""
+"""A loaded model, its sessions and their steps, what a step has inside, and what draws tokens from logits."""

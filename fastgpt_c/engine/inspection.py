@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastgpt_c.engine.session import Floats, Session, Tokens, checked_int, run_step, token_arrays
+from fastgpt_c.engine.step import Steppable, run_step, token_arrays
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.lib import ffi, float_pointer, lib
+from fastgpt_c.native.arguments import Floats, Tokens, checked_int
+from fastgpt_c.native.lib import ffi, float_pointer
 
 Head = tuple[int, int]  # layer, head
 
@@ -16,7 +17,7 @@ NAMES = ("hidden", "hidden_mid", "ln_1", "ln_2", "ln_f", "logits")
 
 
 def inspect(
-    batch: Sequence[tuple[Session, Tokens]], *names: str, heads: Sequence[Head] = (), all_logits: bool = True
+    batch: Sequence[tuple[Steppable, Tokens]], *names: str, heads: Sequence[Head] = (), all_logits: bool = True
 ) -> dict[str, Floats]:
     """Appends tokens to several sessions in one step, as fastgpt_c.step does, and gives what the step had inside.
 
@@ -53,7 +54,7 @@ def inspect(
     return found
 
 
-def _shapes(batch: Sequence[tuple[Session, Tokens]], n_tokens: int) -> dict[str, tuple[int, ...]]:
+def _shapes(batch: Sequence[tuple[Steppable, Tokens]], n_tokens: int) -> dict[str, tuple[int, ...]]:
     session = batch[0][0]
     n_layer, row = session.n_layer, (n_tokens, session.n_embd)
     shapes = ((n_layer + 1, *row), (n_layer, *row), (n_layer, *row), (n_layer, *row), row, (n_tokens, session.n_vocab))
@@ -66,13 +67,12 @@ def _known(name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     return shapes[name]
 
 
-def _checked_heads(session: Session, heads: Sequence[Head]) -> list[Head]:
-    n_head = lib.fastgpt_model_n_head(session._model)
+def _checked_heads(session: Steppable, heads: Sequence[Head]) -> list[Head]:
     try:
         pairs = [(layer, head) for layer, head in heads]
     except (TypeError, ValueError):
         raise UsageError(f"heads is {heads!r}, not pairs of layer and head such as [(0, 3)]") from None
     return [
-        (checked_int("layer", layer, 0, session.n_layer - 1), checked_int("head", head, 0, n_head - 1))
+        (checked_int("layer", layer, 0, session.n_layer - 1), checked_int("head", head, 0, session.n_head - 1))
         for layer, head in pairs
     ]

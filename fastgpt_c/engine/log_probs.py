@@ -1,4 +1,4 @@
-"""Logits -> log-probabilities, and the likeliest tokens: what searches compare."""
+"""Logits -> log-probabilities, and the likeliest tokens: what scores, searches and the logit lens compare."""
 
 from __future__ import annotations
 
@@ -7,16 +7,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.errors import FastGPTError
+
 
 def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """logits [..., n_vocab], not all of a row -infinity -> log-probabilities in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+    return np.asarray(shifted - _log_sum_exp(shifted))
+
+
+def log_normalisers(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """[n] what to take from each row of logits [n][n_vocab] to make them log-probabilities: log(sum(exp(row))).
+
+    For a few of a row's tokens: exponentials are those of float32, which take less time and memory than log_softmax.
+    Raises FastGPTError for logits that are NaN or infinite.
+    """
+    largest = logits.max(axis=-1, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
+    return np.asarray((largest + _log_sum_exp(logits - largest))[:, 0])
+
+
+def _log_sum_exp(shifted: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """[..., 1] log(sum(exp(row))) of rows whose largest is 0."""
+    return np.asarray(np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)))
 
 
 def likeliest(scores: npt.NDArray[Any], n: int) -> npt.NDArray[np.intp]:
-    """The places of the n largest scores [n_scores], the largest first and of equals the first; fewer where the others
-    are -infinity."""
-    least = np.partition(scores, -n)[-n] if n < len(scores) else -np.inf
-    places = np.flatnonzero((scores >= least) & (scores > -np.inf))
-    return places[np.argsort(-scores[places], kind="stable")][:n]
+    """The places of the n largest of scores [n_scores], the largest first and of equals the first."""
+    if n == 0:
+        return np.empty(0, np.intp)
+    # The n-th largest of the maxima of some parts of scores is no larger than the n-th largest of scores, and cheap.
+    n_parts = len(scores) // 64
+    least = -np.inf
+    if n <= n_parts:
+        least = np.partition(scores[: 64 * n_parts].reshape(64, n_parts).max(axis=0), n_parts - n)[n_parts - n]
+    places = np.flatnonzero(scores >= least)
+    order: npt.NDArray[np.intp] = places[np.argsort(-scores[places], kind="stable")[:n]]
+    return order
+
+
+def likeliest_possible(scores: npt.NDArray[Any], n: int) -> npt.NDArray[np.intp]:
+    """The same without places whose score is -infinity, which may leave fewer."""
+    places = likeliest(scores, n)
+    return places[scores[places] > -np.inf]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.engine.session import Floats, Tokens, checked_int, token_array
+from fastgpt_c.engine.defaults import MIROSTAT_ETA, TEMPERATURE, TOP_P
 from fastgpt_c.errors import UsageError
+from fastgpt_c.native.arguments import Floats, Tokens, checked_int, token_array
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
 
 # As the error about a value outside of it says; fastgpt_sampler_create decides.
@@ -74,14 +75,14 @@ class Sampling(Adjustments):
     0 turns each of them off.  fastgpt_c.Options has these fields, too.
     """
 
-    temperature: float = 0.8
+    temperature: float = TEMPERATURE
     top_k: int = 0
-    top_p: float = 0.95
+    top_p: float = TOP_P
     min_p: float = 0.0
     typical_p: float = 0.0
     top_n_sigma: float = 0.0
     mirostat_tau: float = 0.0
-    mirostat_eta: float = 0.1
+    mirostat_eta: float = MIROSTAT_ETA
     seed: int | None = None
 
 

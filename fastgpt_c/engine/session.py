@@ -5,28 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.inspection import Head, inspect
+from fastgpt_c.engine.sampler import Sampler
+from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
+from fastgpt_c.native.arguments import Floats, Tokens, check_kv_type, checked_int
 from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name, type_number
 from fastgpt_c.native.interrupts import Steps
 from fastgpt_c.native.lib import check, create, error_text, ffi, float_pointer, lib
 
 if TYPE_CHECKING:
-    from fastgpt_c.engine.inspection import Head
-    from fastgpt_c.engine.sampler import Sampler
-    from fastgpt_c.model import Model
     from fastgpt_c.profiling.profile import Profile
-
-Tokens = Sequence[int] | npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-
-KV_TYPES = ("f32", "f16", "bf16")
 
 # Rows of logits between two moments in which Ctrl-C gets its turn.
 N_ROWS_UNINTERRUPTED = 16
@@ -46,37 +42,28 @@ class Session:
     """
 
     def __init__(
-        self,
-        model: Model,
-        n_ctx: int | None = None,
-        n_threads: int | None = None,
-        kv_type: str = "f32",
-        deterministic: bool = False,
+        self, model: Any, pool: Any, n_ctx: int | None = None, kv_type: str = "f32", deterministic: bool = False
     ) -> None:
+        """model, pool  fastgpt_model * and fastgpt_pool *"""
         check_kv_type(kv_type)
         kv = create(
-            lib.fastgpt_kv_cache_create_typed, model.handle, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
+            lib.fastgpt_kv_cache_create_typed, model, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
             free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
         )  # fmt: skip
-        self._begin(model.handle, model.pool(n_threads), kv, deterministic)
+        self._begin(model, pool, kv, deterministic)
 
     @classmethod
     def load(
-        cls,
-        model: Model,
-        path: str | Path,
-        n_ctx: int | None = None,
-        n_threads: int | None = None,
-        deterministic: bool = False,
+        cls, model: Any, pool: Any, path: str | Path, n_ctx: int | None = None, deterministic: bool = False
     ) -> Session:
-        """What Model.load_session does."""
+        """What Model.load_session does; model and pool as in Session()."""
         out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
         room = checked_int("n_ctx", n_ctx or 0)
-        status = lib.fastgpt_kv_cache_load(model.handle, os.fsencode(path), room, out, error)
+        status = lib.fastgpt_kv_cache_load(model, os.fsencode(path), room, out, error)
         check(status, error_text(error))
         kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
         session = cls.__new__(cls)
-        session._begin(model.handle, model.pool(n_threads), kv, deterministic)
+        session._begin(model, pool, kv, deterministic)
         if deterministic:
             session.truncate(lib.fastgpt_kv_cache_n_deterministic(kv))
         return session
@@ -88,6 +75,7 @@ class Session:
         self.n_vocab: int = lib.fastgpt_model_n_vocab(model)
         self.n_embd: int = lib.fastgpt_model_n_embd(model)
         self.n_layer: int = lib.fastgpt_model_n_layer(model)
+        self.n_head: int = lib.fastgpt_model_n_head(model)
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(kv)
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
@@ -134,8 +122,6 @@ class Session:
 
     def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
         """Appends tokens, and gives what the step had inside by names: "hidden" and so on, see fastgpt_c.inspect."""
-        from fastgpt_c.engine.inspection import inspect
-
         return inspect([(self, tokens)], *names, heads=heads)
 
     def unembed(self, hidden: npt.ArrayLike) -> Floats:
@@ -281,6 +267,18 @@ class Session:
         self.close()
 
     @contextmanager
+    def handles(self) -> Iterator[tuple[Any, Any]]:
+        """The fastgpt_model * and fastgpt_context *, in the block for the caller alone."""
+        with self._in_use():
+            yield self._model, self._context
+
+    @contextmanager
+    def held_for_step(self) -> Iterator[Any]:
+        """The fastgpt_kv_cache *, in the block for the caller alone; an error leaves the cache as it was before."""
+        with self._in_use(), self._undone_on_error():
+            yield self._kv
+
+    @contextmanager
     def _in_use(self) -> Iterator[None]:
         if not self._lock.acquire(blocking=False):
             raise UsageError("the session is in use by another thread; give each thread a session of its own")
@@ -301,8 +299,8 @@ class Session:
             lib.fastgpt_kv_cache_truncate(self._kv, n_past)
             raise
 
-    def _run(self, call: Callable[[Any], int], n_tokens: int) -> None:
-        """Makes call(context).  In the main thread a long one can be stopped by Ctrl-C."""
+    def run_in_context(self, call: Callable[[Any], int], n_tokens: int) -> None:
+        """Makes call(fastgpt_context *).  In the main thread a long one can be stopped by Ctrl-C."""
         context = self._context
         try:
             status = self._steps.run(lambda: call(context), n_tokens, stop=lambda: lib.fastgpt_cancel(context))
@@ -310,82 +308,3 @@ class Session:
             self._context = self._new_context()  # the old one may still hold an order to cancel
             raise
         check(status)
-
-
-def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> Floats:
-    """Appends tokens to several sessions of one model in one step, which shares every matrix product.
-
-    -> float32 [n_sessions][n_vocab], a row after the last token of each; with all_logits
-       [sum of n_tokens][n_vocab], in the order of the tokens.
-    The first session's threads do the work; the step is deterministic if one of the sessions is.  Raises as
-    Session.prefill does; then no session has changed.
-    """
-    arrays = token_arrays(batch)
-    n_rows = sum(map(len, arrays)) if all_logits else len(batch)
-    logits = np.empty((n_rows, batch[0][0].n_vocab), np.float32)
-    run_step(batch, arrays, logits, all_logits=all_logits)
-    return logits
-
-
-def token_arrays(batch: Sequence[tuple[Session, Tokens]]) -> list[npt.NDArray[np.int32]]:
-    """The tokens of each session of a step; raises UsageError where there is none, or for what are no tokens."""
-    if not batch:
-        raise UsageError("a step needs at least one session")
-    return [token_array(tokens) for _, tokens in batch]
-
-
-def run_step(
-    batch: Sequence[tuple[Session, Any]],
-    arrays: Sequence[npt.NDArray[np.int32]],
-    logits: Floats | None,
-    *,
-    all_logits: bool,
-    taps: Any = ffi.NULL,
-) -> None:
-    """The step of batch, whose tokens are arrays; fills logits, and what taps, a fastgpt_taps *, point to."""
-    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options"), "taps": taps})
-    options.all_logits = all_logits
-    options.deterministic = any(session.deterministic for session, _ in batch)
-    n_tokens = sum(map(len, arrays))
-    with ExitStack() as stack:
-        for session in {id(session): session for session, _ in batch}.values():
-            stack.enter_context(session._in_use())
-            stack.enter_context(session._undone_on_error())
-        spans = ffi.new("fastgpt_span[]", len(batch))
-        for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
-            span.kv, span.tokens, span.n_tokens = session._kv, ffi.from_buffer("int32_t[]", tokens), len(tokens)
-        pointer = ffi.NULL if logits is None else float_pointer(logits)
-        lead = batch[0][0]
-        lead._run(lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens)
-
-
-def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:
-    """value as a C int32_t; raises UsageError where it is none, or outside [least, most]."""
-    try:
-        number = value.__index__()
-    except AttributeError:
-        raise UsageError(f"{name} is {value!r}, not an integer") from None
-    if not least <= number <= most:
-        raise UsageError(f"{name} is {number}, not in [{least}, {most}]")
-    return number
-
-
-def check_kv_type(kv_type: str) -> None:
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
-
-
-def checked_n_threads(n_threads: int | None) -> int:
-    """As fastgpt_pool_create takes it, 0 for None: the usable cores."""
-    return checked_int("n_threads", n_threads or 0, 0, 1024)
-
-
-def token_array(tokens: Tokens) -> npt.NDArray[np.int32]:
-    """Tokens as a contiguous int32 array [n_tokens]; raises UsageError for anything but a row of integers."""
-    array = np.asarray(tokens)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise UsageError(f"tokens must be a row of integers, not {array.dtype} of shape {array.shape}")
-    limits = np.iinfo(np.int32)
-    if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
-        raise UsageError("a token is outside [0, n_vocab)")
-    return np.ascontiguousarray(array, np.int32)

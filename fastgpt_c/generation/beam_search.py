@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.engine.log_probs import likeliest, log_softmax
+from fastgpt_c.engine.log_probs import likeliest_possible, log_softmax
+from fastgpt_c.engine.reader import Reader
 from fastgpt_c.engine.sampler import Adjustments, Sampler, Sampling
-from fastgpt_c.engine.session import Floats, Session, checked_int, step
+from fastgpt_c.engine.session import Session
+from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
-from fastgpt_c.generation.text_generation import Options, Prompt, n_common, prompt_tokens
+from fastgpt_c.generation.options import Options
+from fastgpt_c.generation.prompt import Prompt, prompt_tokens
+from fastgpt_c.native.arguments import Floats, checked_int
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,13 @@ class _Growing:
     parent: int
 
 
-def search(model: Model, prompt: Prompt, beams: Beams, n_threads: int | None) -> list[Beam]:
+def search(model: LoadedModel, prompt: Prompt, beams: Beams, n_threads: int | None) -> list[Beam]:
     """What Model.beam_search does."""
     tokens = prompt_tokens(model, prompt, Options(max_new_tokens=beams.max_new_tokens))
     return [_beam(model, score, found) for score, found in _Search(model, tokens, beams, n_threads).run()]
 
 
-def _beam(model: Model, score: float, found: tuple[int, ...]) -> Beam:
+def _beam(model: LoadedModel, score: float, found: tuple[int, ...]) -> Beam:
     ended = found[-1] == model.eos_token
     tokens = list(found[:-1] if ended else found)
     return Beam(model.decode(tokens) if model.has_tokenizer else "", tokens, "eos" if ended else "length", score)
@@ -95,7 +99,7 @@ def _beam(model: Model, score: float, found: tuple[int, ...]) -> Beam:
 class _Search:
     """One search.  prompt [n_prompt], at least one token."""
 
-    def __init__(self, model: Model, prompt: Sequence[int], beams: Beams, n_threads: int | None = None) -> None:
+    def __init__(self, model: LoadedModel, prompt: Sequence[int], beams: Beams, n_threads: int | None = None) -> None:
         if 2 * beams.num_beams > model.n_vocab:
             raise UsageError(
                 f"num_beams is {beams.num_beams}; n_vocab is {model.n_vocab}, and has to be twice as large"
@@ -130,7 +134,7 @@ class _Search:
         """The likeliest continuations, best first: twice num_beams, so that enough go on whichever of them end."""
         rows = zip(self._growing, log_softmax(logits), strict=True)
         sums = np.concatenate([beam.log_probability + self._adjusted(beam.tokens, row) for beam, row in rows])
-        for i in likeliest(sums, 2 * self._beams.num_beams).tolist():
+        for i in likeliest_possible(sums, 2 * self._beams.num_beams).tolist():
             parent, token = divmod(i, logits.shape[1])
             yield _Growing((*self._growing[parent].tokens, token), float(sums[i]), parent)
 
@@ -174,20 +178,17 @@ class _Caches:
 
     def __init__(self, first: Session, prompt: list[int], stack: ExitStack) -> None:
         self._prompt, self._stack = prompt, stack
-        self._sessions = [stack.enter_context(first)]
-        self._held: list[list[int]] = [[]]  # the tokens in each
+        self._readers = [Reader(stack.enter_context(first))]
         self._places = [0]  # of the beams of the step before: the numbers of their sessions
 
     def logits_after(self, texts: Sequence[tuple[int, list[int]]]) -> Floats:
         """float32 [n_texts][n_vocab]; each text comes with the number of the beam that it continues."""
         self._places = self._find_places(texts)
-        spans = []
-        for place, (_, text) in zip(self._places, texts, strict=True):
-            n_kept = min(n_common(self._held[place], text), len(text) - 1)
-            self._sessions[place].truncate(n_kept)
-            self._held[place] = text
-            spans.append((self._sessions[place], text[n_kept:]))
-        return step(spans)
+        readers = [(self._readers[place], text) for place, (_, text) in zip(self._places, texts, strict=True)]
+        logits = step([(reader.session, reader.new_tokens(text)) for reader, text in readers])
+        for reader, text in readers:
+            reader.note(text)
+        return logits
 
     def _find_places(self, texts: Sequence[tuple[int, list[int]]]) -> list[int]:
         """The number of each text's session."""
@@ -197,19 +198,19 @@ class _Caches:
                 places[i] = self._places[parent]
         for i, (_, text) in enumerate(texts):
             if i not in places:
-                free = [place for place in range(len(self._sessions)) if place not in places.values()]
-                near = max(free, key=lambda place: n_common(self._held[place], text), default=None)
+                free = [place for place in range(len(self._readers)) if place not in places.values()]
+                near = max(free, key=lambda place: self._readers[place].n_in_common(text), default=None)
                 places[i] = self._fork() if near is None else near
         return [places[i] for i in range(len(texts))]
 
     def _fork(self) -> int:
         """The number of a new session with the prompt."""
-        self._sessions.append(self._stack.enter_context(self._sessions[0].fork(len(self._prompt))))
-        self._held.append(self._prompt)
-        return len(self._sessions) - 1
+        session = self._readers[0].session.fork(len(self._prompt))
+        self._readers.append(Reader(self._stack.enter_context(session), self._prompt))
+        return len(self._readers) - 1
 
 
-def _sampler(model: Model, beams: Beams) -> Sampler:
+def _sampler(model: LoadedModel, beams: Beams) -> Sampler:
     """It knows what becomes of logits, and draws nothing here.  Raises UsageError for fields out of range."""
     adjustments = Sampling(**{field.name: getattr(beams, field.name) for field in fields(Adjustments)})
     return Sampler(model.n_vocab, adjustments, eos_token=model.eos_token)

@@ -15,7 +15,7 @@ from fastgpt_c.errors import UsageError, missing_extra
 from fastgpt_c.tokenizers.bpe import Tokenizer
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 # As json.dumps writes: a model that may put any number of spaces between the parts of JSON may never stop.
 JSON_STYLE: Any = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
@@ -24,7 +24,7 @@ JSON_STYLE: Any = {"item_separator": ", ", "key_separator": ": ", "whitespace_fl
 class Constraint:
     """What may follow, token by token.  Made by constraint_on; for one text and one thread."""
 
-    def __init__(self, model: Model, grammar: str, what: str) -> None:
+    def __init__(self, model: LoadedModel, grammar: str, what: str) -> None:
         import llguidance
 
         self._n_bytes = -(-model.n_vocab // 32) * 4
@@ -54,15 +54,8 @@ class Constraint:
             raise UsageError(f"{self._what}: {self._matcher.get_error()}")
 
 
-def check_constraints(**given: Any) -> None:
-    """Raises UsageError where more than one of regex, json_schema and grammar is given."""
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise UsageError(f"give one of {' and '.join(names)}, not both")
-
-
 def constraint_on(
-    model: Model, regex: str | None, json_schema: str | Mapping[str, Any] | None, grammar: str | None
+    model: LoadedModel, regex: str | None, json_schema: str | Mapping[str, Any] | None, grammar: str | None
 ) -> Constraint | None:
     """The one that is given, or None.  Raises UsageError for one that is wrong, MissingExtraError."""
     if regex is None and json_schema is None and grammar is None:
@@ -96,7 +89,7 @@ class _Vocabulary:
 
     bos_token_id = None
 
-    def __init__(self, model: Model, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LoadedModel, tokenizer: Tokenizer) -> None:
         eos = model.n_vocab if model.eos_token is None else model.eos_token
         self.tokens = [tokenizer.decode_bytes([token]) for token in range(model.n_vocab)]
         if model.eos_token is None:
@@ -109,10 +102,10 @@ class _Vocabulary:
         return self._encode(text, special=False)
 
 
-_tokenizers: WeakKeyDictionary[Model, Any] = WeakKeyDictionary()
+_tokenizers: WeakKeyDictionary[LoadedModel, Any] = WeakKeyDictionary()
 
 
-def _tokenizer_of(model: Model) -> Any:
+def _tokenizer_of(model: LoadedModel) -> Any:
     """llguidance's tables of a model's vocabulary; they take some tenths of a second for GPT-2's, once."""
     from llguidance import LLTokenizer, TokenizerWrapper
 

@@ -21,44 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgpt_c.engine.inspection import inspect
-from fastgpt_c.engine.log_probs import likeliest, log_softmax
-from fastgpt_c.engine.session import Floats, Session
+from fastgpt_c.engine.log_probs import likeliest_possible, log_softmax
+from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import UsageError
+from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation.text_generation import Options, Reader
+    from fastgpt_c.engine.reader import Reader
+    from fastgpt_c.generation.options import Options
     from fastgpt_c.generation.token_selector import Chooser
-
-# What draws, each with values at which it does not, or that nobody gave.
-DRAWING: dict[str, tuple[float, ...]] = {
-    "temperature": (0, 0.8, 1), "top_p": (0, 0.95, 1), "min_p": (0,), "typical_p": (0, 1), "top_n_sigma": (0,),
-    "mirostat_tau": (0,),
-}  # fmt: skip
-
-
-def check_contrastive(options: Options) -> None:
-    """Raises UsageError where penalty_alpha is out of range, or meets an option that has no meaning beside it."""
-    alpha = options.penalty_alpha
-    if alpha is None or not 0 <= alpha <= 1:
-        raise UsageError(f"penalty_alpha is {alpha}, not a number in [0, 1]")
-    if options.top_k < 1:
-        raise UsageError("penalty_alpha chooses among the top_k likeliest tokens: give top_k too, such as 4")
-    for name, off in DRAWING.items():
-        if getattr(options, name) not in off:
-            raise UsageError(
-                f"{name} is for drawing tokens, and contrastive search draws none: leave {name} or penalty_alpha out"
-            )
-    if options.prompt_lookup or options.draft is not None:
-        raise UsageError(
-            "contrastive search reads candidates, not guesses: leave prompt_lookup and draft, or penalty_alpha, out"
-        )
-    if not options.kv_cache:
-        raise UsageError("contrastive search forks the KV cache: leave kv_cache=False or penalty_alpha out")
-    if options.on_overflow == "slide":
-        raise UsageError(
-            'contrastive search compares with the whole text, of which on_overflow="slide" forgets half: '
-            'choose "truncate" or "error"'
-        )
 
 
 class ContrastiveSearch:
@@ -86,7 +57,7 @@ class ContrastiveSearch:
         if self._logits is None:
             self._logits = self._read_prompt(tokens)
         scores = self._chooser.adjusted(tokens, self._logits)
-        candidates: list[int] = likeliest(scores, self._top_k).tolist()
+        candidates: list[int] = likeliest_possible(scores, self._top_k).tolist()
         if not candidates:
             raise UsageError("every token is banned")
         forks = [self._session.fork(n_ctx=len(tokens) + 1) for _ in candidates]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgpt_c.engine.reader import Reader
 from fastgpt_c.errors import UsageError
-from fastgpt_c.generation.text_generation import Reader
 
 if TYPE_CHECKING:
+    from fastgpt_c.engine.model import LoadedModel
     from fastgpt_c.engine.session import Session
-    from fastgpt_c.model import Model
 
 
 @contextmanager
 def prompt_cache(
-    model: Model, path: Path | None, *, kv_type: str = "f32", deterministic: bool = False
+    model: LoadedModel, path: Path | None, *, kv_type: str = "f32", deterministic: bool = False
 ) -> Iterator[Reader]:
     """A reader whose session begins with what path holds, if there is such a file, and in the end is saved there, also
     after an error or Ctrl-C.  None = a session for this run alone.
@@ -36,7 +36,7 @@ def prompt_cache(
                 session.save(path)
 
 
-def _open(model: Model, path: Path | None, kv_type: str, deterministic: bool) -> Session:
+def _open(model: LoadedModel, path: Path | None, kv_type: str, deterministic: bool) -> Session:
     if path and not path.parent.is_dir():
         raise UsageError(f"{path}: there is no such folder to keep the prompt cache in")
     if path is None or not path.exists():

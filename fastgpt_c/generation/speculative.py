@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fastgpt_c.engine.session import Floats, Session
+from fastgpt_c.engine.reader import Reader
+from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import UsageError
-from fastgpt_c.generation.text_generation import Options, Reader
+from fastgpt_c.generation.options import Options
+from fastgpt_c.native.arguments import Floats
 from fastgpt_c.native.lib import ffi, lib
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 N_DRAFT = 4  # tokens that a draft model guesses
 N_GRAMS = (3, 2)  # lengths of the endings that prompt lookup looks for, the longest first
@@ -26,7 +28,7 @@ N_GRAMS = (3, 2)  # lengths of the endings that prompt lookup looks for, the lon
 Guess = Callable[[list[int]], list[int]]
 
 
-def guessing(reader: Reader, model: Model, options: Options) -> SpeculativeReader:
+def guessing(reader: Reader, model: LoadedModel, options: Options) -> SpeculativeReader:
     """Takes over the session of reader, to guess as draft or prompt_lookup say.
 
     Raises UsageError for a draft model of another vocabulary.
@@ -63,7 +65,8 @@ class SpeculativeReader(Reader):
         room = self.session.n_ctx - len(tokens)
         guessed = self._guess(tokens)[:room] if len(new) == 1 else []
         logits = self.session.prefill(new + guessed, all_logits=True) if guessed else self.read(new)[None]
-        self._held, self._rows = tokens + guessed, list(logits)
+        self.note(tokens + guessed)
+        self._rows = list(logits)
         self.n_guessed += len(guessed)
         return self._rows[0]
 
@@ -108,7 +111,7 @@ class PromptLookup:
 class DraftModel:
     """Guesses the likeliest tokens of another, smaller model with the same vocabulary."""
 
-    def __init__(self, draft: Model, model: Model, n_threads: int | None) -> None:
+    def __init__(self, draft: LoadedModel, model: LoadedModel, n_threads: int | None) -> None:
         if _vocabulary(draft) != _vocabulary(model):
             raise UsageError(f"the draft model {draft.path} has another vocabulary than {model.path}")
         self._reader = Reader(draft.session(n_threads=n_threads))
@@ -120,7 +123,7 @@ class DraftModel:
         return text[len(tokens) :]
 
 
-def _vocabulary(model: Model) -> tuple[int, bytes]:
+def _vocabulary(model: LoadedModel) -> tuple[int, bytes]:
     """n_vocab and the texts of all tokens, end to end."""
     tokens = lib.fastgpt_model_tokens(model.handle)
     return model.n_vocab, bytes(ffi.buffer(tokens.text, tokens.offsets[tokens.n])) if tokens.n else b""

@@ -6,17 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastgpt_c.engine.sampler import Sampler
-from fastgpt_c.engine.session import Floats
 from fastgpt_c.generation.constraints import constraint_on
+from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
-    from fastgpt_c.generation.text_generation import Options
-    from fastgpt_c.model import Model
-
-LogitsProcessor = Callable[[Sequence[int], Floats], "Floats | None"]
-"""Called as processor(tokens, logits) with all tokens so far, which it must leave alone, and the model's own float32
-logits [n_vocab].  It changes them in place, or returns others; then bias, penalties, bans and filters follow.  A call
-costs less than a microsecond, a NumPy operation over the logits of GPT-2's 50257 tokens about 5 (bench/choosing.py)."""
+    from fastgpt_c.engine.model import LoadedModel
+    from fastgpt_c.generation.options import Options
 
 
 class Chooser:
@@ -27,7 +22,7 @@ class Chooser:
     Raises UsageError for options out of range or a wrong constraint, MissingExtraError for one without its library.
     """
 
-    def __init__(self, model: Model, options: Options, prompt_tokens: Sequence[int]) -> None:
+    def __init__(self, model: LoadedModel, options: Options, prompt_tokens: Sequence[int]) -> None:
         self._sampler = options.sampler(model.n_vocab, model.eos_token)
         self._sampler.accept_prompt(prompt_tokens)
         self._processor = options.logits_processor

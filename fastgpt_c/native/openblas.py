@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-
-import fastgpt_c
 
 N_THREADS = "OPENBLAS_NUM_THREADS"  # read when the library is loaded
 
 
 def is_own() -> bool:
     """Whether the package was built with its own copy."""
-    return any(Path(path, "lib", "libfastgpt_openblas.so").exists() for path in fastgpt_c.__path__)
+    package = find_spec("fastgpt_c")
+    folders = package.submodule_search_locations if package else None
+    return any(Path(path, "lib", "libfastgpt_openblas.so").exists() for path in folders or ())
 
 
 @contextmanager

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastgpt_c.checkpoints.resolve import cache_dir
-from fastgpt_c.engine.session import checked_n_threads
 from fastgpt_c.errors import FastGPTError
 from fastgpt_c.io.atomic_files import write_text
+from fastgpt_c.io.cache_dir import cache_dir
+from fastgpt_c.native.arguments import checked_n_threads
 from fastgpt_c.native.lib import check, create, ffi, lib
 
 # As Linux spells them in /proc/cpuinfo: what kernels of this or of other engines look for.
@@ -52,7 +53,7 @@ def best_roofline(n_threads: int | None = None) -> Roofline:
     """Measures as roofline does, and gives the best of each rate that this machine has shown so far.
 
     Other programs can only make a measurement worse, so the best of several comes closest to the machine's own.  It is
-    kept in resolve.cache_dir(): the key is the CPU's name, the number of threads, the kernels and the version of the
+    kept in io.cache_dir: the key is the CPU's name, the number of threads, the kernels and the version of the
     library.  Where nothing can be kept, the best is what it is now.  Raises as roofline does.
     """
     now = roofline(n_threads)
@@ -81,12 +82,10 @@ def _kept_roofline(path: Path, n_threads: int) -> Roofline | None:
 
 def facts() -> dict[str, Any]:
     """Version, BLAS, kernels, CPU and cores, by name; for JSON."""
-    import fastgpt_c
-
     cores = lib.fastgpt_core_counts()
     model, features = cpu()
     return {
-        "version": fastgpt_c.__version__,
+        "version": version("fastgpt-c"),
         "blas": ffi.string(lib.fastgpt_blas_name()).decode(),
         "kernels": ffi.string(lib.fastgpt_kernels_name()).decode(),
         "kernels_available": list(_kernels_available()),

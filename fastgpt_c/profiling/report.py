@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastgpt_c.errors import FastGPTError
 from fastgpt_c.io.checked_json import read_json
 from fastgpt_c.io.html_page import write_page as write_html_page
-
-if TYPE_CHECKING:
-    from fastgpt_c.profiling.machine import Roofline
-    from fastgpt_c.profiling.profile import Profile
+from fastgpt_c.profiling import machine
+from fastgpt_c.profiling.machine import Roofline
+from fastgpt_c.profiling.records import Records
 
 JSON = dict[str, Any]
 
@@ -30,7 +29,7 @@ SHAPE = {  # of what a comparison looks at
 PRODUCTS = ("qkv", "attn_proj", "fc", "proj", "lm_head")  # ops that multiply by weights
 
 
-def make(profile: Profile, roofline: Roofline | None) -> JSON:
+def make(profile: Records, roofline: Roofline | None) -> JSON:
     """
     model, machine, n_threads
     roofline    machine.Roofline's fields and "arithmetic", the kind that weight products are compared with; or None
@@ -43,8 +42,6 @@ def make(profile: Profile, roofline: Roofline | None) -> JSON:
     steps       one for each step whose events are all there: step, phase, n_tokens, start_ns (from the first of them),
                 ns, sample_ns, and "ops": nanoseconds of each op
     """
-    from fastgpt_c.profiling import machine
-
     facts = machine.facts()
     ceiling = None if roofline is None else asdict(roofline) | {"arithmetic": _arithmetic(profile.model, roofline)}
     records = [dict(zip(profile.records.dtype.names or (), row.tolist(), strict=True)) for row in profile.records]
@@ -129,7 +126,7 @@ def _best_ns(rows: list[JSON]) -> int:
     return sum(r["calls"] * r["best_ns"] for r in rows) if alike else 0
 
 
-def _steps(profile: Profile) -> list[JSON]:
+def _steps(profile: Records) -> list[JSON]:
     events = profile.events[profile.events["thread"] == 0]
     if profile.n_events_lost and len(events):
         events = events[events["step"] > events["step"].min()]  # the first of those that are left has lost some

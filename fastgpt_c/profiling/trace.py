@@ -11,22 +11,20 @@ import math
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastgpt_c.io.atomic_files import write_text
-
-if TYPE_CHECKING:
-    from fastgpt_c.profiling.profile import Profile
+from fastgpt_c.profiling.records import Records
 
 JSON = dict[str, Any]
 
 
-def write(path: Path, profile: Profile) -> None:
+def write(path: Path, profile: Records) -> None:
     """Raises FastGPTError where path cannot be written."""
     write_text(path, json.dumps(make(profile), separators=(",", ":")))
 
 
-def make(profile: Profile) -> JSON:
+def make(profile: Records) -> JSON:
     """One row a thread; in the first, ops inside of layers inside of steps."""
     return {
         "traceEvents": [*_names(profile), *_spans(profile)],
@@ -35,14 +33,14 @@ def make(profile: Profile) -> JSON:
     }
 
 
-def _names(profile: Profile) -> Iterator[JSON]:
+def _names(profile: Records) -> Iterator[JSON]:
     names = [("process_name", 0, f"fastgpt-c {profile.model['name']}"), ("thread_name", 0, "steps")]
     names += [("thread_name", thread, f"worker {thread}") for thread in range(1, profile.n_threads)]
     for kind, thread, name in names:
         yield {"ph": "M", "name": kind, "pid": 1, "tid": thread, "args": {"name": name}}
 
 
-def _spans(profile: Profile) -> Iterator[JSON]:
+def _spans(profile: Records) -> Iterator[JSON]:
     events = [dict(zip(profile.events.dtype.names or (), row.tolist(), strict=True)) for row in profile.events]
     zero = min((e["start_ns"] for e in events), default=0)
     depths = {"step": 0, "layer": 1}

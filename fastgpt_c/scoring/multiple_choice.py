@@ -10,7 +10,7 @@ from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.scoring.token_scores import Scorer, TokenScores, start_token
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Continuation:
         return self.loglikelihood / len(self.text.encode())
 
 
-def split_tokens(model: Model, context: str, text: str) -> tuple[list[int], list[int]]:
+def split_tokens(model: LoadedModel, context: str, text: str) -> tuple[list[int], list[int]]:
     """Tokens of context and of the text after it, as lm-evaluation-harness splits them.
 
     Both are encoded together, so that a token may reach over no border but this: spaces at the end of context belong to
@@ -53,7 +53,7 @@ def split_tokens(model: Model, context: str, text: str) -> tuple[list[int], list
     return both[:n_context], both[n_context:]
 
 
-def score_choices(model: Model, scorer: Scorer, context: str, texts: Sequence[str]) -> list[Continuation]:
+def score_choices(model: LoadedModel, scorer: Scorer, context: str, texts: Sequence[str]) -> list[Continuation]:
     """Each of texts after context, which is read once.
 
     A context too long for n_ctx loses its oldest tokens.  Raises UsageError for an empty text, ContextFullError for one
@@ -62,7 +62,7 @@ def score_choices(model: Model, scorer: Scorer, context: str, texts: Sequence[st
     return [_score_one(model, scorer, context, text) for text in texts]
 
 
-def _score_one(model: Model, scorer: Scorer, context: str, text: str) -> Continuation:
+def _score_one(model: LoadedModel, scorer: Scorer, context: str, text: str) -> Continuation:
     before, tokens = split_tokens(model, context, text)
     if not text or not tokens:
         raise UsageError(f"choice {text!r} adds no token to the context")

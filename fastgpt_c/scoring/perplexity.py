@@ -13,7 +13,7 @@ from fastgpt_c.errors import UsageError
 from fastgpt_c.scoring.token_scores import Scorer, TokenScores, score_windows, start_token, tokens_of
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 # That of transformers' guide, whose figures are for a model of n_ctx 1024.
 DEFAULT_STRIDE = 512
@@ -77,7 +77,7 @@ class Evaluation:
         self._guide_n += len(scores) - 1
 
 
-def _n_bytes(model: Model, scores: TokenScores) -> int:
+def _n_bytes(model: LoadedModel, scores: TokenScores) -> int:
     """Bytes that the tokens with a score stand for; 0 when the model has no tokenizer."""
     return len(model.tokenizer.decode_bytes(scores.tokens[scores.ranks > 0].tolist())) if model.has_tokenizer else 0
 
@@ -88,8 +88,8 @@ def _exp(nats: float) -> float:
 
 
 def evaluate(
-    model: Model, tokens: Sequence[int], *, stride: int | None = None, bos: bool = False, n_threads: int | None = None,
-    kv_type: str = "f32",
+    model: LoadedModel, tokens: Sequence[int], *, stride: int | None = None, bos: bool = False,
+    n_threads: int | None = None, kv_type: str = "f32",
 ) -> Iterator[Evaluation]:  # fmt: skip
     """Reads tokens window by window and yields the same Evaluation after each; the last one is the result.
 

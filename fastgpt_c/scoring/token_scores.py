@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.engine.session import Floats, checked_int, token_array
-from fastgpt_c.errors import FastGPTError, UsageError
-from fastgpt_c.generation.text_generation import n_common
+from fastgpt_c.engine.log_probs import likeliest, log_normalisers
+from fastgpt_c.engine.reader import Reader
+from fastgpt_c.errors import UsageError
+from fastgpt_c.native.arguments import Floats, checked_int, token_array
 
 if TYPE_CHECKING:
-    from fastgpt_c.model import Model
+    from fastgpt_c.engine.model import LoadedModel
 
 Ints = npt.NDArray[np.int32]
 Doubles = npt.NDArray[np.float64]
@@ -85,18 +86,6 @@ def without_score(tokens: Ints, top_k: int) -> TokenScores:
 # ---- Logits -> scores ----
 
 
-def log_normalisers(logits: Floats) -> Doubles:
-    """[n] what to take from each row of logits [n][n_vocab] to make them log-probabilities: log(sum(exp(row))).
-
-    Raises FastGPTError for logits that are NaN or infinite.
-    """
-    largest = logits.max(axis=1, keepdims=True)
-    if not np.isfinite(largest).all():
-        raise FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
-    found: Doubles = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1, dtype=np.float64))
-    return found
-
-
 def score_logits(logits: Floats, tokens: Ints, top_k: int = 0) -> TokenScores:
     """Scores of tokens [n], where row i of logits [n][n_vocab] predicts token i."""
     parts = [
@@ -111,23 +100,9 @@ def _score_few(logits: Floats, tokens: Ints, top_k: int) -> TokenScores:
     chosen = np.take_along_axis(logits, tokens[:, None].astype(np.int64), axis=1)
     ranks = 1 + np.count_nonzero(logits > chosen, axis=1)
     ranks += [np.count_nonzero(row[:token] == row[token]) for row, token in zip(logits, tokens, strict=True)]
-    top = np.array([_likeliest(row, top_k) for row in logits]).reshape(len(tokens), top_k)
+    top = np.array([likeliest(row, top_k) for row in logits]).reshape(len(tokens), top_k)
     top_logprobs = np.take_along_axis(logits, top, axis=1) - normalisers[:, None]
     return TokenScores(tokens, chosen[:, 0] - normalisers, ranks.astype(np.int32), top.astype(np.int32), top_logprobs)
-
-
-def _likeliest(row: Floats, k: int) -> npt.NDArray[np.intp]:
-    """[k] the ids of the largest of row [n_vocab], largest first, of equals the lower id first."""
-    if k == 0:
-        return np.empty(0, np.intp)
-    # The k-th largest of the maxima of some parts of the row is no larger than the k-th largest of the row, and cheap.
-    n_parts = len(row) // 64
-    least = -np.inf
-    if k <= n_parts:
-        least = np.partition(row[: 64 * n_parts].reshape(64, n_parts).max(axis=0), n_parts - k)[n_parts - k]
-    candidates = np.flatnonzero(row >= least)
-    order: npt.NDArray[np.intp] = candidates[np.argsort(-row[candidates], kind="stable")[:k]]
-    return order
 
 
 # ---- Tokens -> scores ----
@@ -147,10 +122,9 @@ class Scorer:
     One thread at a time, as a session.
     """
 
-    def __init__(self, model: Model, *, n_threads: int | None = None, kv_type: str = "f32") -> None:
+    def __init__(self, model: LoadedModel, *, n_threads: int | None = None, kv_type: str = "f32") -> None:
         self.n_ctx, self.n_vocab = model.n_ctx, model.n_vocab
-        self._session = model.session(n_threads=n_threads, kv_type=kv_type)
-        self._held: list[int] = []
+        self._reader = Reader(model.session(n_threads=n_threads, kv_type=kv_type))
         least, most = _POSITIONS_AT_ONCE
         self._n_rows = min(max(_FLOATS_AT_ONCE // model.n_vocab, least), most)
 
@@ -165,28 +139,22 @@ class Scorer:
         checked_int("top_k", top_k, 0, self.n_vocab)
         targets = tokens_of(tokens, self.n_vocab)
         read = [*context, *tokens][:-1]
-        self._read(read, len(context) - 1)
+        session = self._reader.session
+        n_kept = self._reader.keep_common(read, len(context) - 1)
+        if n_kept < len(context) - 1:
+            session.prefill(read[n_kept : len(context) - 1])
         parts = []
         for begin in range(len(context) - 1, len(read), self._n_rows):
             some = read[begin : begin + self._n_rows]
             first = begin - len(context) + 1
             rows = targets[first : first + len(some)]
-            parts.append(score_logits(self._session.prefill(some, all_logits=True), rows, top_k))
-        self._held = read
+            parts.append(score_logits(session.prefill(some, all_logits=True), rows, top_k))
+        self._reader.note(read)
         return joined(parts)
-
-    def _read(self, tokens: list[int], n: int) -> None:
-        """Brings the session to hold the first n of tokens."""
-        # An interrupt may come at any point: _held never says more than what the session holds.
-        n_kept = min(n_common(self._held, tokens), n)
-        del self._held[n_kept:]
-        self._session.truncate(n_kept)
-        if n_kept < n:
-            self._session.prefill(tokens[n_kept:n])
 
     def close(self) -> None:
         """Gives the memory back."""
-        self._session.close()
+        self._reader.session.close()
 
     def __enter__(self) -> Scorer:
         return self
@@ -248,7 +216,7 @@ def score(
     return joined(parts)[len(before) :] if parts else without_score(row, top_k)
 
 
-def start_token(model: Model) -> int:
+def start_token(model: LoadedModel) -> int:
     """What stands before the first token of a text: GPT-2 begins a text with the token that ended the last one."""
     if model.eos_token is None:
         raise UsageError("the model has no end-of-text token for a text to begin with")

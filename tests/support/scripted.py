@@ -11,7 +11,7 @@ from checkpoints import CONFIG, MERGES, random_tensors, source_shapes, vocabular
 
 import fastgpt_c
 from fastgpt_c.convert import convert
-from fastgpt_c.generation.text_generation import Prompt
+from fastgpt_c.generation.prompt import Prompt
 
 N_VOCAB, EOS = CONFIG["vocab_size"], CONFIG["eos_token_id"]
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"

@@ -1,6 +1,6 @@
 /* engine.h - an engine for tests of ops, with scratch of its own. */
-#ifndef FASTGPT_ENGINE_H
-#define FASTGPT_ENGINE_H
+#ifndef FASTGPT_SUPPORT_ENGINE_H
+#define FASTGPT_SUPPORT_ENGINE_H
 
 #include <stdlib.h>
 

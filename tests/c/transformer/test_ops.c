@@ -9,6 +9,7 @@
 #include "support/check.h"
 #include "support/engine.h"
 #include "common/thread_pool.h"
+#include "transformer/ops.h"
 #include "support/weights.h"
 
 static uint64_t seed = 2;

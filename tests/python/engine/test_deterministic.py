@@ -13,7 +13,7 @@ from command import output_of
 from models import write_random_gguf
 
 import fastgpt_c
-from fastgpt_c.generation.text_generation import Options
+from fastgpt_c.generation.options import Options
 
 N_PROMPTS = int(os.environ.get("FASTGPT_TEST_PROMPTS", "12"))
 N_NEW = 4

@@ -17,9 +17,9 @@ from paths import VECTORS
 from scripted import EOS, greedy
 
 import fastgpt_c
-from fastgpt_c.engine import session
+from fastgpt_c.engine import step
+from fastgpt_c.engine.reader import Reader
 from fastgpt_c.errors import ContextFullError, UsageError
-from fastgpt_c.generation.text_generation import Reader
 
 CASES_FILE = VECTORS / "contrastive.json"
 CASES: list[dict[str, Any]] = json.loads(CASES_FILE.read_text(encoding="utf-8"))
@@ -126,14 +126,14 @@ def test_going_on_is_not_having_stopped(long_model: fastgpt_c.Model, kv_type: st
 def test_a_step_a_token(random_model: fastgpt_c.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt in one step, then one for each token: top_k sessions which share all that was read."""
     steps: list[list[tuple[int, int]]] = []
-    run_step = session.run_step
+    run_step = step.run_step
 
     def counted(batch: Any, arrays: Any, *args: Any, **options: Any) -> None:
         steps.append([(session.n_prefix, len(tokens)) for (session, _), tokens in zip(batch, arrays, strict=True)])
         run_step(batch, arrays, *args, **options)
 
     monkeypatch.setattr("fastgpt_c.engine.inspection.run_step", counted)
-    monkeypatch.setattr("fastgpt_c.engine.session.run_step", counted)
+    monkeypatch.setattr("fastgpt_c.engine.step.run_step", counted)
     contrastive(random_model, [1, 2, 3], 5, top_k=4, logit_bias={EOS: -np.inf})
     assert steps == [[(0, 3)], *([(n, 1)] * 4 for n in range(3, 8))]
 

@@ -13,8 +13,9 @@ import pytest
 from scripted import EOS, greedy, logits_after
 
 import fastgpt_c
+from fastgpt_c.engine.reader import Reader
 from fastgpt_c.errors import UsageError
-from fastgpt_c.generation.text_generation import Reader, TextGeneration
+from fastgpt_c.generation.text_generation import TextGeneration
 
 PATIENCE = 10.0  # seconds, for what takes milliseconds: a machine may be busy
 

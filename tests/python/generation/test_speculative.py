@@ -13,9 +13,9 @@ from command import output_here
 from scripted import ALPHABET, EOS, write_scripted_model
 
 import fastgpt_c
+from fastgpt_c.engine.reader import Reader
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.speculative import N_DRAFT, DraftModel, Guess, PromptLookup, SpeculativeReader
-from fastgpt_c.generation.text_generation import Reader
 
 FEW = {64: 15.0, 65: 15.0, 66: 15.0, 67: 15.0, EOS: -np.inf}  # these four tokens are likely: so they come again
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,8 @@ from scripted import EOS, N_VOCAB, greedy, logits_after, write_scripted_model
 
 import fastgpt_c
 from fastgpt_c.errors import ContextFullError, UsageError
-from fastgpt_c.generation.text_generation import OVERFLOW_MODES, StopFinder
+from fastgpt_c.generation.options import OVERFLOW_MODES
+from fastgpt_c.generation.stop_strings import StopFinder
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from profiles import profiled, write_source
 import fastgpt_c
 from fastgpt_c.batching.requests import Batch, in_order, stream
 from fastgpt_c.convert import quantize
-from fastgpt_c.generation.text_generation import Reader
+from fastgpt_c.engine.reader import Reader
 from fastgpt_c.profiling import report
 from fastgpt_c.profiling.profile import Profile
 

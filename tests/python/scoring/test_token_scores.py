@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import fastgpt_c
+from fastgpt_c.engine.log_probs import log_normalisers
 from fastgpt_c.errors import ContextFullError, FastGPTError, UsageError
 from fastgpt_c.scoring import token_scores
 from fastgpt_c.scoring.multiple_choice import score_choices, split_tokens
-from fastgpt_c.scoring.token_scores import Scorer, TokenScores, log_normalisers, score_logits, windows
+from fastgpt_c.scoring.token_scores import Scorer, TokenScores, score_logits, windows
 
 if TYPE_CHECKING:
     from models import Tiny

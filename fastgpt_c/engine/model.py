@@ -1,0 +1,143 @@
+"""A model file that is loaded: its sizes, vocabulary and threads, and the sessions on it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastgpt_c import tokenizers
+from fastgpt_c.engine.session import Session
+from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.native.arguments import checked_n_threads
+from fastgpt_c.native.lib import check, create, error_text, ffi, lib
+from fastgpt_c.tokenizers.bpe import Tokenizer
+
+_Model = TypeVar("_Model", bound="LoadedModel")
+
+
+class LoadedModel:
+    """A model file.  May be shared by threads; each of them wants a session of its own.
+
+    path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
+    n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
+    eos_token (None when the file names none)
+    """
+
+    def __init__(self, path: Path, *, use_mmap: bool = True, n_threads: int | None = None) -> None:
+        self.path = path
+        self.n_threads = n_threads
+        self._handle = _load_handle(path, use_mmap)
+        self._pools: dict[int, Any] = {}
+        self._pools_lock = threading.Lock()
+        self.n_vocab: int = lib.fastgpt_model_n_vocab(self._handle)
+        self.n_ctx: int = lib.fastgpt_model_n_ctx(self._handle)
+        self.n_embd: int = lib.fastgpt_model_n_embd(self._handle)
+        self.n_head: int = lib.fastgpt_model_n_head(self._handle)
+        self.n_layer: int = lib.fastgpt_model_n_layer(self._handle)
+        self.n_ff: int = lib.fastgpt_model_n_ff(self._handle)
+        self.n_params: int = lib.fastgpt_model_n_params(self._handle)
+        self.name: str = ffi.string(lib.fastgpt_model_name(self._handle)).decode("utf-8", "replace")
+        self.activation: str = ffi.string(lib.fastgpt_model_activation(self._handle)).decode()
+        self.type: str = ffi.string(lib.fastgpt_model_type(self._handle)).decode()
+        eos = lib.fastgpt_model_eos_token(self._handle)
+        self.eos_token: int | None = eos if eos >= 0 else None
+
+    def metadata(self, key: str) -> bytes | None:
+        """The text (UTF-8) or the bytes under a key of the file such as "general.license"; None when it has none."""
+        n_bytes = ffi.new("size_t *")
+        data = lib.fastgpt_model_metadata(self.handle, key.encode(), n_bytes)
+        return None if data == ffi.NULL else ffi.buffer(data, n_bytes[0])[:]
+
+    # ---- Text ----
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the file has one; else the model takes and gives token ids."""
+        return bool(lib.fastgpt_model_tokens(self.handle).n) or tokenizers.kind_of(self.metadata) is not None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | tokenizers.LibraryTokenizer:
+        """The tokenizer of the file.  Raises ModelFileError when it has none, or MissingExtraError."""
+        if kind := tokenizers.kind_of(self.metadata):
+            return tokenizers.open_tokenizer(kind, self.metadata, self.n_vocab, self.eos_token)
+        if not self.has_tokenizer:
+            raise ModelFileError(f"{self.path}: has no tokenizer; work with token ids")
+        return Tokenizer.of_model(self.handle, self.n_vocab, self.eos_token)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of text; special=False takes "<|endoftext|>" and its like as literal text."""
+        return self.tokenizer.encode(text, special=special)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text that tokens stand for; bytes that are not UTF-8 become U+FFFD."""
+        return self.tokenizer.decode(tokens)
+
+    # ---- Sessions ----
+
+    def session(
+        self,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        kv_type: str = "f32",
+        deterministic: bool = False,
+    ) -> Session:
+        """An empty session with room for n_ctx tokens (None = the model's own n_ctx, the most there is), whose cache
+        holds numbers of kv_type: "f32", "f16" or "bf16".  deterministic: see Session."""
+        return Session(self.handle, self.pool(n_threads), n_ctx, kv_type, deterministic)
+
+    def load_session(
+        self,
+        path: str | Path,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        deterministic: bool = False,
+    ) -> Session:
+        """What Session.save has written, with room for n_ctx tokens: it goes on to the bit as the saved one.
+
+        deterministic: positions from the first on that were not computed so are forgotten.
+        Raises ModelFileError (unreadable, damaged, or of a later version), UsageError (saved with another model file),
+        ContextFullError (more tokens than n_ctx), MemoryError.
+        """
+        return Session.load(self.handle, self.pool(n_threads), path, n_ctx, deterministic)
+
+    # ---- Life ----
+
+    @property
+    def handle(self) -> Any:
+        """The fastgpt_model *; whoever holds it keeps the weights alive."""
+        if self._handle is None:
+            raise UsageError("the model is closed")
+        return self._handle
+
+    def pool(self, n_threads: int | None = None) -> Any:
+        """The fastgpt_pool * of that many threads, shared by the model's sessions."""
+        wanted = self.n_threads if n_threads is None else n_threads
+        count = checked_n_threads(wanted) or lib.fastgpt_usable_cores()
+        with self._pools_lock:
+            if count not in self._pools:
+                self._pools[count] = create(lib.fastgpt_pool_create, count, free=lib.fastgpt_pool_free)
+            return self._pools[count]
+
+    def close(self) -> None:
+        """Refuses further work; the memory goes when the last session is closed.  Closing twice is harmless."""
+        self._handle = None
+        self._pools.clear()
+
+    def __enter__(self: _Model) -> _Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load_handle(path: Path, use_mmap: bool) -> Any:
+    options = ffi.new("fastgpt_load_options *", {"struct_size": ffi.sizeof("fastgpt_load_options")})
+    options.no_mmap = not use_mmap
+    out, error = ffi.new("fastgpt_model **"), ffi.new("fastgpt_error *")
+    status = lib.fastgpt_model_load(os.fsencode(path), options, out, error)
+    check(status, error_text(error))
+    return ffi.gc(out[0], lib.fastgpt_model_free, size=lib.fastgpt_model_sizeof(out[0]))

@@ -1,0 +1,124 @@
+"""How to generate: every option of a text, and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastgpt_c.engine.defaults import TEMPERATURE, TOP_P
+from fastgpt_c.engine.sampler import Sampler, Sampling
+from fastgpt_c.errors import UsageError
+from fastgpt_c.native.arguments import Floats, check_kv_type, checked_int, checked_n_threads
+
+if TYPE_CHECKING:
+    from fastgpt_c.engine.model import LoadedModel
+
+LogitsProcessor = Callable[[Sequence[int], Floats], "Floats | None"]
+"""Called as processor(tokens, logits) with all tokens so far, which it must leave alone, and the model's own float32
+logits [n_vocab].  It changes them in place, or returns others; then bias, penalties, bans and filters follow.  A call
+costs less than a microsecond, a NumPy operation over the logits of GPT-2's 50257 tokens about 5 (bench/choosing.py)."""
+
+OVERFLOW_MODES = ("error", "truncate", "slide")
+
+# What draws, each with values at which it does not, or that nobody gave.
+DRAWING: dict[str, tuple[float, ...]] = {
+    "temperature": (0, TEMPERATURE, 1), "top_p": (0, TOP_P, 1), "min_p": (0,), "typical_p": (0, 1), "top_n_sigma": (0,),
+    "mirostat_tau": (0,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Sampling):
+    """How to generate: the fields of Sampling, which say how tokens are drawn, and
+
+    max_new_tokens  stop after so many tokens ("length")
+    stop            strings that end the text ("stop"); they are not part of it
+    on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
+                    "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
+                    forgets its older half and reads the rest again (GPT-2's positions are absolute)
+    kv_cache        False computes everything anew for each token, to teach and to measure
+    kv_type         what the KV cache holds: "f32", "f16" or "bf16"
+    deterministic   the same text to the bit with or without KV cache, alone or in a batch; see Session
+    n_threads       None = the model's
+    regex, json_schema, grammar
+                    one of them: the new text matches this regular expression, JSON schema (text or dict), or grammar
+                    (Lark, as llguidance reads it), and ends where nothing can follow ("stop"); cut by max_new_tokens,
+                    it is only the beginning of a match.  Needs the extra fastgpt-c[constraints]
+    logits_processor
+                    called before each draw, as LogitsProcessor says
+    prompt_lookup   guess so many tokens at once, as they followed the same tokens before
+    draft           guess with this smaller model of the same vocabulary.  Neither changes the text: see speculative.py
+    penalty_alpha   contrastive search among the top_k likeliest tokens, see contrastive_search.py: how much being
+                    unlike the text before counts, in [0, 1]; 0 = greedy.  Tokens are not drawn, so nothing that draws
+                    goes with it
+    """
+
+    max_new_tokens: int = 100
+    stop: Sequence[str] = ()
+    on_overflow: str = "error"
+    kv_cache: bool = True
+    kv_type: str = "f32"
+    deterministic: bool = False
+    n_threads: int | None = None
+    regex: str | None = None
+    json_schema: str | Mapping[str, Any] | None = None
+    grammar: str | None = None
+    logits_processor: LogitsProcessor | None = None
+    prompt_lookup: int = 0
+    draft: LoadedModel | None = None
+    penalty_alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        if self.max_new_tokens < 0:
+            raise UsageError(f"max_new_tokens is {self.max_new_tokens}; it must not be negative")
+        if self.on_overflow not in OVERFLOW_MODES:
+            raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(OVERFLOW_MODES)}")
+        if not all(self.stop):
+            raise UsageError("a stop string is empty")
+        check_kv_type(self.kv_type)
+        check_constraints(regex=self.regex, json_schema=self.json_schema, grammar=self.grammar)
+        checked_n_threads(self.n_threads)
+        checked_int("prompt_lookup", self.prompt_lookup, 0)
+        if self.prompt_lookup and self.draft is not None:
+            raise UsageError("give prompt_lookup or draft, not both")
+        if self.penalty_alpha is not None:
+            check_contrastive(self)
+
+    def sampler(self, n_vocab: int, eos_token: int | None) -> Sampler:
+        """A sampler with these parameters."""
+        return Sampler(n_vocab, self, eos_token=eos_token)
+
+
+def check_constraints(**given: Any) -> None:
+    """Raises UsageError where more than one of regex, json_schema and grammar is given."""
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"give one of {' and '.join(names)}, not both")
+
+
+def check_contrastive(options: Options) -> None:
+    """Raises UsageError where penalty_alpha is out of range, or meets an option that has no meaning beside it."""
+    alpha = options.penalty_alpha
+    if alpha is None or not 0 <= alpha <= 1:
+        raise UsageError(f"penalty_alpha is {alpha}, not a number in [0, 1]")
+    if options.top_k < 1:
+        raise UsageError("penalty_alpha chooses among the top_k likeliest tokens: give top_k too, such as 4")
+    for name, off in DRAWING.items():
+        if getattr(options, name) not in off:
+            raise UsageError(
+                f"{name} is for drawing tokens, and contrastive search draws none: leave {name} or penalty_alpha out"
+            )
+    if options.prompt_lookup or options.draft is not None:
+        raise UsageError(
+            "contrastive search reads candidates, not guesses: leave prompt_lookup and draft, or penalty_alpha, out"
+        )
+    if not options.kv_cache:
+        raise UsageError("contrastive search forks the KV cache: leave kv_cache=False or penalty_alpha out")
+    if options.on_overflow == "slide":
+        raise UsageError(
+            'contrastive search compares with the whole text, of which on_overflow="slide" forgets half: '
+            'choose "truncate" or "error"'
+        )

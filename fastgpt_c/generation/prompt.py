@@ -1,0 +1,44 @@
+"""A prompt -> the tokens to read, as far as n_ctx has room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastgpt_c.engine.model import LoadedModel
+from fastgpt_c.errors import ContextFullError, UsageError
+from fastgpt_c.generation.options import Options
+from fastgpt_c.native.arguments import token_array
+
+Prompt = str | Sequence[int]
+
+
+def prompt_tokens(model: LoadedModel, prompt: Prompt, options: Options) -> list[int]:
+    """What is to be read before the first token is drawn, one token at least, cut or refused as on_overflow says.
+
+    An empty prompt is the end-of-text token: a text begins where the one before it ended.
+    """
+    tokens = model.encode(prompt) if isinstance(prompt, str) else token_array(prompt).tolist()
+    if tokens:
+        return _fit(tokens, model.n_ctx, options)
+    if model.eos_token is None:
+        raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
+    return _fit([model.eos_token], model.n_ctx, options)
+
+
+def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
+    n_new = options.max_new_tokens
+    if len(tokens) + n_new <= n_ctx:
+        return tokens
+    if options.on_overflow == "slide":
+        return tokens if len(tokens) <= n_ctx else newer_half(tokens, n_ctx)
+    if options.on_overflow == "truncate" and n_new < n_ctx:
+        return tokens[len(tokens) + n_new - n_ctx :]
+    raise ContextFullError(
+        f"{len(tokens)} prompt tokens and {n_new} new ones exceed the model's n_ctx of {n_ctx}; "
+        f'shorten either, or choose on_overflow "truncate" or "slide"'
+    )
+
+
+def newer_half(tokens: list[int], n_ctx: int) -> list[int]:
+    """The newest tokens, as many as fill half of the context."""
+    return tokens[-max(n_ctx // 2, 1) :]
