@@ -19,7 +19,6 @@ nitpick_ignore = [("c:identifier", name) for name in ("int32_t", "int64_t", "siz
 nitpick_ignore_regex = [(r"py:.*", r"(?!fastgpt_c\.).*"), (r"py:.*", r"fastgpt_c\.[a-z].*")]
 
 myst_heading_anchors = 3
-myst_url_schemes = ["http", "https", "mailto", "file"]  # "file": see repository_links
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True

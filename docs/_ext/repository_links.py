@@ -9,9 +9,11 @@ import os
 import re
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+_MARK = "https://repository.invalid/"  # until the page is parsed: Markdown's parser refuses file:
 _LINK = re.compile(r"(?<=\]\()(?P<path>\.\./[^)#\s]*)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
@@ -24,12 +26,18 @@ def _point_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:
             return link[0]
         if not target.exists():
             logging.getLogger(__name__).warning("%s is not there", link["path"], location=docname)
-        return _base(app, page) + target.relative_to(docs.parent).as_posix() + (link["anchor"] or "")
+        return _MARK + target.relative_to(docs.parent).as_posix() + (link["anchor"] or "")
 
     source[0] = _LINK.sub(replace, source[0])
 
 
-def _base(app: Sphinx, page: Path) -> str:
+def _resolve(app: Sphinx, doctree: nodes.document) -> None:
+    for link in doctree.findall(nodes.reference):
+        if link.get("refuri", "").startswith(_MARK):
+            link["refuri"] = _base(app) + link["refuri"].removeprefix(_MARK)
+
+
+def _base(app: Sphinx) -> str:
     if repository := os.environ.get("GITHUB_REPOSITORY"):
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
         return f"{server}/{repository}/blob/{os.environ.get('GITHUB_SHA', 'main')}/"
@@ -38,4 +46,5 @@ def _base(app: Sphinx, page: Path) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", _point_to_repository)
+    app.connect("doctree-read", _resolve)
     return {"parallel_read_safe": True}

@@ -16,6 +16,7 @@ import fastgpt_c
 
 BLOCKS = {page: list(blocks(page)) for page in pages()}
 RUNNABLE = ("python", "sh", "c")
+WITH_CODE = [page for page in BLOCKS if any(block.language in RUNNABLE for block in BLOCKS[page])]
 SHOWN = ("", "json", "text", "bibtex", "{eval-rst}", "{toctree}")
 TIMEOUT = 300  # seconds a block: a machine may be busy
 
@@ -25,8 +26,8 @@ DECLARATIONS = """\
 #include <stdlib.h>
 int32_t print_piece(void *user, int32_t token, const char *text, size_t n_bytes);
 void statements(fastgpt_model *model, fastgpt_pool *pool, fastgpt_context *ctx, fastgpt_kv_cache *kv, fastgpt_span span,
-                fastgpt_tokenizer *tokenizer, fastgpt_sampler *sampler, int32_t *tokens, int32_t n_tokens, int32_t token,
-                int32_t next_token, int32_t n_layer, int32_t n_embd, float *logits, float *again) {
+                fastgpt_tokenizer *tokenizer, fastgpt_sampler *sampler, int32_t *tokens, int32_t n_tokens,
+                int32_t token, int32_t next_token, int32_t n_layer, int32_t n_embd, float *logits, float *again) {
     (void)model, (void)pool, (void)ctx, (void)kv, (void)span, (void)tokenizer, (void)sampler, (void)tokens;
     (void)n_tokens, (void)token, (void)next_token, (void)n_layer, (void)n_embd, (void)logits, (void)again;
 """
@@ -68,7 +69,7 @@ def compile_c(block: Block, folder: Path) -> None:
     assert result.returncode == 0, f"{block.code}\n{result.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in BLOCKS if any(b.language in RUNNABLE for b in BLOCKS[page])], ids=name)
+@pytest.mark.parametrize("page", WITH_CODE, ids=name)
 def test_code_blocks_run_as_printed(page: Path, folder: Path) -> None:
     """In order, and the Python blocks of a page in one namespace."""
     namespace: dict[str, object] = {"__name__": "__main__"}
