@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -69,6 +70,7 @@ def compile_c(block: Block, folder: Path) -> None:
     assert result.returncode == 0, f"{block.code}\n{result.stderr}"
 
 
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("cc")), reason="needs bash and a C compiler")
 @pytest.mark.parametrize("page", WITH_CODE, ids=name)
 def test_code_blocks_run_as_printed(page: Path, folder: Path) -> None:
     """In order, and the Python blocks of a page in one namespace."""
