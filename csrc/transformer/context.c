@@ -29,7 +29,7 @@ static void lay_out(fastgpt_context *ctx) {
     ctx->n_bytes = 0;
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
-    ctx->ff = carve(ctx, larger(ctx->n_batch * spread_row(m->n_ff), 4 * rows));
+    ctx->ff = carve(ctx, larger(ctx->n_batch * conflict_free_stride(m->n_ff), 4 * rows));
     ctx->q = ctx->ff; /* what attention needs is done with when the feed-forward part begins */
     ctx->k = at_row(ctx->ff, rows);
     ctx->v = at_row(ctx->ff, 2 * rows);
