@@ -3,8 +3,8 @@
 #   add_kernels(SET "FLAG;FLAG" FILE ...)    adds the files to `sources`, compiled with the flags
 #
 # With FASTGPT_THIS_CPU_ONLY a set is left out that this machine cannot run, and FASTGPT_WITHOUT_SET goes to
-# kernel_definitions, for the C files that list the sets.  Builds that watch themselves compile a set for minutes, and
-# tests run none that the machine lacks.  test_kernels.c checks that nothing else was left out.
+# kernel_definitions, for the C files that list the sets.  Under ASan and UBSan a set
+# compiles for a minute, and tests run none that the machine lacks.  test_kernels.c checks that nothing else was left out.
 option(FASTGPT_THIS_CPU_ONLY "Leave out kernels that this machine cannot run" OFF)
 
 if(FASTGPT_THIS_CPU_ONLY)
