@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 
 spec = importlib.util.spec_from_file_location("architecture", ROOT / "tools" / "architecture.py")
