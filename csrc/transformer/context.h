@@ -18,6 +18,7 @@ struct fastgpt_context {
 
     uint8_t *block; /* one allocation with everything below, and the scratch of the engine */
     size_t n_bytes;
+    int n_reserved; /* threads that blas_reserve knows of */
     float *x;      /* [n_batch][n_embd] the residual stream */
     float *normed; /* [n_batch][n_embd] */
     float *q;      /* [n_batch][n_embd] */
