@@ -18,7 +18,7 @@ enum {
     QUERIES_PER_SGEMM = 32 /* or dot: so few that keys they do not see cost little */
 };
 
-int64_t attention_block_scores(int64_t n_ctx) { return QUERIES_PER_BLOCK * spread_row(n_ctx); }
+int64_t attention_block_scores(int64_t n_ctx) { return QUERIES_PER_BLOCK * conflict_free_stride(n_ctx); }
 
 /* What a unit works on: one head of some queries of one span. */
 typedef struct attention_block {
@@ -286,7 +286,7 @@ void attention_block_unit(const attention_job *job, const attention_span *s, int
                            .q = s->q + head * head_width(job),
                            .out = s->out + head * head_width(job),
                            .scores = job->scores + thread * attention_block_scores(job->n_ctx),
-                           .ld_scores = spread_row(job->n_ctx),
+                           .ld_scores = conflict_free_stride(job->n_ctx),
                            .panel = engine_panel(job->e, thread)};
     attention_block b = part_of(job, all, first, min_int(queries_per_unit(job, s), s->n_tokens - first));
     if (attention_in_bf16(job, s)) multiply_in_bf16(job, &b);

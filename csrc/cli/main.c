@@ -3,6 +3,7 @@
  * Uses nothing but the public header; the order of the calls in run() is the whole way from text to text. */
 #include <errno.h>
 #include <fastgpt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ typedef struct settings {
     fastgpt_sampler_params sampling;
 } settings;
 
-/* ---- Arguments ---- */
+/* ---- Errors ---- */
 
 /* Ends the program: 2 for wrong usage, 1 for what fails. */
 static void die(int code, const char *what, const char *why) {
@@ -38,6 +39,40 @@ static void die(int code, const char *what, const char *why) {
             code == 2 ? "; see fastgpt --help" : "");
     exit(code);
 }
+
+static void must(fastgpt_status status, const char *what) {
+    if (status != FASTGPT_OK) die(1, what, fastgpt_status_text(status));
+}
+
+/* What an option's value is given to: ARGUMENT is then the user's fault, and all else is not. */
+static void must_take(fastgpt_status status, const char *options) {
+    if (status == FASTGPT_ERR_ARGUMENT) die(2, options, "outside its range");
+    must(status, options);
+}
+
+/* ---- Output ---- */
+
+static int output_error; /* errno of the first write that failed */
+
+static void note_output_error(bool failed) {
+    if (failed && output_error == 0) output_error = errno ? errno : EIO;
+}
+
+/* Some writes fail only now, as on a full disk. */
+static void end_output(void) {
+    note_output_error(ferror(stdout) != 0);
+    note_output_error(fclose(stdout) != 0);
+    if (output_error) die(1, "standard output", strerror(output_error));
+}
+
+/* A fastgpt_piece_callback; where nothing can be written the text ends. */
+static int32_t print_piece(void *user, int32_t token, const char *text, size_t n_bytes) {
+    (void)user, (void)token;
+    note_output_error(fwrite(text, 1, n_bytes, stdout) < n_bytes || fflush(stdout) != 0);
+    return output_error != 0;
+}
+
+/* ---- Arguments ---- */
 
 static double number(const char *option, const char *text) {
     char *end;
@@ -82,6 +117,7 @@ static settings read_arguments(int argc, char **argv) {
         int help = !strcmp(argv[i], "--help") || !strcmp(argv[i], "-h");
         if (help || !strcmp(argv[i], "--version")) {
             printf("%s%s", help ? HELP : fastgpt_version(), help ? "" : "\n");
+            end_output();
             exit(0);
         }
         if (i + 1 == argc) die(2, argv[i], "wants a value");
@@ -93,10 +129,6 @@ static settings read_arguments(int argc, char **argv) {
 }
 
 /* ---- From text to text ---- */
-
-static void must(fastgpt_status status, const char *what) {
-    if (status != FASTGPT_OK) die(1, what, fastgpt_status_text(status));
-}
 
 /* A text begins where the one before it ended: so an empty prompt becomes the end-of-text token. */
 static int32_t *encode(const settings *s, const fastgpt_model *model, const fastgpt_tokenizer *tokenizer, int32_t *n) {
@@ -118,12 +150,6 @@ static void check_room(const settings *s, const fastgpt_model *model, int32_t n_
     die(1, text, NULL);
 }
 
-/* A fastgpt_piece_callback; a closed pipe ends the text. */
-static int32_t print_piece(void *user, int32_t token, const char *text, size_t n_bytes) {
-    (void)user, (void)token;
-    return fwrite(text, 1, n_bytes, stdout) < n_bytes || fflush(stdout) != 0;
-}
-
 static void run(const settings *s) {
     fastgpt_model *model;
     fastgpt_tokenizer *tokenizer;
@@ -135,17 +161,18 @@ static void run(const settings *s) {
     int32_t n_tokens;
     if (fastgpt_model_load(s->model, NULL, &model, &error)) die(1, error.text, NULL);
     if (fastgpt_tokenizer_create(model, &tokenizer, &error)) die(1, error.text, NULL);
-    if (fastgpt_sampler_create(fastgpt_model_n_vocab(model), &s->sampling, &sampler))
-        die(2, "--temp, --top-k, --top-p or --min-p is outside its range", NULL);
+    must_take(fastgpt_sampler_create(fastgpt_model_n_vocab(model), &s->sampling, &sampler),
+              "--temp, --top-k, --top-p or --min-p");
     int32_t *tokens = encode(s, model, tokenizer, &n_tokens);
     check_room(s, model, n_tokens);
-    must(fastgpt_pool_create(s->n_threads, &pool), "threads");
+    must_take(fastgpt_pool_create(s->n_threads, &pool), "--threads");
     must(fastgpt_context_create(model, pool, 0, &ctx), "memory for a step");
     must(fastgpt_kv_cache_create(model, 0, &kv), "KV cache");
-    print_piece(NULL, -1, s->prompt, strlen(s->prompt));
+    if (print_piece(NULL, -1, s->prompt, strlen(s->prompt))) end_output();
     must(fastgpt_generate(ctx, kv, sampler, tokenizer, tokens, n_tokens, s->n_new, print_piece, NULL, NULL),
          "generate");
-    puts("");
+    print_piece(NULL, -1, "\n", 1);
+    end_output();
     free(tokens);
     fastgpt_kv_cache_free(kv);
     fastgpt_context_free(ctx);

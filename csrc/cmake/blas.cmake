@@ -1,5 +1,6 @@
 # Chooses what is behind blas.h:
-#   OpenBLAS    a private copy of scipy-openblas64's (private_openblas.cmake), else what pkg-config knows
+#   OpenBLAS    a private copy of scipy-openblas64's (private_openblas.cmake), else what pkg-config knows, which allocates
+#               memory, prints and exits as its host's business
 #   CBLAS       the reference implementation (Debian's libblas-dev); slow, and the one that all others follow
 #   BLIS        https://github.com/flame/blis (Debian's libblis-dev)
 #   Accelerate  Apple's
@@ -86,7 +87,7 @@ elseif(FASTGPT_BLAS STREQUAL "OpenBLAS")
   include(cmake/private_openblas.cmake)
   if(TARGET fastgpt_private_openblas)
     set(FASTGPT_BLAS_FOUND "OpenBLAS of scipy-openblas64 ${OPENBLAS_VERSION}")
-    set(FASTGPT_BLAS_LIBS -lfastgpt_openblas)
+    set(FASTGPT_BLAS_LIBS "-lfastgpt_openblas -lfastgpt_openblas_os")
   else()
     find_system_cblas()
   endif()

@@ -3,12 +3,15 @@
 # Two packages of one process may carry this library.  Linux binds symbols by name over everything that was
 # loaded globally, so a copy under another file name is not enough: whichever comes first would serve both, and
 # one's number of threads would be the other's.  Here every symbol that the copy defines gets the prefix
-# fastgpt_, which changes the references inside the copy too; blas_cblas.c knows the new names.
+# fastgpt_, which changes the references inside the copy too; blas_cblas.c knows the new names.  Three functions of the
+# C library that the copy calls are replaced by those of openblas_os.c, a library beside it: see there.
 #
 # Defines target fastgpt_private_openblas and links fastgpt_blas to it; otherwise says why not.  ELF only: on
 # other systems use Accelerate or pkg-config.
 option(FASTGPT_PRIVATE_OPENBLAS "Copy OpenBLAS from scipy-openblas64 if that is there; OFF: the system's" ON)
 set(private_openblas_name libfastgpt_openblas.so)
+set(openblas_os_name libfastgpt_openblas_os.so)
+set(openblas_os_functions getenv mmap munmap)
 
 # Sets OPENBLAS_LIBRARY, OPENBLAS_INCLUDE_DIR, OPENBLAS_LICENSE and OPENBLAS_VERSION, or WHY_NOT.
 function(find_scipy_openblas)
@@ -49,16 +52,23 @@ function(find_scipy_openblas)
   endif()
 endfunction()
 
-# Copies library to copy, with another SONAME and with fastgpt_ before each symbol that it defines.
+# Copies library to copy, with another SONAME, with fastgpt_ before each symbol that it defines, and with the functions of
+# openblas_os.c, which have no version, for those of the C library.
 function(make_private_copy library copy)
   execute_process(COMMAND ${CMAKE_NM} -D --defined-only --format=posix ${library}
     OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX REPLACE "([^ \n]+) [^\n]*\n" "\\1 fastgpt_\\1\n" renames "${symbols}")
+  set(unversioned "")
+  foreach(function IN LISTS openblas_os_functions)
+    string(APPEND renames "${function} fastgpt_openblas_${function}\n")
+    list(APPEND unversioned --clear-symbol-version fastgpt_openblas_${function})
+  endforeach()
   file(WRITE ${copy}.renames "${renames}")
   configure_file(${library} ${copy} COPYONLY)
   get_filename_component(soname ${copy} NAME)
-  execute_process(COMMAND ${FASTGPT_PATCHELF} --set-soname ${soname} --rename-dynamic-symbols ${copy}.renames ${copy}
-    COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${FASTGPT_PATCHELF} --set-soname ${soname} --rename-dynamic-symbols ${copy}.renames
+    --add-needed ${openblas_os_name} --set-rpath $ORIGIN ${copy} COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${FASTGPT_PATCHELF} ${unversioned} ${copy} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
 find_scipy_openblas()
@@ -76,6 +86,12 @@ set_target_properties(fastgpt_private_openblas PROPERTIES
   IMPORTED_SONAME ${private_openblas_name}
   INTERFACE_INCLUDE_DIRECTORIES ${OPENBLAS_INCLUDE_DIR}
   INTERFACE_COMPILE_DEFINITIONS FASTGPT_OPENBLAS_IS_PRIVATE)
-target_link_libraries(fastgpt_blas INTERFACE fastgpt_private_openblas)
+add_library(fastgpt_openblas_os SHARED matmul/openblas_os.c)
+target_compile_options(fastgpt_openblas_os PRIVATE -Wall -Wextra -Wpedantic $<$<BOOL:${FASTGPT_WERROR}>:-Werror>)
+target_link_libraries(fastgpt_openblas_os PRIVATE Threads::Threads)
+set_target_properties(fastgpt_openblas_os PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+
+target_link_libraries(fastgpt_blas INTERFACE fastgpt_private_openblas fastgpt_openblas_os)
 install(FILES ${private_openblas} DESTINATION lib)
+install(TARGETS fastgpt_openblas_os LIBRARY DESTINATION lib)
 install(FILES ${OPENBLAS_LICENSE} DESTINATION lib RENAME libfastgpt_openblas.LICENSE.txt)

@@ -14,9 +14,9 @@ static inline int n_tiles(int64_t n, int64_t tile) { return (int)((n + tile - 1)
 /* The next multiple of unit. */
 static inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/* Floats from a row of n to the next: an odd number of lines of the cache, so that a column of rows is spread over its
- * sets. */
-static inline int64_t spread_row(int64_t n) {
+/* Floats from a row of n to the next: an odd number of cache lines, so that a column of rows is spread over the sets of
+ * L1 and L2. */
+static inline int64_t conflict_free_stride(int64_t n) {
     enum { LINE = 64 / sizeof(float) };
     return (n_tiles(n, LINE) | 1) * (int64_t)LINE;
 }

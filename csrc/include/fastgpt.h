@@ -25,9 +25,9 @@
  *   - A model and a tokenizer may be shared by any number of threads.  A context, a cache, a sampler and a
  *     stream each belong to one thread at a time.  The one exception is fastgpt_cancel.
  *   - The library never prints, never exits and installs no signal handler.  What it changes for the whole process:
- *     the private OpenBLAS copy inside the Python package is set to one thread, since the pool splits the work (a
- *     system BLAS is left as the host set it, but a fork waits for the products that run in it); and on a CPU with
- *     AMX, Linux is asked for the permission to use its tiles.
+ *     a fork waits for the matrix products that run in BLAS; and on a CPU with AMX, Linux is asked for the permission
+ *     to use its tiles.  A system BLAS is left as the host set it: what it prints, starts and allocates, and that some
+ *     end the process where they get no memory, is between the two.  The private copy of OpenBLAS does none of that.
  *
  * Only the part between the cdef marks is visible to cffi (build_ffi.py); it keeps to plain C
  * declarations so that other binding generators can read it too.
@@ -322,7 +322,9 @@ fastgpt_status fastgpt_kv_cache_load(const fastgpt_model *model, const char *pat
 typedef struct fastgpt_context fastgpt_context;
 
 /* pool NULL = the calling thread alone.  n_batch is the number of tokens computed together: longer
- * spans are cut into slices of it; 0 = 512, at most 65536.  All memory that a step needs is allocated here. */
+ * spans are cut into slices of it; 0 = 512, at most 65536.  All memory that a step needs is allocated here: with the
+ * private copy of OpenBLAS also 32 MB of address space a thread, of which a product touches what it needs, and which
+ * contexts share where they are more than the cores.  Returns OK, ARGUMENT or MEMORY. */
 fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
                                       fastgpt_context **out);
 void fastgpt_context_free(fastgpt_context *ctx);

@@ -12,16 +12,28 @@ typedef struct choice {
     unsigned needs; /* features of os_cpu_features */
 } choice;
 
-/* From the plainest to the best. */
+/* From the plainest to the best; cmake/instruction_sets.cmake may leave some of x86-64 out. */
 static const choice choices[] = {
     {&kernels_portable, 0},
 #if defined(__x86_64__)
+#ifndef FASTGPT_WITHOUT_AVX2
     {&kernels_avx2, OS_CPU_AVX2},
+#endif
+#ifndef FASTGPT_WITHOUT_AVX2_VNNI
     {&kernels_avx2_vnni, OS_CPU_AVX2 | OS_CPU_AVX_VNNI},
+#endif
+#ifndef FASTGPT_WITHOUT_AVX512
     {&kernels_avx512, OS_CPU_AVX512},
+#endif
+#ifndef FASTGPT_WITHOUT_AVX512_VNNI
     {&kernels_avx512_vnni, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI},
+#endif
+#ifndef FASTGPT_WITHOUT_AVX512_BF16
     {&kernels_avx512_bf16, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16},
+#endif
+#ifndef FASTGPT_WITHOUT_AMX
     {&kernels_amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16 | OS_CPU_AMX_BF16},
+#endif
 #elif defined(__aarch64__)
     {&kernels_neon, OS_CPU_NEON},
     {&kernels_neon_dotprod, OS_CPU_NEON | OS_CPU_DOTPROD},

@@ -22,7 +22,7 @@ static kv_prefix *prefix_create(const fastgpt_kv_cache *kv, int32_t n, int32_t n
     prefix->n_rows = n_rows;
     prefix->n_bytes = (size_t)n_rows * (size_t)position_bytes(kv);
     prefix->block = os_alloc(prefix->n_bytes);
-    atomic_init(&prefix->n_taken, n);
+    atomic_init(&prefix->n_claimed, n);
     atomic_init(&prefix->n_owners, 1);
     if (prefix->block) return prefix;
     free(prefix);
@@ -43,9 +43,11 @@ static void prefix_release(kv_prefix *prefix) {
 void kv_cache_read(const fastgpt_kv_cache *kv, int32_t first, int32_t end, uint8_t *out, int64_t stride) {
     int32_t cut = kv->n_prefix < first ? first : kv->n_prefix > end ? end : kv->n_prefix;
     size_t n_shared = (size_t)kv_cache_row_bytes(kv, cut - first), n_own = (size_t)kv_cache_row_bytes(kv, end - cut);
-    for (int32_t i = 0; i < 2 * kv->n_layer; i++, out += stride) {
-        if (n_shared) memcpy(out, kv_cache_prefix_rows(kv, i / 2, i % 2) + kv_cache_row_bytes(kv, first), n_shared);
-        if (n_own) memcpy(out + n_shared, kv_cache_rows(kv, i / 2, i % 2, cut), n_own);
+    for (int32_t i = 0; i < N_KV_PARTS * kv->n_layer; i++, out += stride) {
+        const int32_t layer = i / N_KV_PARTS;
+        const kv_part part = (kv_part)(i % N_KV_PARTS);
+        if (n_shared) memcpy(out, kv_cache_prefix_rows(kv, layer, part) + kv_cache_row_bytes(kv, first), n_shared);
+        if (n_own) memcpy(out + n_shared, kv_cache_rows(kv, layer, part, cut), n_own);
     }
 }
 
@@ -53,7 +55,7 @@ void kv_cache_read(const fastgpt_kv_cache *kv, int32_t first, int32_t end, uint8
 
 /* An empty cache with the sizes of `shape` and of its prefix, which it owns from now on, and a tail of its own; NULL
  * when there is no memory. */
-static fastgpt_kv_cache *make(fastgpt_kv_cache shape) {
+static fastgpt_kv_cache *cache_create(fastgpt_kv_cache shape) {
     fastgpt_kv_cache *kv = malloc(sizeof *kv);
     if (!kv) return NULL;
     *kv = shape;
@@ -76,12 +78,12 @@ fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t
     *out = NULL;
     if (!model || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
     if (!number_type_of(type, &known) || known > TYPE_BF16) return FASTGPT_ERR_ARGUMENT;
-    *out = make((fastgpt_kv_cache){.type = known,
-                                   .n_layer = model->n_layer,
-                                   .n_ctx = n_ctx ? n_ctx : model->n_ctx,
-                                   .n_embd = model->n_embd,
-                                   .most_ctx = model->n_ctx,
-                                   .model_id = model->id});
+    *out = cache_create((fastgpt_kv_cache){.type = known,
+                                           .n_layer = model->n_layer,
+                                           .n_ctx = n_ctx ? n_ctx : model->n_ctx,
+                                           .n_embd = model->n_embd,
+                                           .max_ctx = model->n_ctx,
+                                           .model_id = model->id});
     return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
@@ -97,14 +99,14 @@ void fastgpt_kv_cache_free(fastgpt_kv_cache *kv) {
 
 /* A cache like kv with that prefix and room, which holds its first n_past positions; those behind the prefix must be in
  * kv's tail.  NULL when there is no memory. */
-static fastgpt_kv_cache *make_like(const fastgpt_kv_cache *kv, kv_prefix *prefix, int32_t n_prefix, int32_t n_ctx,
-                                   int32_t n_past) {
+static fastgpt_kv_cache *cache_create_like(const fastgpt_kv_cache *kv, kv_prefix *prefix, int32_t n_prefix,
+                                           int32_t n_ctx, int32_t n_past) {
     fastgpt_kv_cache shape = *kv;
     shape.prefix = n_prefix ? prefix : NULL;
     shape.n_prefix = n_prefix;
     shape.n_ctx = n_ctx;
     shape.n_past = n_past;
-    fastgpt_kv_cache *like = make(shape);
+    fastgpt_kv_cache *like = cache_create(shape);
     if (!like) return NULL;
     kv_cache_read(kv, n_prefix, n_past, like->block, kv_cache_row_bytes(like, n_ctx - n_prefix));
     memcpy(like->tokens, kv->tokens, (size_t)n_past * sizeof *kv->tokens);
@@ -115,12 +117,12 @@ fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cach
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
     if (!kv) return FASTGPT_ERR_ARGUMENT;
-    *out = make_like(kv, kv->prefix, kv->n_prefix, kv->n_ctx, kv->n_past);
+    *out = cache_create_like(kv, kv->prefix, kv->n_prefix, kv->n_ctx, kv->n_past);
     return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
 /* `other` becomes what kv is, and takes what kv was with it. */
-static void replace(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
+static void replace_cache(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
     fastgpt_kv_cache old = *kv;
     *kv = *other;
     *other = old;
@@ -128,10 +130,10 @@ static void replace(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
 }
 
 /* Whether the free rows behind kv's positions in its prefix, up to n, are kv's to write from now on. */
-static bool take_rows(const fastgpt_kv_cache *kv, int32_t n) {
-    int n_taken = kv->n_prefix;
+static bool claim_rows(const fastgpt_kv_cache *kv, int32_t n) {
+    int n_claimed = kv->n_prefix;
     return kv->prefix && n <= kv->prefix->n_rows &&
-           atomic_compare_exchange_strong_explicit(&kv->prefix->n_taken, &n_taken, n, memory_order_relaxed,
+           atomic_compare_exchange_strong_explicit(&kv->prefix->n_claimed, &n_claimed, n, memory_order_relaxed,
                                                    memory_order_relaxed);
 }
 
@@ -139,13 +141,13 @@ static bool take_rows(const fastgpt_kv_cache *kv, int32_t n) {
  * there is as much room again, and positions are copied a few times, not at every fork. */
 static int32_t rows_for(const fastgpt_kv_cache *kv, int32_t n) {
     if (!kv->n_prefix) return n;
-    return n < kv->most_ctx / 2 ? 2 * n : kv->most_ctx;
+    return n < kv->max_ctx / 2 ? 2 * n : kv->max_ctx;
 }
 
 /* Another owner of a prefix with the first n > n_prefix positions of kv: its own, where there is room behind what it
  * reads of it and nobody was quicker, else a new one; NULL when there is no memory. */
 static kv_prefix *prefix_with(const fastgpt_kv_cache *kv, int32_t n) {
-    bool in_place = take_rows(kv, n);
+    bool in_place = claim_rows(kv, n);
     int32_t first = in_place ? kv->n_prefix : 0;
     kv_prefix *prefix = in_place ? prefix_share(kv->prefix) : prefix_create(kv, n, rows_for(kv, n));
     if (!prefix) return NULL;
@@ -157,10 +159,10 @@ static kv_prefix *prefix_with(const fastgpt_kv_cache *kv, int32_t n) {
 static bool move_to_prefix(fastgpt_kv_cache *kv, int32_t n) {
     kv_prefix *prefix = prefix_with(kv, n);
     if (!prefix) return false;
-    fastgpt_kv_cache *moved = make_like(kv, prefix, n, kv->n_ctx, kv->n_past);
+    fastgpt_kv_cache *moved = cache_create_like(kv, prefix, n, kv->n_ctx, kv->n_past);
     prefix_release(prefix); /* `moved` is its owner now */
     if (!moved) return false;
-    replace(kv, moved);
+    replace_cache(kv, moved);
     return true;
 }
 
@@ -169,9 +171,9 @@ fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int
     *out = NULL;
     if (!kv || n_prefix < 0 || n_prefix > kv->n_past) return FASTGPT_ERR_ARGUMENT;
     if (n_ctx == 0) n_ctx = kv->n_ctx;
-    if (n_ctx < n_prefix || n_ctx < 1 || n_ctx > kv->most_ctx) return FASTGPT_ERR_ARGUMENT;
+    if (n_ctx < n_prefix || n_ctx < 1 || n_ctx > kv->max_ctx) return FASTGPT_ERR_ARGUMENT;
     if (n_prefix > kv->n_prefix && !move_to_prefix(kv, n_prefix)) return FASTGPT_ERR_MEMORY;
-    *out = make_like(kv, kv->prefix, n_prefix, n_ctx, n_prefix);
+    *out = cache_create_like(kv, kv->prefix, n_prefix, n_ctx, n_prefix);
     return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
@@ -190,12 +192,18 @@ int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv) {
 fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
     if (!kv || n_past < 0 || n_past > kv->n_past) return FASTGPT_ERR_ARGUMENT;
     if (n_past < kv->n_prefix) {
-        fastgpt_kv_cache *shorter = make_like(kv, kv->prefix, n_past, kv->n_ctx, n_past);
+        fastgpt_kv_cache *shorter = cache_create_like(kv, kv->prefix, n_past, kv->n_ctx, n_past);
         if (!shorter) return FASTGPT_ERR_MEMORY;
-        replace(kv, shorter);
+        replace_cache(kv, shorter);
     }
     kv->n_past = n_past;
     return FASTGPT_OK;
+}
+
+void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, const float *rows,
+                    int32_t n) {
+    for (int32_t i = 0; i < n; i++, rows += kv->n_embd)
+        k->narrow[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), rows, kv->n_embd);
 }
 
 void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic) {
@@ -209,23 +217,27 @@ fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) {
     return (fastgpt_type)number_formats[kv->type].gguf_type;
 }
 
-static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
-    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, which, kv->n_prefix) : NULL;
+static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, kv_part part) {
+    return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, part, kv->n_prefix) : NULL;
 }
 
-const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 0); }
-const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer) { return rows_or_null(kv, layer, 1); }
+const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer) {
+    return rows_or_null(kv, layer, KV_KEYS);
+}
+const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer) {
+    return rows_or_null(kv, layer, KV_VALUES);
+}
 
-static const void *prefix_rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, int which) {
-    return kv->prefix && layer >= 0 && layer < kv->n_layer ? kv_cache_prefix_rows(kv, layer, which) : NULL;
+static const void *prefix_rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, kv_part part) {
+    return kv->prefix && layer >= 0 && layer < kv->n_layer ? kv_cache_prefix_rows(kv, layer, part) : NULL;
 }
 
 const void *fastgpt_kv_cache_prefix_keys(const fastgpt_kv_cache *kv, int32_t layer) {
-    return prefix_rows_or_null(kv, layer, 0);
+    return prefix_rows_or_null(kv, layer, KV_KEYS);
 }
 
 const void *fastgpt_kv_cache_prefix_values(const fastgpt_kv_cache *kv, int32_t layer) {
-    return prefix_rows_or_null(kv, layer, 1);
+    return prefix_rows_or_null(kv, layer, KV_VALUES);
 }
 
 int32_t fastgpt_kv_cache_n_prefix(const fastgpt_kv_cache *kv) { return kv->n_prefix; }

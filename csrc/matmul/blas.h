@@ -4,9 +4,13 @@
 
 #include <stdint.h>
 
-/* Called for each context, before its first product: makes each product run in the calling thread alone where this
- * library owns the BLAS; a system BLAS is left as its host set it. */
-void blas_init(void);
+#include "fastgpt.h"
+
+/* Called for each context, before its first product: the memory for n_threads products at a time, where this library
+ * owns the BLAS, until blas_release.  A system BLAS is left as its host set it, and allocates as it likes.  OK or
+ * MEMORY. */
+fastgpt_status blas_reserve(int n_threads);
+void blas_release(int n_threads);
 
 /* "OpenBLAS (ILP64)", "Accelerate", "Native" ...: static storage. */
 const char *blas_name(void);

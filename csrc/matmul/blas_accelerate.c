@@ -12,8 +12,14 @@
 
 _Static_assert(sizeof(__LAPACK_int) == sizeof(int64_t), "sizes must not narrow");
 
-/* Nothing to do: Accelerate's threading model belongs to each calling thread, so gemm sets it. */
-void blas_init(void) {}
+/* Nothing to do: Accelerate allocates as it likes, and its threading model belongs to each calling thread, so gemm sets
+ * it. */
+fastgpt_status blas_reserve(int n_threads) {
+    (void)n_threads;
+    return FASTGPT_OK;
+}
+
+void blas_release(int n_threads) { (void)n_threads; }
 
 const char *blas_name(void) { return "Accelerate (ILP64)"; }
 

@@ -10,8 +10,13 @@
 #include <stdbool.h>
 
 #ifdef FASTGPT_OPENBLAS_IS_PRIVATE
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "matmul/openblas_os.h"
 #define scipy_cblas_sgemm64_ fastgpt_scipy_cblas_sgemm64_
-#define scipy_openblas_set_num_threads64_ fastgpt_scipy_openblas_set_num_threads64_
+#define scipy_openblas_get_config64_ fastgpt_scipy_openblas_get_config64_
 #include <cblas.h>
 #define cblas_sgemm scipy_cblas_sgemm64_
 #elif defined(FASTGPT_CBLAS_HEADER)
@@ -35,20 +40,11 @@ typedef f77_int blas_int;
 typedef int blas_int;
 #endif
 
-#ifdef FASTGPT_OPENBLAS_IS_PRIVATE
-void blas_init(void) { scipy_openblas_set_num_threads64_(1); }
-
-static void begin_product(void) {}
-static void end_product(void) {}
-#else
-/* A system's OpenBLAS may run threads of its own, and hangs when the process forks while they work.  So a fork waits
- * for the products that run, and products wait for the fork.  OpenBLAS has set up its own fork handlers when it was
- * loaded, before these: thus these hold the lock around its.  A fork waits at most for the end of the steps that run.
- */
+/* A system's OpenBLAS may run threads of its own, and hangs when the process forks while they work; our copy has locks
+ * that a child would find locked for ever.  So a fork waits for the products that run, and products wait for the fork.
+ * OpenBLAS has set up its own fork handlers when it was loaded, before these: thus these hold the lock around its.  A
+ * fork waits at most for the end of the steps that run. */
 static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_INITIALIZER;
-
-static void begin_product(void) { pthread_rwlock_rdlock(&fork_lock); }
-static void end_product(void) { pthread_rwlock_unlock(&fork_lock); }
 
 static void before_fork(void) { pthread_rwlock_wrlock(&fork_lock); }
 static void after_fork_in_parent(void) { pthread_rwlock_unlock(&fork_lock); }
@@ -58,10 +54,56 @@ static void after_fork_in_child(void) { pthread_rwlock_init(&fork_lock, NULL); }
 
 static void watch_forks(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
 
-void blas_init(void) {
+static void hold_forks(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
+    pthread_rwlock_rdlock(&fork_lock);
 }
+
+static void let_fork(void) { pthread_rwlock_unlock(&fork_lock); }
+
+#ifdef FASTGPT_OPENBLAS_IS_PRIVATE
+/* More products at a time than there are cores are no faster.  OpenBLAS has a table of two buffers for each thread that
+ * it was built for, and prints when it is full; one of them it keeps for itself. */
+static int most_products(void) {
+    const char *built_for = strstr(scipy_openblas_get_config64_(), "MAX_THREADS=");
+    int most = built_for ? 2 * atoi(built_for + strlen("MAX_THREADS=")) - 1 : 1;
+    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return n_cores > 0 && n_cores < most ? (int)n_cores : most;
+}
+
+fastgpt_status blas_reserve(int n_threads) {
+    hold_forks();
+    bool reserved = fastgpt_openblas_reserve(n_threads, most_products());
+    let_fork();
+    return reserved ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
+void blas_release(int n_threads) {
+    hold_forks();
+    fastgpt_openblas_release(n_threads);
+    let_fork();
+}
+
+static void begin_product(void) {
+    hold_forks();
+    fastgpt_openblas_begin();
+}
+
+static void end_product(void) {
+    fastgpt_openblas_end();
+    let_fork();
+}
+#else
+fastgpt_status blas_reserve(int n_threads) {
+    (void)n_threads;
+    return FASTGPT_OK;
+}
+
+void blas_release(int n_threads) { (void)n_threads; }
+
+static void begin_product(void) { hold_forks(); }
+static void end_product(void) { let_fork(); }
 #endif
 
 const char *blas_name(void) { return sizeof(blas_int) == sizeof(int64_t) ? LIBRARY " (ILP64)" : LIBRARY " (LP64)"; }

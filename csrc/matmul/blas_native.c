@@ -21,7 +21,12 @@ typedef struct {
     int64_t k_stride, n_stride;
 } operand;
 
-void blas_init(void) {}
+fastgpt_status blas_reserve(int n_threads) {
+    (void)n_threads;
+    return FASTGPT_OK;
+}
+
+void blas_release(int n_threads) { (void)n_threads; }
 
 const char *blas_name(void) { return "Native"; }
 

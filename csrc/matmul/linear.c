@@ -207,7 +207,7 @@ static const way sgemm = {.tile = sgemm_tile,
 
 static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
 
-bool linear_may_round(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
+bool linear_uses_bf16(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
 static bool streams(const kernels *k, number_type type) { return k->bf16 && k->bf16->streams[type]; }
 
@@ -218,9 +218,9 @@ static bool streams_floats(const kernels *k, number_type type) {
 
 /* Figures with the 124M shape of Zen 4; where there are kernels for floats, of Zen 2 and, for panels of
  * MAX_FLOAT_LANES, of Sapphire Rapids. */
-int linear_few_tokens(const kernels *k, number_type type) {
+int gemv_max_tokens(const kernels *k, number_type type) {
     if (streams(k, type)) return 1;
-    if (multiplies_bytes(k, type) || linear_may_round(k, type)) return 4;
+    if (multiplies_bytes(k, type) || linear_uses_bf16(k, type)) return 4;
     if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && type <= TYPE_BF16) return type == TYPE_F32 ? 2 : 6;
     if (k->floats) return type == TYPE_F32 ? 6 : 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
@@ -241,9 +241,9 @@ static const way *choose_one(const kernels *k, number_type type, int n_tokens) {
 static const way *choose(const engine *e, number_type type, int n_tokens) {
     const kernels *k = e->kernels;
     if (e->deterministic) return choose_one(k, type, n_tokens);
-    if (n_tokens <= linear_few_tokens(k, type)) return dot(type);
+    if (n_tokens <= gemv_max_tokens(k, type)) return dot(type);
     if (multiplies_bytes(k, type)) return &bytes;
-    if (linear_may_round(k, type)) return bf16_way(k, type, n_tokens);
+    if (linear_uses_bf16(k, type)) return bf16_way(k, type, n_tokens);
     return k->floats ? &floats : &sgemm;
 }
 
@@ -322,13 +322,13 @@ void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tas
     }
 }
 
-bool linear_hands_over(const engine *e, const weight *first, const weight *second, int n_tokens) {
+bool linear_can_fuse_activation(const engine *e, const weight *first, const weight *second, int n_tokens) {
     return choose(e, first->type, n_tokens) == &linear_matrix && choose(e, second->type, n_tokens) == &linear_matrix;
 }
 
-void linear_of_panels(const engine *e, void *panels, const linear_task *task, int n_tokens) {
+void linear_packed(const engine *e, void *packed, const linear_task *task, int n_tokens) {
     linear_job job = {.e = e,
-                      .activations = panels,
+                      .activations = packed,
                       .tasks = task,
                       .way = &linear_matrix,
                       .n_tokens = n_tokens,

@@ -7,13 +7,13 @@
 
 /* out = x w^T + b, or with `add` out += x w^T + b
  *   out [n_tokens][w.n_out], rows ld_out apart
- * Or, with panels, activation(x w^T + b) for linear_of_panels, where linear_hands_over. */
+ * Or, with packed, activation(x w^T + b), packed for linear_packed, where linear_can_fuse_activation. */
 typedef struct linear_task {
     float *out;
     int64_t ld_out;
     weight w;
     bool add;
-    void *panels; /* panels_bytes */
+    void *packed; /* panels_bytes */
     activation activation;
 } linear_task;
 
@@ -23,10 +23,10 @@ int64_t linear_panel_bytes(int64_t n_in);                       /* of each threa
 
 /* Up to so many tokens each weight is read once for all of them and meets them one by one; beyond, rows and tokens
  * multiply as matrices, which is faster there. */
-int linear_few_tokens(const kernels *k, number_type type);
+int gemv_max_tokens(const kernels *k, number_type type);
 
 /* Whether many tokens meet weights of this type as BF16 numbers, or might: whether so much rounding is agreed to. */
-bool linear_may_round(const kernels *k, number_type type);
+bool linear_uses_bf16(const kernels *k, number_type type);
 
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);
@@ -36,9 +36,9 @@ weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tasks, int n_tasks, int n_tokens);
 
 /* Whether outputs of the first weight may go to the second without ever being floats in memory. */
-bool linear_hands_over(const engine *e, const weight *first, const weight *second, int n_tokens);
+bool linear_can_fuse_activation(const engine *e, const weight *first, const weight *second, int n_tokens);
 
 /* The same for an x that a task handed over. */
-void linear_of_panels(const engine *e, void *panels, const linear_task *task, int n_tokens);
+void linear_packed(const engine *e, void *packed, const linear_task *task, int n_tokens);
 
 #endif

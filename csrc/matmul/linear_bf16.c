@@ -22,14 +22,14 @@ static void prepare_stream(const linear_job *job, int panel, int thread) {
 
 static bf16_output bf16_output_of(const linear_job *job, const linear_task *task, int first_out, int first_token) {
     const weight *w = &task->w;
-    if (!task->panels)
+    if (!task->packed)
         return (bf16_output){.out = output_of(job, task, first_out, first_token),
                              .ldo = task->ld_out,
                              .bias = bias_of(w, first_out),
                              .add = task->add};
     return (bf16_output){.bias = bias_of(w, first_out),
                          .activation = job->e->kernels->activation[task->activation],
-                         .panels = bf16_panel(task->panels, first_token, w->n_out) + first_out * MATRIX_LANES,
+                         .panels = bf16_panel(task->packed, first_token, w->n_out) + first_out * MATRIX_LANES,
                          .ld_panels = panel_k(w->n_out) * MATRIX_LANES};
 }
 

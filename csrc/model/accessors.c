@@ -69,7 +69,7 @@ static int64_t weight_bytes(const weight *w) {
 int64_t fastgpt_model_step_bytes(const fastgpt_model *m) {
     int64_t n = norm_bytes(m) + weight_bytes(&m->lm_head);
     for (int32_t i = 0; i < m->n_layer; i++) {
-        const layer *l = &m->layers[i];
+        const layer_weights *l = &m->layers[i];
         n += 2 * norm_bytes(m) + weight_bytes(&l->qkv) + weight_bytes(&l->attn_proj) + weight_bytes(&l->fc) +
              weight_bytes(&l->proj);
     }

@@ -266,7 +266,7 @@ static fastgpt_status read_weight(loader *l, weight *out, const char *prefix, in
 }
 
 static fastgpt_status read_layer(loader *l, int32_t i) {
-    layer *out = &l->model->layers[i];
+    layer_weights *out = &l->model->layers[i];
     int32_t n_embd = l->model->n_embd, n_ff = l->model->n_ff;
     char prefix[6][32];
     static const char *const parts[6] = {"attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down"};

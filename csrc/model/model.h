@@ -25,14 +25,14 @@ typedef struct norm {
     const float *b; /* [n_embd] */
 } norm;
 
-typedef struct layer {
+typedef struct layer_weights {
     norm ln_1;
     weight qkv;       /* rows: n_embd of queries, n_embd of keys, n_embd of values */
     weight attn_proj;
     norm ln_2;
     weight fc;        /* n_embd -> n_ff */
     weight proj;      /* n_ff -> n_embd */
-} layer;
+} layer_weights;
 
 /* Row i of a matrix. */
 static inline const uint8_t *weight_row(const weight *w, int64_t i) { return w->w + i * row_bytes(w->type, w->n_in); }
@@ -49,7 +49,7 @@ struct fastgpt_model {
 
     weight wte;    /* [n_vocab][n_embd] */
     weight wpe;    /* [n_ctx][n_embd] */
-    layer *layers; /* [n_layer] */
+    layer_weights *layers; /* [n_layer] */
     norm ln_f;
     weight lm_head; /* wte itself where the file has no output.weight */
 

@@ -33,9 +33,15 @@ static size_t array_bytes(void) {
 static const peak *const peaks[] = {
     &peak_portable,
 #if defined(__x86_64__)
+#ifndef FASTGPT_WITHOUT_AVX2
     &peak_avx2,
+#endif
+#ifndef FASTGPT_WITHOUT_AVX512
     &peak_avx512,
+#endif
+#ifndef FASTGPT_WITHOUT_AMX
     &peak_amx,
+#endif
 #elif defined(__aarch64__)
     &peak_neon,
 #endif

@@ -29,7 +29,7 @@ static void lay_out(fastgpt_context *ctx) {
     ctx->n_bytes = 0;
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
-    ctx->ff = carve(ctx, larger(ctx->n_batch * spread_row(m->n_ff), 4 * rows));
+    ctx->ff = carve(ctx, larger(ctx->n_batch * conflict_free_stride(m->n_ff), 4 * rows));
     ctx->q = ctx->ff; /* what attention needs is done with when the feed-forward part begins */
     ctx->k = at_row(ctx->ff, rows);
     ctx->v = at_row(ctx->ff, 2 * rows);
@@ -40,6 +40,17 @@ static void lay_out(fastgpt_context *ctx) {
     e->panels = carve_bytes(ctx, n_threads * e->panel_bytes);
 }
 
+static fastgpt_status allocate(fastgpt_context *ctx) {
+    int n_threads = pool_n_threads(ctx->engine.pool);
+    fastgpt_status status = blas_reserve(n_threads);
+    if (status) return status;
+    ctx->n_reserved = n_threads;
+    ctx->block = os_alloc(ctx->n_bytes);
+    ctx->spans = calloc((size_t)ctx->n_batch, sizeof *ctx->spans);
+    ctx->counts = calloc((size_t)ctx->n_batch, sizeof *ctx->counts);
+    return ctx->block && ctx->spans && ctx->counts ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+}
+
 fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *pool, int32_t n_batch,
                                       fastgpt_context **out) {
     if (!out) return FASTGPT_ERR_ARGUMENT;
@@ -47,17 +58,14 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
     if (!model || n_batch < 0 || n_batch > MAX_N_BATCH) return FASTGPT_ERR_ARGUMENT;
     fastgpt_context *ctx = calloc(1, sizeof *ctx);
     if (!ctx) return FASTGPT_ERR_MEMORY;
-    blas_init();
     ctx->model = model;
     ctx->engine = (engine){.pool = pool, .kernels = kernels_chosen()};
     ctx->n_batch = n_batch ? n_batch : DEFAULT_N_BATCH;
     lay_out(ctx);
-    ctx->block = os_alloc(ctx->n_bytes);
-    ctx->spans = calloc((size_t)ctx->n_batch, sizeof *ctx->spans);
-    ctx->counts = calloc((size_t)ctx->n_batch, sizeof *ctx->counts);
-    if (!ctx->block || !ctx->spans || !ctx->counts) {
+    fastgpt_status status = allocate(ctx);
+    if (status) {
         fastgpt_context_free(ctx);
-        return FASTGPT_ERR_MEMORY;
+        return status;
     }
     lay_out(ctx);
     *out = ctx;
@@ -67,6 +75,7 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
 void fastgpt_context_free(fastgpt_context *ctx) {
     if (!ctx) return;
     profile_free(&ctx->profile);
+    blas_release(ctx->n_reserved);
     os_free(ctx->block);
     free(ctx->spans);
     free(ctx->counts);

@@ -18,13 +18,14 @@ struct fastgpt_context {
 
     uint8_t *block; /* one allocation with everything below, and the scratch of the engine */
     size_t n_bytes;
+    int n_reserved; /* threads that blas_reserve knows of */
     float *x;      /* [n_batch][n_embd] the residual stream */
     float *normed; /* [n_batch][n_embd] */
     float *q;      /* [n_batch][n_embd] */
     float *k;      /* [n_batch][n_embd] where the product cannot write into the cache */
     float *v;      /* [n_batch][n_embd] */
     float *heads;  /* [n_batch][n_embd] what attention gives */
-    float *ff;     /* [n_batch][n_ff], rows spread_row(n_ff) apart, in the memory of q, k, v and heads */
+    float *ff;     /* [n_batch][n_ff], rows conflict_free_stride(n_ff) apart, in the memory of q, k, v and heads */
     float *scores; /* attention_n_scores */
 
     /* [n_batch] each, since every span of a slice has a token at least */

@@ -46,19 +46,19 @@ static cost embed_cost(const fastgpt_model *m, int64_t n) {
 
 static cost cost_of(const profile *p, int32_t l, fastgpt_op op, int64_t n) {
     const fastgpt_model *m = p->model;
-    const layer *layer = &m->layers[l < 0 ? 0 : l];
+    const layer_weights *w = &m->layers[l < 0 ? 0 : l];
     int64_t rows = floats(n * m->n_embd);
     switch (op) {
     case FASTGPT_OP_EMBED:     return embed_cost(m, n);
     case FASTGPT_OP_LN_1:
     case FASTGPT_OP_LN_2:
     case FASTGPT_OP_LN_F:      return layer_norm_cost(n, m->n_embd);
-    case FASTGPT_OP_QKV:       return product_cost(&layer->qkv, n, rows + p->cache_bytes_written);
+    case FASTGPT_OP_QKV:       return product_cost(&w->qkv, n, rows + p->cache_bytes_written);
     case FASTGPT_OP_ATTENTION: return (cost){2 * rows + p->cache_bytes_read, 4 * m->n_embd * p->n_pairs};
-    case FASTGPT_OP_ATTN_PROJ: return product_cost(&layer->attn_proj, n, 2 * rows);
-    case FASTGPT_OP_FC:        return product_cost(&layer->fc, n, floats(n * m->n_ff));
+    case FASTGPT_OP_ATTN_PROJ: return product_cost(&w->attn_proj, n, 2 * rows);
+    case FASTGPT_OP_FC:        return product_cost(&w->fc, n, floats(n * m->n_ff));
     case FASTGPT_OP_GELU:      return (cost){floats(2 * n * m->n_ff), GELU_OPERATIONS * n * m->n_ff};
-    case FASTGPT_OP_PROJ:      return product_cost(&layer->proj, n, 2 * rows);
+    case FASTGPT_OP_PROJ:      return product_cost(&w->proj, n, 2 * rows);
     case FASTGPT_OP_LM_HEAD:   return product_cost(&m->lm_head, n, floats(n * m->n_vocab));
     case FASTGPT_OP_SAMPLE:    return (cost){floats(n * m->n_vocab), 0};
     default:                   return (cost){0, 0};

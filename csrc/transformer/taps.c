@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kv_cache/kv_cache.h"
+#include "transformer/context.h"
 #include "common/versioned_struct.h"
 #include "common/thread_pool.h"
 
@@ -22,30 +24,22 @@ static bool keys_fit(const fastgpt_taps *wanted, const fastgpt_span *spans, int3
     return true;
 }
 
-fastgpt_status taps_begin(taps *t, const fastgpt_taps *wanted, const fastgpt_model *model, const fastgpt_span *spans,
+fastgpt_status taps_begin(fastgpt_context *ctx, const fastgpt_taps *wanted, const fastgpt_span *spans,
                           int32_t n_spans) {
-    *t = (taps){.n_embd = model->n_embd};
+    taps *t = &ctx->taps;
+    *t = (taps){.any = false};
     if (!wanted) return FASTGPT_OK;
     fastgpt_taps to;
     if (!options_read(&to, sizeof to, wanted, FIRST_SIZE(fastgpt_taps, n_keys)) || to.n_heads < 0)
         return FASTGPT_ERR_ARGUMENT;
     if (to.n_heads > 0) {
         if (!to.heads || !to.attention || !keys_fit(&to, spans, n_spans)) return FASTGPT_ERR_ARGUMENT;
-        if (!heads_exist(&to, model)) return FASTGPT_ERR_ARGUMENT;
+        if (!heads_exist(&to, ctx->model)) return FASTGPT_ERR_ARGUMENT;
     }
     t->to = to;
+    t->any = true;
     for (int32_t i = 0; i < n_spans; i++) t->n_tokens += spans[i].n_tokens;
     return FASTGPT_OK;
-}
-
-/* ---- Rows ---- */
-
-float *taps_place(const taps *t, float *out, int32_t level) {
-    return out + (level * t->n_tokens + t->first) * t->n_embd;
-}
-
-void taps_rows(const taps *t, float *out, int32_t level, const float *x, int32_t n_rows) {
-    if (out) memcpy(taps_place(t, out, level), x, (size_t)n_rows * (size_t)t->n_embd * sizeof *x);
 }
 
 /* ---- Attention ---- */
@@ -71,17 +65,41 @@ static void probabilities_unit(void *arg, int row, int thread) {
     memset(out + n_seen, 0, (size_t)(job->n_keys - n_seen) * sizeof *out);
 }
 
-void taps_attention(const taps *t, const engine *e, int32_t l, const attention_span *spans, int32_t n_rows,
-                    int32_t n_head) {
+static void copy_probabilities(const fastgpt_context *ctx, int32_t l, int32_t n) {
+    const taps *t = &ctx->taps;
     for (int32_t i = 0; i < t->to.n_heads; i++) {
         if (t->to.heads[i].layer != l) continue;
-        probabilities_job job = {.e = e,
-                                 .spans = spans,
-                                 .n_head = n_head,
-                                 .n_embd = t->n_embd,
+        probabilities_job job = {.e = &ctx->engine,
+                                 .spans = ctx->spans,
+                                 .n_head = ctx->model->n_head,
+                                 .n_embd = ctx->model->n_embd,
                                  .head = t->to.heads[i].head,
                                  .out = t->to.attention + (i * t->n_tokens + t->first) * t->to.n_keys,
                                  .n_keys = t->to.n_keys};
-        pool_run(e->pool, probabilities_unit, &job, n_rows);
+        pool_run(ctx->engine.pool, probabilities_unit, &job, n);
+    }
+}
+
+/* ---- Rows ---- */
+
+float *taps_rows(const fastgpt_context *ctx, float *tensor, int32_t level) {
+    return tensor + (level * ctx->taps.n_tokens + ctx->taps.first) * ctx->model->n_embd;
+}
+
+static void copy_rows(const fastgpt_context *ctx, float *tensor, int32_t level, const float *x, int32_t n) {
+    size_t n_bytes = (size_t)n * (size_t)ctx->model->n_embd * sizeof *x;
+    if (tensor) memcpy(taps_rows(ctx, tensor, level), x, n_bytes);
+}
+
+void taps_copy(const fastgpt_context *ctx, fastgpt_op op, int32_t l, const float *values, int32_t n) {
+    const fastgpt_taps *to = &ctx->taps.to;
+    switch (op) {
+    case FASTGPT_OP_EMBED:     copy_rows(ctx, to->hidden, 0, values, n); break;
+    case FASTGPT_OP_LN_1:      copy_rows(ctx, to->ln_1, l, values, n); break;
+    case FASTGPT_OP_ATTENTION: copy_probabilities(ctx, l, n); break;
+    case FASTGPT_OP_ATTN_PROJ: copy_rows(ctx, to->hidden_mid, l, values, n); break;
+    case FASTGPT_OP_LN_2:      copy_rows(ctx, to->ln_2, l, values, n); break;
+    case FASTGPT_OP_PROJ:      copy_rows(ctx, to->hidden, l + 1, values, n); break;
+    default:                   break;
     }
 }

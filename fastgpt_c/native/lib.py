@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastgpt_c._fastgpt import ffi, lib
 from fastgpt_c.errors import Cancelled, ContextFullError, FastGPTError, ModelFileError, UsageError
-from fastgpt_c.native.openblas import no_threads
-
-with no_threads():
-    from fastgpt_c._fastgpt import ffi, lib
 
 _EXCEPTIONS: dict[int, type[Exception]] = {
     lib.FASTGPT_ERR_MEMORY: MemoryError,

@@ -4,6 +4,7 @@
 #include "support/guard.h"
 #include "kernels/kernels.h"
 #include "support/random.h"
+#include "common/os.h"
 
 #include <float.h>
 #include <math.h>
@@ -262,10 +263,35 @@ static void test_layer_norm(const kernels *k) {
     }
 }
 
+/* Every set that this CPU can run is in the build, those that leave others out included. */
+static void test_no_set_is_missing(const kernels *const *sets, int n_sets) {
+    enum { VNNI = OS_CPU_AVX512 | OS_CPU_AVX512_VNNI, BF16 = VNNI | OS_CPU_AVX512_BF16 };
+    static const struct {
+        const char *name;
+        unsigned needs;
+    } all[] = {{"portable", 0},
+               {"avx2", OS_CPU_AVX2},
+               {"avx2-vnni", OS_CPU_AVX_VNNI},
+               {"avx512", OS_CPU_AVX512},
+               {"avx512-vnni", VNNI},
+               {"avx512-bf16", BF16},
+               {"amx", BF16 | OS_CPU_AMX_BF16},
+               {"neon", OS_CPU_NEON},
+               {"neon-dotprod", OS_CPU_DOTPROD}};
+    int n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (all[i].needs & ~os_cpu_features()) continue;
+        CHECK_FOR(n < n_sets && strcmp(sets[n]->name, all[i].name) == 0, "%s is not in this build", all[i].name);
+        n++;
+    }
+    CHECK(n == n_sets);
+}
+
 int main(void) {
     int n_sets;
     const kernels *const *sets = kernels_all(&n_sets);
     CHECK(n_sets >= 1 && sets[0] == &kernels_portable);
+    test_no_set_is_missing(sets, n_sets);
     for (int i = 0; i < n_sets; i++) {
         test_softmax(sets[i]);
         test_softmax_of_a_peak(sets[i]);

@@ -136,7 +136,7 @@ static void test_leading_dimensions_beyond_32_bits(void) {
 }
 
 int main(void) {
-    blas_init();
+    CHECK(blas_reserve(1) == FASTGPT_OK);
     CHECK(strlen(blas_name()) > 0);
     for (int transposed = 0; transposed <= 1; transposed++) {
         test_sizes(transposed);

@@ -23,7 +23,7 @@ typedef struct product {
 /* How far a product may be off because activations, and for BF16 products weights, are rounded: nothing where they are
  * not.  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
 static double rounding(const engine *e, product p, double largest, double sum_w, double sum_xw) {
-    bool few = p.n_tokens <= linear_few_tokens(e->kernels, p.type);
+    bool few = p.n_tokens <= gemv_max_tokens(e->kernels, p.type);
     bool bytes = e->kernels->matrix_bytes && e->kernels->byte_row[p.type];
     if (takes_quantized(p.type) && (few || bytes)) return sum_w * largest / 127 * 0.501;
     bool bf16_products = !few && e->kernels->bf16 && p.type != TYPE_F32 && p.type != TYPE_F16;

@@ -43,8 +43,12 @@ static void test_read_reads_everything(void) {
     } sets[] = {
         {&peak_portable, 0},
 #if defined(__x86_64__)
+#ifndef FASTGPT_WITHOUT_AVX2
         {&peak_avx2, OS_CPU_AVX2},
+#endif
+#ifndef FASTGPT_WITHOUT_AVX512
         {&peak_avx512, OS_CPU_AVX512},
+#endif
 #elif defined(__aarch64__)
         {&peak_neon, OS_CPU_NEON},
 #endif

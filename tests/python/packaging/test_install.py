@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
+import platform
 import re
 import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from installation import HEADER, PACKAGE, ROOT, build_ffi, declared_functions, ffi, lib, run, shared_library, tool
+
+import fastgpt_c
 
 USER = "#include <fastgpt.h>\n#include <stdio.h>\nint main(void) { return puts(fastgpt_build_info()) < 0; }\n"
 CMAKE_USER = """
@@ -119,6 +124,71 @@ def test_pkg_config_links_the_static_library(prefix: Path, user: Path, monkeypat
     program = user.with_suffix("")
     run(tool("cc"), "-static", user, "-o", program, *flags)
     assert run(program).startswith("BLAS Native, ")
+
+
+# ---- The command in C -------------------------------------------------------------------------------
+
+DEMO = str(Path(fastgpt_c.__file__).parent / "models" / "demo.gguf")
+STORY = ["-m", DEMO, "-p", "Once", "-n", "1", "--temp", "0", "--threads", "1"]
+
+# Before a program: its allocation number $FAIL fails, and no other.
+FAILING_MALLOC = """
+#include <errno.h>
+#include <stdlib.h>
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+static int fails(void) {
+    static int n_done;
+    static const char *wanted;
+    if (!wanted) wanted = getenv("FAIL");
+    errno = ENOMEM;
+    return wanted && ++n_done == atoi(wanted);
+}
+void *malloc(size_t n) { return fails() ? NULL : __libc_malloc(n); }
+void *calloc(size_t n, size_t size) { return fails() ? NULL : __libc_calloc(n, size); }
+"""
+
+
+def c_command(prefix: Path, arguments: list[str]) -> list[str | Path]:
+    return [prefix / "bin" / "fastgpt", *arguments]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], STORY], ids=["help", "version", "story"])
+@pytest.mark.parametrize("output", ["/dev/full", "closed"])
+def test_c_command_says_that_its_output_was_not_written(prefix: Path, arguments: list[str], output: str) -> None:
+    """One line and status 1, as for anything else that fails."""
+    if output != "closed" and not Path(output).exists():
+        pytest.skip(f"there is no {output} here")
+    to = ">&-" if output == "closed" else f">{output}"
+    ran = subprocess.run(["sh", "-c", f'exec "$@" {to}', "sh", *c_command(prefix, arguments)], stderr=subprocess.PIPE)
+    assert (ran.returncode, ran.stderr.decode().count("\n")) == (1, 1)
+    assert ran.stderr.startswith(b"fastgpt: standard output: ")
+
+
+def test_c_command_calls_missing_memory_missing_memory(prefix: Path, tmp_path: Path) -> None:
+    """Each allocation in turn fails: status 1 and a line that says so, never wrong usage."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc has its allocator under a second name")
+    source, shim = tmp_path / "failing.c", tmp_path / "failing.so"
+    source.write_text(FAILING_MALLOC)
+    run(tool("cc"), "-shared", "-fPIC", source, "-o", shim)
+    statuses = set()
+    for k in range(1, 80):
+        env = os.environ | {"LD_PRELOAD": str(shim), "FAIL": str(k)}
+        ran = subprocess.run(c_command(prefix, STORY), env=env, capture_output=True)
+        statuses.add(ran.returncode)
+        assert ran.returncode == 0 or (ran.returncode == 1 and b"memory" in ran.stderr), (k, ran.stderr)
+    assert statuses == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--top-p", "2"), ("--temp", "-1"), ("--min-p", "7"), ("--threads", "1025")]
+)
+def test_c_command_calls_wrong_usage_wrong_usage(prefix: Path, option: str, value: str) -> None:
+    """A value outside of its range: status 2, and the option's name."""
+    ran = subprocess.run(c_command(prefix, [*STORY, option, value]), capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert option in ran.stderr and "see fastgpt --help" in ran.stderr
 
 
 # ---- The interface is used, and stays ---------------------------------------------------------------

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 
 spec = importlib.util.spec_from_file_location("architecture", ROOT / "tools" / "architecture.py")
@@ -44,7 +44,7 @@ def test_an_include_against_the_arrows_is_found(copy: Path) -> None:
 def test_a_call_against_the_arrows_is_found(copy: Path) -> None:
     """Neither by a function of the public header: a sampler may not step."""
     found = plant(copy, "sampler/sampler.c", "void again(void) {\n    fastgpt_step(NULL, NULL, 0, NULL, NULL);\n}")
-    assert found == ["folders.txt does not let sampler use transformer: sampler/sampler.c -> transformer/forward.c"]
+    assert found == ["folders.txt does not let sampler use transformer: sampler/sampler.c -> transformer/step.c"]
 
 
 def test_a_circle_of_files_is_found(copy: Path) -> None:
