@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastgpt_c.batch import Batch, Request
 from fastgpt_c.batch_lines import RECORD_BEGIN, Line, LineError, completion_record, error_record, parse, seeds
 from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.files import flush_folder
 from fastgpt_c.generation import Completion
 from fastgpt_c.lines import numbered_lines
 
@@ -93,7 +94,7 @@ class Records:
                 n_whole += len(line) if line.endswith(b"\n") else 0
         os.ftruncate(self._file, n_whole)
         self._sync()
-        _sync_folder(self._path)
+        flush_folder(self._path.resolve().parent)
 
     def _note(self, record: Any) -> bool:
         """Remembers what a record is of; False where it is none."""
@@ -124,14 +125,6 @@ def _loads(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.resolve().parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class _Work:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 
 from fastgpt_c import tokenizers
 from fastgpt_c._lib import check, create, error_text, ffi, lib
+from fastgpt_c.c_strings import c_path, c_text
 from fastgpt_c.errors import ContextFullError, FastGPTError, ModelFileError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
 from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
@@ -40,10 +40,13 @@ def load(
     n_threads     threads of its sessions, up to 1024; None or 0 = the usable cores
     progress      show the progress of downloads and conversions on stderr
 
-    Raises UsageError (n_threads), ModelFileError, MissingExtraError (with the pip command), MemoryError.
+    Raises UsageError (n_threads, a NUL in the name), ModelFileError, MissingExtraError (with the pip command),
+    MemoryError.
     """
     checked_n_threads(n_threads)
     path = None if name_or_path is None else Path(name_or_path)
+    if path is not None:
+        c_path(path)
     if path is None or path.suffix != ".gguf" or not path.is_file():
         from fastgpt_c import hub  # here, since a plain file needs none of it
 
@@ -81,7 +84,7 @@ class Model:
     def metadata(self, key: str) -> bytes | None:
         """The text (UTF-8) or the bytes under a key of the file such as "general.license"; None when it has none."""
         n_bytes = ffi.new("size_t *")
-        data = lib.fastgpt_model_metadata(self.handle, key.encode(), n_bytes)
+        data = lib.fastgpt_model_metadata(self.handle, c_text(key), n_bytes)
         return None if data == ffi.NULL else ffi.buffer(data, n_bytes[0])[:]
 
     # ---- Text ----
@@ -283,6 +286,6 @@ def _load_handle(path: Path, use_mmap: bool) -> Any:
     options = ffi.new("fastgpt_load_options *", {"struct_size": ffi.sizeof("fastgpt_load_options")})
     options.no_mmap = not use_mmap
     out, error = ffi.new("fastgpt_model **"), ffi.new("fastgpt_error *")
-    status = lib.fastgpt_model_load(os.fsencode(path), options, out, error)
+    status = lib.fastgpt_model_load(c_path(path), options, out, error)
     check(status, error_text(error))
     return ffi.gc(out[0], lib.fastgpt_model_free, size=lib.fastgpt_model_sizeof(out[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, error_text, ffi, float_pointer, lib
+from fastgpt_c.c_strings import c_path
 from fastgpt_c.errors import UsageError
 from fastgpt_c.interrupts import Steps
 from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
@@ -72,7 +72,7 @@ class Session:
         """What Model.load_session does."""
         out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
         room = checked_int("n_ctx", n_ctx or 0)
-        status = lib.fastgpt_kv_cache_load(model.handle, os.fsencode(path), room, out, error)
+        status = lib.fastgpt_kv_cache_load(model.handle, c_path(path), room, out, error)
         check(status, error_text(error))
         kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
         session = cls.__new__(cls)
@@ -230,12 +230,16 @@ class Session:
     def save(self, path: str | Path) -> None:
         """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
 
-        A file of that name is replaced; its owner alone may read it.  The first save of a model reads all its weights
-        once, for the fingerprint that ties file and model together.  Raises ModelFileError, MemoryError.
+        A file of that name is replaced, but not a model file; its owner alone may read it.  Links, pipes and devices
+        are treated as in files.py.  The first save of a model reads all its weights once, for the fingerprint that ties
+        file and model together.  Raises ModelFileError, UsageError (a model file, a NUL in the name), MemoryError.
         """
-        error = ffi.new("fastgpt_error *")
+        from fastgpt_c.files import remove_what_was_left  # here, since few save
+
+        error, name = ffi.new("fastgpt_error *"), c_path(path)
         with self._in_use():
-            status = lib.fastgpt_kv_cache_save(self._kv, self._model, os.fsencode(path), error)
+            remove_what_was_left(Path(path))
+            status = lib.fastgpt_kv_cache_save(self._kv, self._model, name, error)
             check(status, error_text(error))
 
     def truncate(self, n_past: int) -> None:

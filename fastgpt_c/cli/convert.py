@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if args.tolerance is not None and not args.verify:
         raise UsageError("--tolerance judges what --verify compares: give --verify with it")
     convert(args.folder, args.output, type=args.type, progress=sys.stderr.isatty())
-    print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
+    if args.output.is_file():
+        print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
     if not args.verify:
         return 0
     args.model, args.against = args.output, args.folder
