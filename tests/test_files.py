@@ -30,7 +30,7 @@ from fastgpt_c.files import NEW_SECONDS, atomically, write_text
 
 # Each command that writes, what it reads, and whether it needs a file: one that it can read again.
 COMMANDS: dict[str, tuple[str, list[str], bool]] = {
-    "score": ("score {requests} -m {model} -o {target}", ["requests", "model"], False),
+    "score": ("score {texts} -m {model} -o {target}", ["texts", "model"], False),
     "quantize": ("quantize {model} {target} --type f16", ["model"], False),
     "convert": ("convert {checkpoint} -o {target}", ["weights", "config"], False),
     "lens": ("lens --file {prompt} -m {model} --html {target}", ["prompt", "model"], False),
@@ -48,12 +48,14 @@ def names(alphabet: Path, tmp_path: Path) -> dict[str, Path]:
     """What the commands read; in a folder of its own, so that hard links are possible."""
     folder = tmp_path / "in"
     checkpoint = write_checkpoint(folder / "hf")
-    requests, model, prompt = folder / "requests.jsonl", folder / "model.gguf", folder / "prompt.txt"
-    requests.write_text('{"text": "ab", "prompt": "ab"}\n')
+    texts, requests, prompt = folder / "texts.jsonl", folder / "requests.jsonl", folder / "prompt.txt"
+    model = folder / "model.gguf"
+    texts.write_text('{"text": "ab"}\n')
+    requests.write_text('{"prompt": "ab"}\n')
     prompt.write_text("ab")
     shutil.copyfile(alphabet, model)
     (tmp_path / "out").mkdir()
-    inputs = {"requests": requests, "model": model, "prompt": prompt, "checkpoint": checkpoint}
+    inputs = {"texts": texts, "requests": requests, "model": model, "prompt": prompt, "checkpoint": checkpoint}
     return inputs | {"weights": checkpoint / "model.safetensors", "config": checkpoint / "config.json"}
 
 
@@ -101,13 +103,13 @@ def test_only_models_replace_models(names: dict[str, Path], tmp_path: Path, comm
 
 def test_standard_input_is_an_input(names: dict[str, Path]) -> None:
     """As in `score - -o X <X`; and the trace of a profile is no page."""
-    requests, before = names["requests"], names["requests"].read_bytes()
-    with requests.open("rb") as stdin:
-        command = [*SCRIPT, "score", "-", "-m", str(names["model"]), "-o", str(requests)]
+    texts, before = names["texts"], names["texts"].read_bytes()
+    with texts.open("rb") as stdin:
+        command = [*SCRIPT, "score", "-", "-m", str(names["model"]), "-o", str(texts)]
         done = subprocess.run(command, stdin=stdin, capture_output=True, cwd=OUTSIDE, env=ENVIRONMENT, timeout=TIMEOUT)
-    assert (done.returncode, requests.read_bytes()) == (WRONG_USAGE, before)
-    both = [*words("page", names, requests.parent / "new"), "--trace", str(requests.parent / "new")]
-    assert main(both) == WRONG_USAGE and not (requests.parent / "new").exists()
+    assert (done.returncode, texts.read_bytes()) == (WRONG_USAGE, before)
+    both = [*words("page", names, texts.parent / "new"), "--trace", str(texts.parent / "new")]
+    assert main(both) == WRONG_USAGE and not (texts.parent / "new").exists()
 
 
 def test_functions_that_write_models(names: dict[str, Path], tmp_path: Path) -> None:
@@ -146,15 +148,17 @@ def write_by(command: str, names: dict[str, Path], target: Path) -> int:
 
 @pytest.mark.parametrize("command", [*COMMANDS, "save"])
 def test_folders_and_sockets_are_refused(
-    names: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str
+    names: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
     """In one line that names them; so is a link that leads to itself, and a folder that is not there."""
     out = tmp_path / "out"
     with socket.socket(socket.AF_UNIX) as listening:
-        monkey = os.getcwd()
-        os.chdir(out)  # the names of sockets are short
+        monkeypatch.chdir(out)  # the names of sockets are short
         listening.bind("socket")
-        os.chdir(monkey)
         (out / "folder").mkdir()
         (out / "loop").symlink_to("loop")
         before = {path: path.lstat().st_mode for path in out.iterdir()}
@@ -250,8 +254,9 @@ def test_a_full_disk_leaves_the_old_file(names: dict[str, Path], tmp_path: Path,
     elif command != "cache":
         target.write_bytes(before := b"old")
     program = [*SCRIPT, *words(command, names, target)]
+    environment = ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"}  # Python would leave half of a compiled module
     done = subprocess.run(
-        program, capture_output=True, cwd=OUTSIDE, env=ENVIRONMENT, timeout=TIMEOUT, preexec_fn=limited
+        program, capture_output=True, cwd=OUTSIDE, env=environment, timeout=TIMEOUT, preexec_fn=limited
     )
     said = done.stderr.decode().splitlines()
     assert done.returncode == FAILURE and f"{target}: cannot be written" in said[-1], said
@@ -303,7 +308,9 @@ def test_a_folder_that_may_not_be_written(public: dict[str, Path]) -> None:
     out.mkdir(mode=0o755)
     done = as_nobody(*(words(command, public, out / "target") for command in COMMANDS))
     said = done.stderr.splitlines()
-    assert [line for line in done.stdout.splitlines() if line.startswith("status")] == ["status 1"] * len(COMMANDS)
+    assert [line for line in done.stdout.splitlines() if line.startswith("status")] == ["status 1"] * len(COMMANDS), (
+        done
+    )
     assert len(said) == len(COMMANDS) and all(str(out / "target") in line for line in said), said
     assert list(out.iterdir()) == []
 
