@@ -12,6 +12,7 @@ enum {
     MAX_TENSORS = 65536,
     MAX_NAME = 65535,
     MAX_ALIGNMENT = 65536,
+    HEADER_BYTES = 4 + 4 + 8 + 8,     /* magic, version, two counts */
     MIN_VALUE_BYTES = 8 + 4 + 1,      /* name length, type, the smallest value */
     MIN_TENSOR_BYTES = 8 + 4 + 4 + 8, /* name length, rank, type, offset */
     TENSOR_I32 = 26
@@ -242,7 +243,8 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name) {
 
 /* ---- The file ---- */
 
-static fastgpt_status read_header(reader *r, gguf_file *gguf) {
+/* The file has n_bytes, of which no more than the header need be there. */
+static fastgpt_status read_header(reader *r, uint64_t n_bytes, gguf_file *gguf) {
     const uint8_t *magic = take(r, 4);
     if (magic && memcmp(magic, "lmgg", 4) == 0)
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
@@ -255,10 +257,11 @@ static fastgpt_status read_header(reader *r, gguf_file *gguf) {
     if (version != 3)
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "GGUF version %u; version 3 is implemented", version);
     if (!take_u64(r, &gguf->n_tensors) || !take_u64(r, &gguf->n_values)) return ends_early(r, "the header");
-    if (gguf->n_values > MAX_VALUES || gguf->n_values > left(r) / MIN_VALUE_BYTES)
+    uint64_t n_left = n_bytes - HEADER_BYTES;
+    if (gguf->n_values > MAX_VALUES || gguf->n_values > n_left / MIN_VALUE_BYTES)
         return fail(r->error, FASTGPT_ERR_FORMAT, "the header counts %llu metadata keys, more than the file can hold",
                     (unsigned long long)gguf->n_values);
-    if (gguf->n_tensors > MAX_TENSORS || gguf->n_tensors > left(r) / MIN_TENSOR_BYTES)
+    if (gguf->n_tensors > MAX_TENSORS || gguf->n_tensors > n_left / MIN_TENSOR_BYTES)
         return fail(r->error, FASTGPT_ERR_FORMAT, "the header counts %llu tensors, more than the file can hold",
                     (unsigned long long)gguf->n_tensors);
     return FASTGPT_OK;
@@ -298,10 +301,16 @@ static fastgpt_status read_tensors(reader *r, gguf_file *gguf, const uint8_t *st
     return status ? status : sort_by_name(gguf->tensors, gguf->n_tensors, sizeof *gguf->tensors, r->error);
 }
 
+fastgpt_status gguf_check_header(const uint8_t *first, size_t n_first, size_t n_bytes, fastgpt_error *error) {
+    reader r = {first, first + n_first, error};
+    gguf_file gguf;
+    return read_header(&r, n_bytes, &gguf);
+}
+
 fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, fastgpt_error *error) {
     reader r = {data, data + n_bytes, error};
     memset(gguf, 0, sizeof *gguf);
-    fastgpt_status status = read_header(&r, gguf);
+    fastgpt_status status = read_header(&r, n_bytes, gguf);
     if (status) return status;
     gguf->values = calloc(gguf->n_values + 1, sizeof *gguf->values);
     gguf->tensors = calloc(gguf->n_tensors + 1, sizeof *gguf->tensors);

@@ -61,6 +61,9 @@ typedef struct gguf_file {
     uint64_t n_tensors;
 } gguf_file;
 
+/* Whether the first bytes of a file of n_bytes are a header that such a file can have.  As gguf_parse. */
+fastgpt_status gguf_check_header(const uint8_t *first, size_t n_first, size_t n_bytes, fastgpt_error *error);
+
 /* Returns OK, MEMORY, FORMAT or UNSUPPORTED. */
 fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, fastgpt_error *error);
 void gguf_free(gguf_file *gguf);
