@@ -334,7 +334,7 @@ static void name_file(fastgpt_error *error, const char *path) {
 
 static fastgpt_status load_contents(loader *l) {
     fastgpt_model *m = l->model;
-    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, l->error);
+    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, m->file.mapped, l->error);
     if (!status) status = read_hyper_parameters(l);
     if (!status) status = read_tensors(l);
     if (!status) status = read_name(l);
