@@ -16,6 +16,7 @@ from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt
 from fastgpt_c.generation.text_generation import TextGeneration
+from fastgpt_c.io.c_strings import c_path
 from fastgpt_c.native.arguments import Floats, checked_n_threads, token_array
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def load(
     n_threads     threads of its sessions, up to 1024; None or 0 = the usable cores
     progress      show the progress of downloads and conversions on stderr
 
-    Raises UsageError (n_threads), ModelFileError, MissingExtraError (with the pip command), MemoryError.
+    Raises UsageError (n_threads, a NUL in the name), ModelFileError, MissingExtraError (with the pip command),
+    MemoryError.
     """
     checked_n_threads(n_threads)
     path = None if name_or_path is None else Path(name_or_path)
+    if path is not None:
+        c_path(path)
     if path is None or path.suffix != ".gguf" or not path.is_file():
         from fastgpt_c.checkpoints import resolve  # here, since a plain file needs none of it
 

@@ -17,12 +17,25 @@ typedef struct os_file {
     bool mapped; /* else a copy of os_alloc */
 } os_file;
 
-/* The whole of a regular file, mapped read-only or copied.  OK, IO or MEMORY. */
-fastgpt_status os_file_open(os_file *file, const char *path, bool map, fastgpt_error *error);
+enum { OS_FIRST_BYTES = 64 };
+
+/* What looks at the first bytes of a file before the rest is read: all of them, or OS_FIRST_BYTES. */
+typedef struct os_file_check {
+    fastgpt_status (*begins_well)(const void *user, const uint8_t *first, size_t n_first, size_t n_bytes,
+                                  fastgpt_error *error);
+    const void *user;
+} os_file_check;
+
+/* The whole of a regular file: mapped read-only, or, with a check, copied.  OK, IO, MEMORY, or what the check says. */
+fastgpt_status os_file_open(os_file *file, const char *path, const os_file_check *copy, fastgpt_error *error);
 void os_file_close(os_file *file);
 
-/* Makes or replaces a file, for its owner's eyes only: under a name of its own beside it until all is on disk.  OK, IO
- * or MEMORY; on error whatever was there is as it was. */
+/* Whether it is a regular file that begins with these bytes, at most OS_FIRST_BYTES. */
+bool os_file_begins(const char *path, const void *bytes, size_t n);
+
+/* Makes or replaces a file, for its owner's eyes only: under a name of its own beside it until all is on disk.  A link
+ * is followed; a pipe, a character device and an open file (/dev/stdout) are written to; a folder, a socket or a block
+ * device is IO.  OK, IO or MEMORY; on error whatever was there is as it was. */
 fastgpt_status os_file_write(const char *path, const void *data, size_t n_bytes, fastgpt_error *error);
 
 /* 64-byte aligned, at least one byte; NULL when there is none.  Large blocks cost pages only once touched. */

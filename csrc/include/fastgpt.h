@@ -304,7 +304,8 @@ size_t fastgpt_kv_cache_prefix_sizeof(const fastgpt_kv_cache *kv);
  * model's file.  The file is complete or not there: it is written under another name first.  Its owner alone may read
  * it.  The first call for a model reads all of its weights once, and a call needs as much memory as the file has bytes.
  *   model  that kv was made for
- *   path   UTF-8; a file of that name is replaced
+ *   path   UTF-8; a file of that name is replaced, but a model file is ARGUMENT.  A symbolic link is followed; a pipe,
+ *          a character device and what /dev/stdout stands for are written to; a folder, a socket, a block device are IO
  *   error  NULL, or receives the details of any failure
  * Returns OK, ARGUMENT, MEMORY, IO or CACHE_MISMATCH (kv is another model's). */
 fastgpt_status fastgpt_kv_cache_save(const fastgpt_kv_cache *kv, const fastgpt_model *model, const char *path,

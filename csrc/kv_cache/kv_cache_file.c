@@ -75,6 +75,8 @@ fastgpt_status fastgpt_kv_cache_save(const fastgpt_kv_cache *kv, const fastgpt_m
     if (error) error->text[0] = 0;
     if (!kv || !model || !path) return fail(error, FASTGPT_ERR_ARGUMENT, "cache, model or path is NULL");
     if (kv->model_id != model->id) return fail(error, FASTGPT_ERR_CACHE_MISMATCH, "the cache is another model's");
+    if (os_file_begins(path, "GGUF", 4))
+        return fail(error, FASTGPT_ERR_ARGUMENT, "%s: is a model file; name another file for the KV cache", path);
     size_t n = size_of_state(model, kv->type, kv->n_past);
     uint8_t *bytes = os_alloc(n);
     if (!bytes) return fail(error, FASTGPT_ERR_MEMORY, "%s: no memory for its %zu bytes", path, n);
@@ -95,17 +97,17 @@ static fastgpt_status check_checksum(const os_file *file, const char *path, fast
     return FASTGPT_OK;
 }
 
-static fastgpt_status check_header(const state_header *h, const os_file *file, const char *path, fastgpt_error *error) {
-    if (file->n_bytes < sizeof *h + sizeof(uint64_t) || memcmp(h->magic, MAGIC, sizeof MAGIC) != 0)
+static fastgpt_status check_header(const state_header *h, size_t n_bytes, const char *path, fastgpt_error *error) {
+    if (n_bytes < sizeof *h + sizeof(uint64_t) || memcmp(h->magic, MAGIC, sizeof MAGIC) != 0)
         return fail(error, FASTGPT_ERR_FORMAT, "%s: is not a saved KV cache", path);
     if (h->version != STATE_VERSION)
         return fail(error, FASTGPT_ERR_UNSUPPORTED, "%s: has version %u; %d is implemented", path, h->version,
                     STATE_VERSION);
-    return check_checksum(file, path, error);
+    return FASTGPT_OK;
 }
 
 /* Whether the header's numbers can be this model's, and all that they promise is there. */
-static fastgpt_status check_shape(const state_header *h, const os_file *file, const fastgpt_model *m, const char *path,
+static fastgpt_status check_shape(const state_header *h, size_t n_bytes, const fastgpt_model *m, const char *path,
                                   fastgpt_error *error) {
     number_type type;
     if (h->fingerprint != fingerprint_of(m))
@@ -118,9 +120,31 @@ static fastgpt_status check_shape(const state_header *h, const os_file *file, co
                     "%s: n_layer %u, n_embd %u, n_past %u, n_deterministic %u are not this model's", path, h->n_layer,
                     h->n_embd, h->n_past, h->n_deterministic);
     size_t expected = size_of_state(m, type, (int32_t)h->n_past);
-    if (file->n_bytes != expected)
-        return fail(error, FASTGPT_ERR_FORMAT, "%s: has %zu bytes, expected %zu", path, file->n_bytes, expected);
+    if (n_bytes != expected)
+        return fail(error, FASTGPT_ERR_FORMAT, "%s: has %zu bytes, expected %zu", path, n_bytes, expected);
     return FASTGPT_OK;
+}
+
+/* What is to be loaded, into which model. */
+typedef struct loading {
+    const fastgpt_model *model;
+    const char *path;
+} loading;
+
+static state_header header_of(const uint8_t *data, size_t n_bytes) {
+    state_header h = {.version = 0};
+    memcpy(&h, data, n_bytes < sizeof h ? n_bytes : sizeof h);
+    return h;
+}
+
+/* An os_file_check: no more is read than this model's caches have at most. */
+static fastgpt_status begins_well(const void *user, const uint8_t *first, size_t n_first, size_t n_bytes,
+                                  fastgpt_error *error) {
+    const loading *l = user;
+    state_header h = header_of(first, n_first);
+    fastgpt_status status = check_header(&h, n_bytes, l->path, error);
+    bool too_large = n_bytes > size_of_state(l->model, TYPE_F32, l->model->n_ctx);
+    return status || !too_large ? status : check_shape(&h, n_bytes, l->model, l->path, error);
 }
 
 /* Puts what follows the header into an empty cache. */
@@ -141,10 +165,9 @@ static fastgpt_status read_positions(fastgpt_kv_cache *kv, const state_header *h
 
 static fastgpt_status read_state(const os_file *file, const fastgpt_model *m, const char *path, int32_t n_ctx,
                                  fastgpt_kv_cache **out, fastgpt_error *error) {
-    state_header h = {.version = 0};
-    memcpy(&h, file->data, file->n_bytes < sizeof h ? file->n_bytes : sizeof h);
-    fastgpt_status status = check_header(&h, file, path, error);
-    if (!status) status = check_shape(&h, file, m, path, error);
+    state_header h = header_of(file->data, file->n_bytes);
+    fastgpt_status status = check_checksum(file, path, error);
+    if (!status) status = check_shape(&h, file->n_bytes, m, path, error);
     if (status) return status;
     int32_t n_past = (int32_t)h.n_past, room = n_ctx ? n_ctx : m->n_ctx;
     if (n_past > room)
@@ -163,7 +186,8 @@ fastgpt_status fastgpt_kv_cache_load(const fastgpt_model *model, const char *pat
     if (n_ctx < 0 || n_ctx > model->n_ctx)
         return fail(error, FASTGPT_ERR_ARGUMENT, "n_ctx is %d, not in [0, %d]", n_ctx, model->n_ctx);
     os_file file;
-    fastgpt_status status = os_file_open(&file, path, false, error);
+    const loading l = {.model = model, .path = path};
+    fastgpt_status status = os_file_open(&file, path, &(os_file_check){begins_well, &l}, error);
     if (status) return status;
     status = read_state(&file, model, path, n_ctx, out, error);
     os_file_close(&file);

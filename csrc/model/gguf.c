@@ -12,6 +12,7 @@ enum {
     MAX_TENSORS = 65536,
     MAX_NAME = 65535,
     MAX_ALIGNMENT = 65536,
+    HEADER_BYTES = 4 + 4 + 8 + 8,     /* magic, version, two counts */
     MIN_VALUE_BYTES = 8 + 4 + 1,      /* name length, type, the smallest value */
     MIN_TENSOR_BYTES = 8 + 4 + 4 + 8, /* name length, rank, type, offset */
     TENSOR_I32 = 26
@@ -140,8 +141,8 @@ static fastgpt_status of_fastgpt(const reader *r) {
                 "a model file of fastGPT; this makes one that runs:  fastgpt-c convert THIS_FILE -o OTHER.gguf");
 }
 
-/* Reads one entry of the table; its data still holds the offset only, in *offset. */
-static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offset) {
+/* Reads one entry of the table, without its data. */
+static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor) {
     if (!take_string(r, &tensor->name) || !take_u32(r, &tensor->rank)) return ends_early(r, "the tensor table");
     gguf_string name = tensor->name;
     if (name.n == 0 || name.n > MAX_NAME)
@@ -154,7 +155,7 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offs
         if (i < tensor->rank && !take_u64(r, &tensor->shape[i])) return ends_early(r, "the tensor table");
     }
     uint32_t type;
-    if (!take_u32(r, &type) || !take_u64(r, offset)) return ends_early(r, "the tensor table");
+    if (!take_u32(r, &type) || !take_u64(r, &tensor->offset)) return ends_early(r, "the tensor table");
     if (type == TENSOR_I32 && gguf_string_is(name, "header")) return of_fastgpt(r);
     if (!number_type_of(type, &tensor->type))
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
@@ -171,9 +172,9 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor, uint64_t *offs
 }
 
 /* Offsets must rise in the order of the table, so that no tensor overlaps another. */
-static fastgpt_status place_tensor(reader *data, gguf_tensor *tensor, uint64_t offset, uint64_t alignment,
-                                   uint64_t *end_of_last) {
+static fastgpt_status place_tensor(const reader *data, gguf_tensor *tensor, uint64_t alignment, uint64_t *end_of_last) {
     gguf_string name = tensor->name;
+    uint64_t offset = tensor->offset;
     if (offset % alignment != 0 || offset < *end_of_last)
         return fail(data->error, FASTGPT_ERR_FORMAT,
                     "tensor %.*s has offset %llu: misaligned, or inside another tensor", gguf_shown(name), name.text,
@@ -242,7 +243,8 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name) {
 
 /* ---- The file ---- */
 
-static fastgpt_status read_header(reader *r, gguf_file *gguf) {
+/* The file has n_bytes, of which no more than the header need be there. */
+static fastgpt_status read_header(reader *r, uint64_t n_bytes, gguf_file *gguf) {
     const uint8_t *magic = take(r, 4);
     if (magic && memcmp(magic, "lmgg", 4) == 0)
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
@@ -255,21 +257,14 @@ static fastgpt_status read_header(reader *r, gguf_file *gguf) {
     if (version != 3)
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "GGUF version %u; version 3 is implemented", version);
     if (!take_u64(r, &gguf->n_tensors) || !take_u64(r, &gguf->n_values)) return ends_early(r, "the header");
-    if (gguf->n_values > MAX_VALUES || gguf->n_values > left(r) / MIN_VALUE_BYTES)
+    uint64_t n_left = n_bytes - HEADER_BYTES;
+    if (gguf->n_values > MAX_VALUES || gguf->n_values > n_left / MIN_VALUE_BYTES)
         return fail(r->error, FASTGPT_ERR_FORMAT, "the header counts %llu metadata keys, more than the file can hold",
                     (unsigned long long)gguf->n_values);
-    if (gguf->n_tensors > MAX_TENSORS || gguf->n_tensors > left(r) / MIN_TENSOR_BYTES)
+    if (gguf->n_tensors > MAX_TENSORS || gguf->n_tensors > n_left / MIN_TENSOR_BYTES)
         return fail(r->error, FASTGPT_ERR_FORMAT, "the header counts %llu tensors, more than the file can hold",
                     (unsigned long long)gguf->n_tensors);
     return FASTGPT_OK;
-}
-
-static fastgpt_status read_values(reader *r, gguf_file *gguf) {
-    for (uint64_t i = 0; i < gguf->n_values; i++) {
-        fastgpt_status status = read_value(r, &gguf->values[i]);
-        if (status) return status;
-    }
-    return sort_by_name(gguf->values, gguf->n_values, sizeof *gguf->values, r->error);
 }
 
 static fastgpt_status read_alignment(const gguf_file *gguf, uint64_t *alignment, fastgpt_error *error) {
@@ -284,30 +279,57 @@ static fastgpt_status read_alignment(const gguf_file *gguf, uint64_t *alignment,
     return FASTGPT_OK;
 }
 
-static fastgpt_status read_tensors(reader *r, gguf_file *gguf, const uint8_t *start) {
-    uint64_t alignment, end_of_last = 0;
-    fastgpt_status status = read_alignment(gguf, &alignment, r->error);
-    uint64_t *offsets = calloc(gguf->n_tensors + 1, sizeof *offsets);
-    if (!status && !offsets) status = fail(r->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
-    for (uint64_t i = 0; i < gguf->n_tensors && !status; i++) status = read_tensor(r, &gguf->tensors[i], &offsets[i]);
-    uint64_t padding = status ? 0 : (alignment - (uint64_t)(r->at - start) % alignment) % alignment;
-    if (!status && gguf->n_tensors > 0 && !take(r, padding)) status = ends_early(r, "the tensor table");
-    for (uint64_t i = 0; i < gguf->n_tensors && !status; i++)
-        status = place_tensor(r, &gguf->tensors[i], offsets[i], alignment, &end_of_last);
-    free(offsets);
-    return status ? status : sort_by_name(gguf->tensors, gguf->n_tensors, sizeof *gguf->tensors, r->error);
+fastgpt_status gguf_check_header(const uint8_t *first, size_t n_first, size_t n_bytes, fastgpt_error *error) {
+    reader r = {first, first + n_first, error};
+    gguf_file gguf;
+    return read_header(&r, n_bytes, &gguf);
 }
 
-fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, fastgpt_error *error) {
-    reader r = {data, data + n_bytes, error};
+/* Both tables in the order of the file. */
+static fastgpt_status read_tables(reader *r, gguf_file *gguf) {
     memset(gguf, 0, sizeof *gguf);
-    fastgpt_status status = read_header(&r, gguf);
+    fastgpt_status status = read_header(r, left(r), gguf);
     if (status) return status;
     gguf->values = calloc(gguf->n_values + 1, sizeof *gguf->values);
     gguf->tensors = calloc(gguf->n_tensors + 1, sizeof *gguf->tensors);
-    if (!gguf->values || !gguf->tensors) status = fail(error, FASTGPT_ERR_MEMORY, "no memory for the file's tables");
-    if (!status) status = read_values(&r, gguf);
-    if (!status) status = read_tensors(&r, gguf, data);
+    if (!gguf->values || !gguf->tensors) status = fail(r->error, FASTGPT_ERR_MEMORY, "no memory for the file's tables");
+    for (uint64_t i = 0; i < gguf->n_values && !status; i++) status = read_value(r, &gguf->values[i]);
+    for (uint64_t i = 0; i < gguf->n_tensors && !status; i++) status = read_tensor(r, &gguf->tensors[i]);
+    return status;
+}
+
+/* The tables of a file that was read to the end of them once, n_bytes, from a copy of so much of it. */
+static fastgpt_status read_copied_tables(const uint8_t *data, uint64_t n_bytes, gguf_file *gguf, fastgpt_error *error) {
+    uint8_t *copy = malloc(n_bytes);
+    if (!copy) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the file's tables");
+    memcpy(copy, data, n_bytes);
+    gguf_free(gguf);
+    reader r = {copy, copy + n_bytes, error};
+    fastgpt_status status = read_tables(&r, gguf);
+    gguf->copy = copy;
+    gguf->n_copied = n_bytes;
+    return status;
+}
+
+/* r: what follows the tables, which end n_before bytes from the file's beginning. */
+static fastgpt_status place_tensors(reader *r, gguf_file *gguf, uint64_t n_before) {
+    uint64_t alignment, end_of_last = 0;
+    fastgpt_status status = read_alignment(gguf, &alignment, r->error);
+    uint64_t padding = status ? 0 : (alignment - n_before % alignment) % alignment;
+    if (!status && gguf->n_tensors > 0 && !take(r, padding)) status = ends_early(r, "the tensor table");
+    for (uint64_t i = 0; i < gguf->n_tensors && !status; i++)
+        status = place_tensor(r, &gguf->tensors[i], alignment, &end_of_last);
+    return status;
+}
+
+fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, bool may_change, fastgpt_error *error) {
+    reader r = {data, data + n_bytes, error};
+    fastgpt_status status = read_tables(&r, gguf);
+    uint64_t n_before = (uint64_t)(r.at - data);
+    if (!status && may_change) status = read_copied_tables(data, n_before, gguf, error);
+    if (!status) status = sort_by_name(gguf->values, gguf->n_values, sizeof *gguf->values, error);
+    if (!status) status = place_tensors(&r, gguf, n_before);
+    if (!status) status = sort_by_name(gguf->tensors, gguf->n_tensors, sizeof *gguf->tensors, error);
     if (status) gguf_free(gguf);
     return status;
 }
@@ -315,9 +337,10 @@ fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, 
 void gguf_free(gguf_file *gguf) {
     free(gguf->values);
     free(gguf->tensors);
+    free(gguf->copy);
     memset(gguf, 0, sizeof *gguf);
 }
 
 size_t gguf_sizeof(const gguf_file *gguf) {
-    return gguf->n_values * sizeof *gguf->values + gguf->n_tensors * sizeof *gguf->tensors;
+    return gguf->n_values * sizeof *gguf->values + gguf->n_tensors * sizeof *gguf->tensors + gguf->n_copied;
 }

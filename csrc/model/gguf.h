@@ -1,5 +1,6 @@
 /* gguf.h - a bounds-checked reader of GGUF v3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
- * Everything points into the file's bytes; only the two tables are allocated. */
+ * Everything points into the file's bytes.  Where another process may change those, all but the tensors' data is
+ * copied before it is believed: each length and offset is read once, and what was checked stays so. */
 #ifndef FASTGPT_GGUF_H
 #define FASTGPT_GGUF_H
 
@@ -50,6 +51,7 @@ typedef struct gguf_tensor {
     uint64_t shape[GGUF_MAX_RANK]; /* as in the file: the fastest-running dimension first, 1 beyond rank */
     uint64_t n_elements;
     uint64_t n_bytes;
+    uint64_t offset; /* of the data, from where those of all tensors begin */
     const uint8_t *data;
 } gguf_tensor;
 
@@ -59,12 +61,17 @@ typedef struct gguf_file {
     gguf_tensor *tensors;
     uint64_t n_values;
     uint64_t n_tensors;
+    uint64_t n_copied;
+    uint8_t *copy; /* [n_copied] of the file's beginning, up to the tensors' data; NULL = the file itself */
 } gguf_file;
 
-/* Returns OK, MEMORY, FORMAT or UNSUPPORTED. */
-fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, fastgpt_error *error);
+/* Whether the first bytes of a file of n_bytes are a header that such a file can have.  As gguf_parse. */
+fastgpt_status gguf_check_header(const uint8_t *first, size_t n_first, size_t n_bytes, fastgpt_error *error);
+
+/* may_change: the file is mapped, so that its bytes are anybody's.  Returns OK, MEMORY, FORMAT or UNSUPPORTED. */
+fastgpt_status gguf_parse(gguf_file *gguf, const uint8_t *data, size_t n_bytes, bool may_change, fastgpt_error *error);
 void gguf_free(gguf_file *gguf);
-size_t gguf_sizeof(const gguf_file *gguf); /* of the tables */
+size_t gguf_sizeof(const gguf_file *gguf); /* of the tables and the copy */
 
 const gguf_value *gguf_find_value(const gguf_file *gguf, const char *name);   /* NULL when absent */
 const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name); /* NULL when absent */

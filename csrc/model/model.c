@@ -334,7 +334,7 @@ static void name_file(fastgpt_error *error, const char *path) {
 
 static fastgpt_status load_contents(loader *l) {
     fastgpt_model *m = l->model;
-    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, l->error);
+    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, m->file.mapped, l->error);
     if (!status) status = read_hyper_parameters(l);
     if (!status) status = read_tensors(l);
     if (!status) status = read_name(l);
@@ -345,11 +345,20 @@ static fastgpt_status load_contents(loader *l) {
     return status;
 }
 
+/* An os_file_check. */
+static fastgpt_status begins_well(const void *path, const uint8_t *first, size_t n_first, size_t n_bytes,
+                                  fastgpt_error *error) {
+    fastgpt_status status = gguf_check_header(first, n_first, n_bytes, error);
+    if (status) name_file(error, path);
+    return status;
+}
+
 static fastgpt_status load(fastgpt_model *m, const char *path, bool map, fastgpt_error *error) {
     static atomic_uint_fast64_t last_id;
     loader l = {.model = m, .error = error};
     m->id = atomic_fetch_add(&last_id, 1) + 1;
-    fastgpt_status status = os_file_open(&m->file, path, map, error);
+    const os_file_check copy = {begins_well, path};
+    fastgpt_status status = os_file_open(&m->file, path, map ? NULL : &copy, error);
     if (status) return status;
     status = load_contents(&l);
     if (status) name_file(error, path);

@@ -9,7 +9,8 @@
 
 /* ---- Lists ---- */
 
-/* The strings of an array that gguf_parse has walked through already, so that all of it is in bounds. */
+/* The strings of an array that gguf_parse has walked through already, in bytes that nobody changes: all of it is in
+ * bounds. */
 static fastgpt_status list_read(string_list *list, const gguf_value *array, fastgpt_error *error) {
     uint64_t n_bytes = 0;
     const uint8_t *at = array->data;

@@ -22,6 +22,7 @@ from fastgpt_c.batching.openai_format import (
 from fastgpt_c.batching.requests import Batch, Request
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
+from fastgpt_c.io.atomic_files import flush_folder
 from fastgpt_c.io.lines import numbered_lines
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Records:
                 n_whole += len(line) if line.endswith(b"\n") else 0
         os.ftruncate(self._file, n_whole)
         self._sync()
-        _sync_folder(self._path)
+        flush_folder(self._path.resolve().parent)
 
     def _note(self, record: Any) -> bool:
         """Remembers what a record is of; False where it is none."""
@@ -132,14 +133,6 @@ def _loads(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.resolve().parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class _Work:

@@ -64,6 +64,14 @@ def reader_of(args: argparse.Namespace, model: Model) -> Iterator[Reader]:
         yield reader
 
 
+def check_output(target: Path | None, model: Model, *inputs: Path | None) -> None:
+    """As files.check_output, for options that may not be given."""
+    if target is not None:
+        from fastgpt_c import files
+
+        files.check_output(target, model.path, *filter(None, inputs))
+
+
 def one_line(text: str) -> str:
     """text for a terminal: a file's texts are a stranger's, and none of them may steer it."""
     return text.translate(dict.fromkeys([*range(32), *range(127, 160)], " "))

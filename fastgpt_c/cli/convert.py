@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     notes = convert(args.folder, args.output, type=args.type, lora=args.lora, progress=sys.stderr.isatty())
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
+    if args.output.is_file():
+        print(f"{args.output}: {args.output.stat().st_size:,} bytes", file=sys.stderr)
     if not args.verify:
         return 0
     args.model, args.against = args.output, args.folder

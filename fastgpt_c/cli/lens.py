@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     prompt = common.text_of(args, "PROMPT")
     whole = args.json or args.html is not None
     with common.load_model(args) as model:
+        common.check_output(args.html, model, args.file)
         from fastgpt_c.analysis import logit_lens
 
         tokens = model.encode(prompt)

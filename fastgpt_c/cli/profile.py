@@ -67,6 +67,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _profile(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
+        common.check_output(args.trace, model)
+        common.check_output(args.html, model, args.trace)
         profile = measure(model, "Once upon a time" if args.prompt is None else args.prompt, args.n, args.kv_type)
     from fastgpt_c.profiling import machine
 

@@ -50,10 +50,12 @@ def run(args: argparse.Namespace) -> int:
 
     progress = sys.stderr.isatty()
     source = resolve.resolve(args.input, progress=progress)
-    n_bytes = source.stat().st_size  # before it is replaced, if it is
+    n_bytes = source.stat().st_size
     reports = quantize(source, args.output, type=args.type, progress=progress)
-    print("\n".join(_lines(reports)))
-    print(f"{args.output}: {args.output.stat().st_size:,} bytes, {source}: {n_bytes:,} bytes", file=sys.stderr)
+    is_file = args.output.is_file()
+    print("\n".join(_lines(reports)), file=sys.stdout if is_file else sys.stderr)  # stdout may be the output
+    if is_file:
+        print(f"{args.output}: {args.output.stat().st_size:,} bytes, {source}: {n_bytes:,} bytes", file=sys.stderr)
     return 0
 
 

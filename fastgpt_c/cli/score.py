@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
 from fastgpt_c.cli.interrupt import ending_at_once
@@ -34,6 +35,7 @@ choice are tokenized together, and a space between them may stand in either, as 
 """
 
 FAILURE = 1
+STDIN = 0
 
 
 def add_parser(subparsers: common.Subparsers) -> None:
@@ -61,27 +63,37 @@ def run(args: argparse.Namespace) -> int:
     with (
         common.binary_input(args.file) as source,
         common.load_model(args) as model,
+        _output(args.output, args.file, model) as write,
         _Answers(args, model) as answers,
-        _output(args.output) as target,
     ):
         for number, record in records(source):
             answer = answers.to(record)
             n_lines, n_wrong = n_lines + 1, n_wrong + ("error" in answer)
-            print(json.dumps({"line": number} | answer, ensure_ascii=False), file=target, flush=True)
+            write(json.dumps({"line": number} | answer, ensure_ascii=False))
     if n_wrong:
         print(f"fastgpt-c: {n_wrong} of {n_lines} lines could not be scored", file=sys.stderr)
     return FAILURE if n_wrong else 0
 
 
 @contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
+def _output(path: Path | None, source: str, model: Model) -> Iterator[Callable[[str], None]]:
+    """What writes a line: to path, which is there when all are, or to standard output."""
     if path is None:
-        yield sys.stdout
+        yield partial(print, flush=True)
         return
     with ending_at_once():
-        from fastgpt_c.io.atomic_files import atomically
-    with atomically(path) as part, part.open("w", encoding="utf-8", errors="replace") as stream:
-        yield stream
+        from fastgpt_c.io.atomic_files import atomically, check_output, naming
+
+    def write(line: str) -> None:
+        with naming(path):
+            print(line, file=stream, flush=True)
+
+    check_output(path, STDIN if source == "-" else Path(source), model.path)
+    with naming(path), atomically(path) as part, part.open("w", encoding="utf-8", errors="replace") as stream:
+        try:
+            yield write
+        except OSError as error:  # of what is read
+            raise FastGPTError(str(error)) from error
 
 
 class _Answers:

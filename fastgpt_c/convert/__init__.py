@@ -42,14 +42,15 @@ def convert(
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
     rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
-    target appears only when it is complete; an existing GGUF file is replaced.  Memory: about three copies of
-    the largest tensor.  progress shows a bar on stderr.
-    Raises ModelFileError, UsageError (type) or MissingExtraError.
+    target appears only when it is complete; an existing GGUF file is replaced, but not source itself.
+    Memory: about three copies of the largest tensor.  progress shows a bar on stderr.
+    Raises ModelFileError, UsageError (type, target is source) or MissingExtraError.
     """
     _check_type(type)
     try:
         from fastgpt_c.convert import gguf_file
 
+        gguf_file.check_target(target, source)
         contents = _read(source, lora)
     except ImportError as error:
         raise _missing(error) from error
@@ -76,7 +77,7 @@ def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -
     Everything else is as in convert; keys are copied.  A tensor in blocks (q8_0 ...) is never rounded again: it keeps
     its type or becomes f32, which is exact; any other type is refused.
     Returns what became of each tensor, in the order of the file.
-    Raises ModelFileError, UsageError (type) or MissingExtraError.
+    Raises ModelFileError, UsageError (type, target is source) or MissingExtraError.
     """
     _check_type(type)
     try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
+from fastgpt_c.convert.gguf_arrays import ArrayReader
 
 KEY = "fastgpt.fingerprint.sha256"
 
@@ -42,9 +42,10 @@ class Fingerprint:
 
 def fingerprint_of(path: Path) -> str:
     """The fingerprint of what is in a sound GGUF file, whatever the file says that it is."""
-    reader = GGUFReader(path)
-    keys = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
-    fingerprint = Fingerprint(keys["general.architecture"], keys)
+    reader = ArrayReader(path)
+    architecture = reader.fields["general.architecture"].contents()
+    own = {key: field for key, field in reader.fields.items() if key.startswith(f"{architecture}.")}
+    fingerprint = Fingerprint(architecture, {key: field.contents() for key, field in own.items()})
     for tensor in sorted(reader.tensors, key=lambda tensor: tensor.data_offset):
         shape = tuple(int(n) for n in reversed(tensor.shape))
         fingerprint.add(tensor.name, tensor.tensor_type.name, shape, tensor.data)

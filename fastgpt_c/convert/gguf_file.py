@@ -22,8 +22,9 @@ from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFile
 from tqdm import tqdm
 
 from fastgpt_c.convert.fingerprint import KEY, Fingerprint
-from fastgpt_c.errors import ModelFileError, UsageError
-from fastgpt_c.io.atomic_files import atomically
+from fastgpt_c.convert.gguf_arrays import ArrayWriter
+from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
+from fastgpt_c.io.atomic_files import atomically, check_output, is_model, is_stream
 from fastgpt_c.native.dtypes import quantize_rows, row_bytes
 
 Array = npt.NDArray[Any]
@@ -120,12 +121,10 @@ def write(
     store: Callable[[str, Array, str], Array] | None = None,
 ) -> None:
     """Write contents to target, which appears, or is replaced, only when it is complete.
-
     store(name, array, type) gives the bytes of a tensor; usually narrow does.
     Raises ModelFileError for a target that cannot be written, and for numbers that type cannot hold.
     """
     store = store or narrow
-    _check_target(target)
     try:
         with atomically(target) as part:
             place = secrets.token_hex(32)  # where the fingerprint goes, once the tensors are known
@@ -140,7 +139,7 @@ def _write_all(
     part: Path, contents: Contents, type: str, progress: bool, store: Callable[[str, Array, str], Array], place: str
 ) -> str:
     """Everything but the fingerprint, which is returned; instead of it the text place."""
-    with closing(GGUFWriter(part, contents.architecture)) as writer:
+    with closing(ArrayWriter(part, contents.architecture)) as writer:
         contents.add_keys(writer)
         writer.add_file_type(FILE_TYPES[type])
         writer.add_quantization_version(GGML_QUANT_VERSION)
@@ -168,21 +167,17 @@ def _replace_in_keys(part: Path, old: bytes, new: bytes) -> None:
         content[at : at + len(old)] = new
 
 
-def _check_target(target: Path) -> None:
-    """Only a GGUF file may be replaced: not a folder, not a device, not the weights of the checkpoint itself."""
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise ModelFileError(f"{target}: is a folder; give the name of the file to write")
-    if target.exists() and not _is_gguf(target):
+def check_target(target: Path, source: Path) -> None:
+    """Whether a GGUF file may be written to target, before source is read: it may replace another GGUF file, but not
+    the weights of a checkpoint.  Raises ModelFileError, and UsageError where target is source."""
+    try:
+        check_output(target, source, may_replace_model=True)
+    except UsageError:
+        raise
+    except FastGPTError as error:
+        raise ModelFileError(str(error)) from error
+    if target.is_file() and not is_stream(target) and not is_model(target):
         raise ModelFileError(f"{target}: exists and is not a GGUF file; delete it or give another name")
-
-
-def _is_gguf(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def architecture_of(h: Hyperparameters) -> str:

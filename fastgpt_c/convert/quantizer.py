@@ -10,7 +10,8 @@ import numpy as np
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField, ReaderTensor
 
 from fastgpt_c.convert.fingerprint import KEY
-from fastgpt_c.convert.gguf_file import Array, Contents, Shape, narrow, type_of, write
+from fastgpt_c.convert.gguf_arrays import ArrayReader, RawArray
+from fastgpt_c.convert.gguf_file import Array, Contents, Shape, check_target, narrow, type_of, write
 from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.native.dtypes import dequantize_rows
@@ -41,6 +42,7 @@ class TensorReport:
 
 def quantize(source: Path, target: Path, *, type: str, progress: bool) -> list[TensorReport]:
     """See fastgpt_c.convert.quantize."""
+    check_target(target, source)
     LoadedModel(source).close()  # our own reader trusts nothing; the package gguf trusts the file
     reader = _open(source)
     quantizer = _Quantizer(source, {tensor.name: tensor for tensor in reader.tensors}, type)
@@ -108,7 +110,7 @@ def _errors(numbers: Array, stored: Array, type: str) -> tuple[float, float]:
 
 def _open(source: Path) -> GGUFReader:
     try:
-        return GGUFReader(source)
+        return ArrayReader(source)
     except (ValueError, KeyError, IndexError) as error:  # for example a name that is not UTF-8
         raise ModelFileError(f"{source}: the package gguf cannot read it: {error}") from error
 
@@ -118,13 +120,10 @@ def _copy_keys(reader: GGUFReader, writer: GGUFWriter) -> None:
     for name, field in reader.fields.items():
         if name in OWN_KEYS or name.startswith("GGUF."):
             continue
-        value = _value(field)
-        if value != []:  # the writer has no empty arrays; to every reader an absent one is the same
-            writer.add_key_value(name, value, field.types[0], sub_type=field.types[-1])
+        writer.add_key_value(name, _value(field), field.types[0], sub_type=field.types[-1])
 
 
 def _value(field: ReaderField) -> object:
-    if field.types[-1] != GGUFValueType.STRING:
-        return field.contents()
-    texts = [bytes(field.parts[part]) for part in field.data]
-    return texts if field.types[0] == GGUFValueType.ARRAY else texts[0]
+    if field.types[0] == GGUFValueType.ARRAY:
+        return RawArray(field.parts[-1])
+    return bytes(field.parts[-1]) if field.types[0] == GGUFValueType.STRING else field.contents()

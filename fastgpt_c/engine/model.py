@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from fastgpt_c import tokenizers
 from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.io.c_strings import c_path, c_text
 from fastgpt_c.native.arguments import checked_n_threads
 from fastgpt_c.native.lib import check, create, error_text, ffi, lib
 from fastgpt_c.tokenizers.bpe import Tokenizer
@@ -49,7 +49,7 @@ class LoadedModel:
     def metadata(self, key: str) -> bytes | None:
         """The text (UTF-8) or the bytes under a key of the file such as "general.license"; None when it has none."""
         n_bytes = ffi.new("size_t *")
-        data = lib.fastgpt_model_metadata(self.handle, key.encode(), n_bytes)
+        data = lib.fastgpt_model_metadata(self.handle, c_text(key), n_bytes)
         return None if data == ffi.NULL else ffi.buffer(data, n_bytes[0])[:]
 
     # ---- Text ----
@@ -138,6 +138,6 @@ def _load_handle(path: Path, use_mmap: bool) -> Any:
     options = ffi.new("fastgpt_load_options *", {"struct_size": ffi.sizeof("fastgpt_load_options")})
     options.no_mmap = not use_mmap
     out, error = ffi.new("fastgpt_model **"), ffi.new("fastgpt_error *")
-    status = lib.fastgpt_model_load(os.fsencode(path), options, out, error)
+    status = lib.fastgpt_model_load(c_path(path), options, out, error)
     check(status, error_text(error))
     return ffi.gc(out[0], lib.fastgpt_model_free, size=lib.fastgpt_model_sizeof(out[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from fastgpt_c.engine.inspection import Head, inspect
 from fastgpt_c.engine.sampler import Sampler
 from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
+from fastgpt_c.io.c_strings import c_path
 from fastgpt_c.native.arguments import Floats, Tokens, check_kv_type, checked_int
 from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name, type_number
 from fastgpt_c.native.interrupts import Steps
@@ -59,7 +59,7 @@ class Session:
         """What Model.load_session does; model and pool as in Session()."""
         out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
         room = checked_int("n_ctx", n_ctx or 0)
-        status = lib.fastgpt_kv_cache_load(model, os.fsencode(path), room, out, error)
+        status = lib.fastgpt_kv_cache_load(model, c_path(path), room, out, error)
         check(status, error_text(error))
         kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
         session = cls.__new__(cls)
@@ -216,12 +216,16 @@ class Session:
     def save(self, path: str | Path) -> None:
         """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
 
-        A file of that name is replaced; its owner alone may read it.  The first save of a model reads all its weights
-        once, for the fingerprint that ties file and model together.  Raises ModelFileError, MemoryError.
+        A file of that name is replaced, but not a model file; its owner alone may read it.  Links, pipes and devices
+        are treated as in files.py.  The first save of a model reads all its weights once, for the fingerprint that ties
+        file and model together.  Raises ModelFileError, UsageError (a model file, a NUL in the name), MemoryError.
         """
-        error = ffi.new("fastgpt_error *")
+        from fastgpt_c.io.atomic_files import remove_what_was_left  # here, since few save
+
+        error, name = ffi.new("fastgpt_error *"), c_path(path)
         with self._in_use():
-            status = lib.fastgpt_kv_cache_save(self._kv, self._model, os.fsencode(path), error)
+            remove_what_was_left(Path(path))
+            status = lib.fastgpt_kv_cache_save(self._kv, self._model, name, error)
             check(status, error_text(error))
 
     def truncate(self, n_past: int) -> None:

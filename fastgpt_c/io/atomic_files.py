@@ -1,65 +1,202 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and where they may be written.
+
+A link is followed, and the file at its end replaced.  A pipe, a character device, and what /dev/stdout stands for are
+written to, once all is known to be right.  A folder, a socket and a block device are refused, and so is what the same
+command reads.  csrc/os_posix.c keeps the same rules for saved sessions.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import secrets
+import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fastgpt_c.errors import FastGPTError
+from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.io.c_strings import c_path
 
 # A temporary file of that age is locked, or its process was killed.
 NEW_SECONDS = 60
 
+MAX_LINKS = 40
+
+# How the system names the files that a process has open: what /dev/stdout links to.
+OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,8})")
+
+REFUSED = ((stat.S_ISDIR, "folder"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "block device"))
+
+
+def check_output(target: Path, *inputs: Path | int, may_replace_model: bool = False) -> None:
+    """Says before any work whether target may be written: to be called by whoever reads inputs, which are paths, or
+    numbers of open files.
+
+    Raises UsageError where target is one of inputs, by whatever name or link, or a model file; FastGPTError where it is
+    no place for a file.
+    """
+    c_path(target)
+    with naming(target):
+        _check_place(target)
+    if any(same_file(target, source) for source in inputs):
+        raise UsageError(f"{target}: is a file that is read, too; give the name of another one to write")
+    if is_model(target) and not may_replace_model:
+        raise UsageError(f"{target}: is a model file; give the name of another file to write")
+
+
+def _check_place(target: Path) -> None:
+    end = _end_of_links(target)
+    mode = _mode(end)
+    for is_kind, kind in REFUSED:
+        if is_kind(mode) and not _open_file(end):
+            raise FastGPTError(f"{target}: is a {kind}; give the name of the file to write")
+    if not mode and not end.parent.is_dir():
+        raise FastGPTError(f"{target}: there is no folder {end.parent}")
+
+
+def same_file(a: Path | int, b: Path | int) -> bool:
+    """Whether both are one regular file, by whatever name or link; or will be, if it is not there yet."""
+    try:
+        found = _stat(a)
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, _stat(b))
+    except OSError:
+        return isinstance(a, Path) and isinstance(b, Path) and os.path.realpath(a) == os.path.realpath(b)
+
+
+def _stat(file: Path | int) -> os.stat_result:
+    return os.fstat(file) if isinstance(file, int) else file.stat()
+
+
+def is_model(path: Path) -> bool:
+    """Whether it is a GGUF file."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def is_stream(target: Path) -> bool:
+    """Whether target is not a file, but a pipe, a device or a file that is open."""
+    end = _end_of_links(target)
+    return bool(_open_file(end)) or stat.S_ISFIFO(_mode(end)) or stat.S_ISCHR(_mode(end))
+
 
 @contextmanager
 def atomically(target: Path) -> Iterator[Path]:
-    """A temporary sibling of target, which takes its place after the block and vanishes if that fails.
+    """A temporary sibling of target, which takes its place after the block and vanishes if that fails.  For a stream it
+    is in the system's folder for such files, and is copied to it.
 
     If the process is killed, the sibling stays until the next call in that folder.  It is locked as long as it lives.
     """
-    _remove_what_was_left(target.parent)
-    part = target.parent / f".fastgpt-c-{secrets.token_hex(8)}.part"
+    end, to_stream = _end_of_links(target), is_stream(target)
+    folder = Path(tempfile.gettempdir()) if to_stream else end.parent
+    _sweep(folder)
+    part = folder / f".fastgpt-c-{secrets.token_hex(8)}.part"
     try:
         with part.open("xb") as lock:
             with suppress(OSError):  # a file system without locks, where nothing is taken away, either
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if to_stream:
+                part.chmod(0o600)
             yield part
-            _flush_to_disk(part, os.O_RDWR)
-            part.replace(target)
+            if to_stream:
+                _copy(part, end)
+                part.unlink()
+            else:
+                _flush_to_disk(part)
+                part.replace(end)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _flush_to_disk(target.parent, os.O_RDONLY)
+    if not to_stream:
+        flush_folder(end.parent)
 
 
-def write_text(target: Path, text: str) -> None:
-    """text in UTF-8, in place of whatever file target was.  Raises FastGPTError where it cannot be written, or where
-    target is a folder or a device."""
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Raises FastGPTError, with the name of target, for what the system says of it."""
     try:
-        if target.exists() and not target.is_file():
-            raise FastGPTError(f"{target}: is a folder or a device; give the name of the file to write")
-        with atomically(target) as part:
-            part.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
         raise FastGPTError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _remove_what_was_left(folder: Path) -> None:
-    """Temporary files of processes that were killed: nobody holds the lock.  A new one may not be locked yet."""
-    for part in folder.glob(".fastgpt-c-*.part"):
-        with suppress(OSError), part.open("rb") as file:
+def write_text(target: Path, text: str) -> None:
+    """text in UTF-8, in place of whatever file target was.  Raises as check_output does, and FastGPTError where it
+    cannot be written."""
+    check_output(target)
+    with naming(target), atomically(target) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def remove_what_was_left(target: Path) -> None:
+    """Removes what processes that were killed have left beside target, if they have and it can."""
+    with suppress(OSError, FastGPTError):
+        _sweep(_end_of_links(target).parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """A file that was made or renamed lasts once its folder is on disk; where a folder cannot be synced, the system
+    does it in its own time."""
+    with suppress(OSError):
+        _flush_to_disk(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes temporary files of processes that were killed: nobody holds the lock.  A new one may have none yet."""
+    with suppress(OSError):
+        for part in list(folder.glob(".fastgpt-c-*.part")):
+            with suppress(OSError):
+                _remove_if_left(part)
+
+
+def _remove_if_left(part: Path) -> None:
+    file = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if time.time() - os.fstat(file).st_mtime > NEW_SECONDS:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - part.stat().st_mtime > NEW_SECONDS:
-                part.unlink()
+            part.unlink()
+    finally:
+        os.close(file)
 
 
-def _flush_to_disk(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+def _end_of_links(target: Path) -> Path:
+    """The end of a chain of links, which need not be there; a link to an open file is an end."""
+    end = target
+    for _ in range(MAX_LINKS):
+        if _open_file(end) or not end.is_symlink():
+            return end
+        end = end.parent / end.readlink()
+    raise FastGPTError(f"{target}: cannot be written: {os.strerror(errno.ELOOP)}")
+
+
+def _open_file(end: Path) -> re.Match[str] | None:
+    return OPEN_FILE.fullmatch(str(end))
+
+
+def _mode(end: Path) -> int:
+    """st_mode of what is there; 0 = nothing, or nobody may know."""
+    try:
+        return end.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _copy(part: Path, stream: Path) -> None:
+    opened = _open_file(stream)
+    out = os.dup(int(opened[1])) if opened else os.open(stream, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    with part.open("rb") as source, os.fdopen(out, "wb") as sink:
+        shutil.copyfileobj(source, sink)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -60,7 +60,10 @@ def best_roofline(n_threads: int | None = None) -> Roofline:
     known = facts()
     key = {name: known[name] for name in ("cpu", "kernels", "version")} | {"n_threads": now.n_threads}
     name = re.sub(r"[^\w.]+", "-", "-".join(map(str, key.values())))
-    path = cache_dir() / "roofline" / f"{name}.json"
+    try:
+        path = cache_dir() / "roofline" / f"{name}.json"
+    except FastGPTError:  # no home
+        return now
     kept = _kept_roofline(path, now.n_threads) or now
     best = Roofline(**{rate: max(value, getattr(kept, rate)) for rate, value in asdict(now).items()})
     with suppress(OSError, FastGPTError):

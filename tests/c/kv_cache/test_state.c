@@ -2,9 +2,12 @@
  * refused by name; a file is whole or as it was. */
 #include "support/saved_state.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 enum { N_TOKENS = 40, N_BEFORE = 30 };
 
@@ -239,6 +242,94 @@ static void test_files_are_whole(void) {
     fastgpt_kv_cache_free(loaded);
 }
 
+static void check_saves(const fastgpt_kv_cache *kv, const char *path, fastgpt_status expected, const char *words) {
+    fastgpt_error error;
+    fastgpt_status status = fastgpt_kv_cache_save(kv, model, path, &error);
+    CHECK_FOR(status == expected && strstr(error.text, words), "%s: %d, %s", path, status, error.text);
+}
+
+/* A pipe gets the bytes of a file, and stays a pipe. */
+static void check_pipe(const fastgpt_kv_cache *kv, const char *path, const buffer *expected) {
+    uint8_t *bytes = malloc(expected->n);
+    if (!bytes || mkfifo(path, 0600) != 0) abort();
+    int fd = open(path, O_RDWR); /* so that neither end waits: a pipe holds that much */
+    check_saves(kv, path, FASTGPT_OK, "");
+    CHECK(read(fd, bytes, expected->n) == (ssize_t)expected->n && memcmp(bytes, expected->data, expected->n) == 0);
+    close(fd);
+    CHECK(unlink(path) == 0);
+    free(bytes);
+}
+
+static void check_links(const fastgpt_kv_cache *kv, const buffer *expected) {
+    struct stat info;
+    CHECK(symlink("there/state", "link") == 0 && mkdir("there", 0700) == 0); /* where nothing is yet */
+    check_saves(kv, "link", FASTGPT_OK, "");
+    check_saves(kv, "link", FASTGPT_OK, "");
+    buffer bytes = read_whole("there/state");
+    CHECK(bytes.n == expected->n && lstat("link", &info) == 0 && S_ISLNK(info.st_mode));
+    free(bytes.data);
+    CHECK(unlink("link") == 0 && symlink("link", "link") == 0);
+    check_saves(kv, "link", FASTGPT_ERR_IO, "cannot be written");
+    CHECK(unlink("link") == 0 && unlink("there/state") == 0 && rmdir("there") == 0);
+}
+
+/* By whatever name: it stays, as does all that is no file. */
+static void check_model_files(const fastgpt_kv_cache *kv) {
+    temporary_file file = write_temporary("GGUF and more", 13);
+    CHECK(symlink(file.path, "link") == 0 && link(file.path, "hard") == 0);
+    check_saves(kv, "link", FASTGPT_ERR_ARGUMENT, "link: is a model file");
+    check_saves(kv, "hard", FASTGPT_ERR_ARGUMENT, "hard: is a model file");
+    buffer bytes = read_whole(file.path);
+    CHECK(bytes.n == 13);
+    free(bytes.data);
+    CHECK(unlink("link") == 0 && unlink("hard") == 0 && unlink(file.path) == 0);
+}
+
+static void test_what_is_no_file(void) {
+    char folder[] = "/tmp/fastgpt-state-XXXXXX";
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "socket"};
+    struct stat info;
+    if (!mkdtemp(folder) || chdir(folder) != 0) abort();
+    fastgpt_kv_cache *kv = filled_cache(FASTGPT_TYPE_F16, 0, 2);
+    buffer expected = state_of(kv, model);
+    check_pipe(kv, "pipe", &expected);
+    check_links(kv, &expected);
+    check_model_files(kv);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK(bind(fd, (struct sockaddr *)&name, sizeof name) == 0);
+    check_saves(kv, "socket", FASTGPT_ERR_IO, "it is a socket");
+    check_saves(kv, folder, FASTGPT_ERR_IO, "it is a folder");
+    check_saves(kv, "/dev/null", FASTGPT_OK, "");
+    if (stat("/dev/full", &info) == 0) check_saves(kv, "/dev/full", FASTGPT_ERR_IO, "No space left");
+    CHECK(stat("/dev/null", &info) == 0 && S_ISCHR(info.st_mode));
+    close(fd);
+    CHECK(unlink("socket") == 0 && rmdir(folder) == 0); /* nothing else is left */
+    free(expected.data);
+    fastgpt_kv_cache_free(kv);
+}
+
+/* What cannot be a cache of the model is refused by its first bytes: there is no memory for the rest, 2^40 bytes of a
+ * file with a hole.  So is what cannot be a model that is to be copied. */
+static void test_first_bytes(const buffer *state) {
+    static const uint8_t gguf[8] = "GGUF\2";
+    fastgpt_error error;
+    fastgpt_kv_cache *kv;
+    fastgpt_model *m;
+    fastgpt_load_options options = {.struct_size = sizeof options, .no_mmap = 1};
+    temporary_file files[] = {write_temporary("no", 2), write_temporary(state->data, AT_TOKENS),
+                              write_temporary(gguf, 8)};
+    for (int i = 0; i < 3; i++) CHECK(truncate(files[i].path, (off_t)1 << 40) == 0);
+    CHECK(fastgpt_kv_cache_load(model, files[0].path, 0, &kv, &error) == FASTGPT_ERR_FORMAT);
+    CHECK_FOR(strstr(error.text, "is not a saved KV cache"), "%s", error.text);
+    CHECK(fastgpt_kv_cache_load(model, files[1].path, 0, &kv, &error) == FASTGPT_ERR_FORMAT);
+    CHECK_FOR(strstr(error.text, "has 1099511627776 bytes"), "%s", error.text);
+    CHECK(fastgpt_model_load(files[0].path, &options, &m, &error) == FASTGPT_ERR_FORMAT);
+    CHECK_FOR(strstr(error.text, "not a GGUF file"), "%s", error.text);
+    CHECK(fastgpt_model_load(files[2].path, &options, &m, &error) == FASTGPT_ERR_UNSUPPORTED);
+    CHECK_FOR(strstr(error.text, "version"), "%s", error.text);
+    for (int i = 0; i < 3; i++) unlink(files[i].path);
+}
+
 /* A bare name is a file of the current folder. */
 static void test_a_bare_name(void) {
     char folder[] = "/tmp/fastgpt-state-XXXXXX";
@@ -290,6 +381,8 @@ int main(void) {
     test_damage(&bytes);
     test_arguments(&bytes);
     test_files_are_whole();
+    test_what_is_no_file();
+    test_first_bytes(&bytes);
     test_a_bare_name();
     test_hash();
     free(bytes.data);

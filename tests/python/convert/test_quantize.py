@@ -293,12 +293,6 @@ def test_the_fingerprint_is_that_of_the_new_file(tmp_path: Path, target: Path, a
         assert model.activation == {"gelu_new": "gelu_tanh"}.get(activation, activation)
 
 
-def test_a_file_may_replace_itself(source: Path, target: Path) -> None:
-    quantize(source, target, type="q8_0")
-    quantize(source, source, type="q8_0")
-    assert source.read_bytes() == target.read_bytes()
-
-
 @contextmanager
 def too_large(source: Path) -> Iterator[type[BaseException]]:
     convert(write_source(source.parent / "hf", {"h.1.mlp.c_fc.weight": 1e7}), source)
