@@ -31,8 +31,15 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """README.md, the other pages beside it, and those of docs/."""
-    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    """README.md and the pages of docs/: what users read."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def pages_for_developers() -> list[Path]:
+    """The other pages beside README.md, and those of the folders of source."""
+    folders = (ROOT / folder for folder in ("csrc", "fastgpt_c", "examples"))
+    beside = (page for page in ROOT.glob("*.md") if page.name != "README.md")
+    return sorted([*beside, *(page for folder in folders for page in folder.rglob("*.md"))])
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from markdown import Block, anchors, blocks, links, pages
+from markdown import Block, anchors, blocks, links, pages, pages_for_developers
 from paths import ROOT
 
 import fastgpt_c
@@ -106,7 +106,7 @@ def test_blocks_have_a_known_language() -> None:
     assert unknown == []
 
 
-@pytest.mark.parametrize("page", BLOCKS, ids=name)
+@pytest.mark.parametrize("page", [*BLOCKS, *pages_for_developers()], ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     """Files and headings of this repository are there; addresses elsewhere are well formed."""
     for link in links(page):
