@@ -10,7 +10,7 @@ from pathlib import Path
 from paths import ROOT
 
 _FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=ticks) *$", re.DOTALL | re.MULTILINE)
-_NOTES = re.compile(r"<!--(?P<note>.*?)-->\s*\Z", re.DOTALL)
+_NOTES = re.compile(r"<!--(?P<note>(?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 
 
 @dataclass
