@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.choosing import explained
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation import Options, Prompt, n_common, prompt_tokens
 from fastgpt_c.ranking import likeliest, log_softmax
@@ -139,7 +140,8 @@ class _Search:
         self._sampler.reset()
         self._sampler.accept_prompt(self._prompt)
         self._sampler.accept(tokens)
-        return self._sampler.adjusted(row).astype(np.float64)
+        with explained(row):
+            return self._sampler.adjusted(row).astype(np.float64)
 
     def _ends(self, beam: _Growing) -> bool:
         return beam.tokens[-1] == self._model.eos_token or len(beam.tokens) == self._beams.max_new_tokens

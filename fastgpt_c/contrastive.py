@@ -88,7 +88,7 @@ class ContrastiveSearch:
         scores = self._chooser.adjusted(tokens, self._logits)
         candidates: list[int] = likeliest(scores, self._top_k).tolist()
         if not candidates:
-            raise UsageError("every token is banned")
+            raise self._chooser.refusal(self._logits)
         forks = [self._session.fork(n_ctx=len(tokens) + 1) for _ in candidates]
         found = inspect([(fork, [token]) for fork, token in zip(forks, candidates, strict=True)], "ln_f", "logits")
         states = unit_vectors(found["ln_f"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fastgpt_c.choosing import bans_of
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation import Completion, Options, Prompt, Transcript, prompt_tokens
 
@@ -33,6 +34,7 @@ class Job:
     prompt      token ids to read before the first token is drawn
     n_positions of a KV cache that it needs
     sampler     sampling.Sampler; knows the prompt
+    bans        names of the options that can ban tokens
     tokens      what was drawn, without the end-of-text token
     """
 
@@ -52,6 +54,7 @@ class Job:
         self.n_positions = min(len(self.prompt) + options.max_new_tokens, model.n_ctx)
         self.sampler = options.sampler(model.n_vocab, model.eos_token)
         self.sampler.accept_prompt(self.prompt)
+        self.bans = bans_of(options)
         self.ended = options.max_new_tokens == 0
         self._model, self._max_new_tokens = model, options.max_new_tokens
         self._reason = "length"

@@ -15,7 +15,8 @@ import numpy as np
 
 from fastgpt_c._lib import ffi
 from fastgpt_c.cache_pool import MIN_SHARED, Cache, CachePool
-from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.choosing import refusal
+from fastgpt_c.errors import UsageError
 from fastgpt_c.generation import n_common, newer_half
 from fastgpt_c.job import Job
 from fastgpt_c.ragged_step import N_TOKENS_A_STEP, RaggedStep
@@ -183,18 +184,10 @@ class Scheduler:
         """Notes the token that was drawn in row; whether the job has ended."""
         job = slot.job
         if token < 0:
-            job.fail(self._refusal(row, job))
+            job.fail(refusal(self._step.logits(row), job.bans))
         elif not job.accept(token) and slot.n_past == self._n_ctx:
             slot.read_anew(newer_half(job.prompt + job.tokens, self._n_ctx))
         return job.ended
-
-    def _refusal(self, row: int, job: Job) -> FastGPTError:
-        """Why nothing can be drawn from the logits of row."""
-        try:
-            job.sampler.sample(self._step.logits(row))
-        except FastGPTError as error:
-            return error
-        raise AssertionError("the sampler drew from logits that it had refused")
 
     def _vacate(self, row: int) -> None:
         """The last slot moves to row."""

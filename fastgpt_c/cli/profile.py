@@ -81,6 +81,7 @@ def _profile(args: argparse.Namespace) -> int:
 
 def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
     """A profile of reading prompt and decoding n tokens, drawn as generate does by default."""
+    from fastgpt_c.choosing import explained
     from fastgpt_c.sampling import Sampler
 
     tokens = model.encode(prompt)
@@ -97,7 +98,9 @@ def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
         with session.profile(_n_events(model, session.n_threads, len(tokens) + n)) as profile:
             logits = session.prefill(tokens)
             for _ in range(n):
-                logits = session.decode(session.sample(sampler, logits))
+                with explained(logits):
+                    token = session.sample(sampler, logits)
+                logits = session.decode(token)
     return profile
 
 
