@@ -39,7 +39,8 @@ examples:
 
 exit status:
   0    success
-  1    failure: a file, the network, memory or a damaged model; also where some lines of batch or score are errors
+  1    failure: a file, the network, memory, a damaged model, an output that cannot be written; also where lines of
+       batch or score are errors
   2    wrong usage: an option, an argument or a text that is not what it has to be
   130  interrupted by Ctrl-C
   141  whoever read standard output has gone

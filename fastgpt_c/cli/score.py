@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         for number, record in records(source):
             answer = answers.to(record)
             n_lines, n_wrong = n_lines + 1, n_wrong + ("error" in answer)
-            print(json.dumps({"line": number} | answer, ensure_ascii=False), file=target, flush=True)
+            common.print_json({"line": number} | answer, target)
     if n_wrong:
         print(f"fastgpt-c: {n_wrong} of {n_lines} lines could not be scored", file=sys.stderr)
     return FAILURE if n_wrong else 0
