@@ -17,8 +17,9 @@ from fastgpt_c.batching.kv_cache_pool import MIN_SHARED, Cache, CachePool
 from fastgpt_c.batching.ragged_step import N_TOKENS_A_STEP, RaggedStep
 from fastgpt_c.batching.request_state import Job
 from fastgpt_c.engine.reader import n_common
-from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.prompt import newer_half
+from fastgpt_c.generation.token_selector import refusal
 from fastgpt_c.native.arguments import checked_int
 from fastgpt_c.native.lib import ffi
 
@@ -184,18 +185,10 @@ class Scheduler:
         """Notes the token that was drawn in row; whether the job has ended."""
         job = slot.job
         if token < 0:
-            job.fail(self._refusal(row, job))
+            job.fail(refusal(self._step.logits(row), job.bans))
         elif not job.accept(token) and slot.n_past == self._n_ctx:
             slot.read_anew(newer_half(job.prompt + job.tokens, self._n_ctx))
         return job.ended
-
-    def _refusal(self, row: int, job: Job) -> FastGPTError:
-        """Why nothing can be drawn from the logits of row."""
-        try:
-            job.sampler.sample(self._step.logits(row))
-        except FastGPTError as error:
-            return error
-        raise AssertionError("the sampler drew from logits that it had refused")
 
     def _vacate(self, row: int) -> None:
         """The last slot moves to row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import codecs
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +56,16 @@ def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
         result = _evaluate(args, model, _tokens(model, data))
         report = _report(model, result)
-    print(json.dumps(report, ensure_ascii=False) if args.json else _table(result))
+    if args.json:
+        common.print_json(report)
+    else:
+        print(_table(result))
     return 0
 
 
 def _read(name: str) -> bytes:
     with common.binary_input(name) as stream:
-        data = stream.read(MOST_BYTES + 1)
+        data = stream.read(MOST_BYTES + 1).removeprefix(codecs.BOM_UTF8)
     if not data:
         raise UsageError("the text is empty: there is nothing to predict")
     if len(data) > MOST_BYTES:

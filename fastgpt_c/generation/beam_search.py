@@ -22,6 +22,7 @@ from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, prompt_tokens
+from fastgpt_c.generation.token_selector import explained
 from fastgpt_c.native.arguments import Floats, checked_int
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ class _Search:
         self._sampler.reset()
         self._sampler.accept_prompt(self._prompt)
         self._sampler.accept(tokens)
-        return self._sampler.adjusted(row).astype(np.float64)
+        with explained(row):
+            return self._sampler.adjusted(row).astype(np.float64)
 
     def _ends(self, beam: _Growing) -> bool:
         return beam.tokens[-1] == self._model.eos_token or len(beam.tokens) == self._beams.max_new_tokens

@@ -12,7 +12,6 @@ from scripted import EOS, N_VOCAB, greedy, logits_after, write_scripted_model
 import fastgpt_c
 from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.generation.options import OVERFLOW_MODES
-from fastgpt_c.generation.stop_strings import StopFinder
 
 
 @pytest.fixture(scope="module")
@@ -157,30 +156,6 @@ def test_a_stop_string_in_what_is_left(wide_characters: fastgpt_c.Model) -> None
     """U+FFFD for half a character comes when the tokens have ended; it, too, can be a stop string."""
     completion = wide_characters.generate("é", max_new_tokens=4, stop="\ufffd")
     assert (completion.text, completion.finish_reason) == ("€", "stop")
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_stop_finder_does_not_see_pieces(seed: int) -> None:
-    """However the text is cut, it ends where it would, read letter by letter, before the longest stop string that
-    ends first; and nothing shown is ever taken back."""
-    rng = np.random.default_rng(seed)
-
-    def word(n_most: int) -> str:
-        return "".join(rng.choice(list("ab"), rng.integers(1, n_most + 1)))
-
-    text, stop = word(30), [word(6) for _ in range(rng.integers(1, 4))]
-    heads = (text[:end] for end in range(len(text) + 1))
-    first = next((head for head in heads if head.endswith(tuple(stop))), None)
-    expected = text if first is None else first[: -max(len(one) for one in stop if first.endswith(one))]
-
-    cuts = sorted(rng.integers(0, len(text) + 1, 5))
-    finder, shown = StopFinder(stop), ""
-    for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        shown += finder.push(text[begin:end])
-        assert expected.startswith(shown)
-        if finder.found:
-            break
-    assert (shown + finder.finish(), finder.found) == (expected, first is not None)
 
 
 @pytest.mark.parametrize(("n", "reason"), [(2, "length"), (3, "length"), (4, "eos"), (50, "eos")])
