@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(name: str) -> bytes:
     with common.binary_input(name) as stream:
-        data = stream.read(MOST_BYTES + 1).removeprefix(codecs.BOM_UTF8)
+        data = stream.read(MOST_BYTES + 1)
     if not data:
         raise UsageError("the text is empty: there is nothing to predict")
     if len(data) > MOST_BYTES:

@@ -29,7 +29,7 @@ def refusal(logits: npt.ArrayLike, bans: Sequence[str]) -> FastGPTError:
     """Why a sampler drew nothing from a model's logits [n_vocab], under these options."""
     if not np.all(np.asarray(logits, np.float64) < np.inf):  # also false for NaN
         return FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
-    return UsageError(f"every token is banned: {' and '.join(bans) or 'the logits'} leave none to draw")
+    return UsageError(f"every token is banned{' by ' * bool(bans)}{' and '.join(bans)}")
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def test_bans_that_leave_no_token_are_named(alphabet: Path, capfd: Any) -> None:
     """The constraint and what else bans tokens."""
     command = f"generate -m {alphabet} a -n 9 --regex aaaaaa --no-repeat-ngram-size 1"
     assert main(command.split(" ")) == WRONG_USAGE
-    assert "every token is banned: regex and no_repeat_ngram_size" in capfd.readouterr().err
+    assert "every token is banned by regex and no_repeat_ngram_size" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("detail", ["", "12 GB"])
