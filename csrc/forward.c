@@ -182,6 +182,11 @@ static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
     profile_lap(&ctx->profile, -1, FASTGPT_OP_LM_HEAD, n);
 }
 
+static bool is_cancelled(fastgpt_context *ctx) {
+    if (ctx->stop && __atomic_load_n(ctx->stop, __ATOMIC_RELAXED)) return true;
+    return atomic_load_explicit(&ctx->cancelled, memory_order_relaxed);
+}
+
 /* Returns the number of rows of logits, or -1 when cancelled. */
 static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, float *logits) {
     const taps *t = &ctx->taps;
@@ -190,7 +195,7 @@ static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, 
     taps_rows(t, t->to.hidden, 0, ctx->x, s->n_tokens);
     profile_lap(&ctx->profile, -1, FASTGPT_OP_EMBED, s->n_tokens);
     for (int32_t l = 0; l < ctx->model->n_layer; l++) {
-        if (atomic_load_explicit(&ctx->cancelled, memory_order_relaxed)) return -1;
+        if (is_cancelled(ctx)) return -1;
         run_layer(ctx, s, l);
     }
     if (t->to.ln_f) norm_last(ctx, taps_place(t, t->to.ln_f, 0), ctx->x, s->n_tokens);
@@ -279,6 +284,7 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
     ctx->engine.deterministic = o.deterministic;
+    ctx->stop = o.stop;
     profile_begin_step(&ctx->profile, spans, n_spans);
     status = run_slices(ctx, spans, n_spans, o.all_logits, logits);
     profile_end_step(&ctx->profile);

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, error_text, ffi, float_pointer, lib
 from fastgpt_c.errors import UsageError
-from fastgpt_c.interrupts import Steps
+from fastgpt_c.interrupts import Steps, ending, new_guard
 from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
 
 if TYPE_CHECKING:
@@ -30,6 +29,30 @@ KV_TYPES = ("f32", "f16", "bf16")
 
 # Rows of logits between two moments in which Ctrl-C gets its turn.
 N_ROWS_UNINTERRUPTED = 16
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def exclusive(
+    method: Callable[Concatenate[Session, Given], Found],
+) -> Callable[Concatenate[Session, Given], Found]:
+    """A method that has the session for itself: what another thread, or a signal handler, does with it meanwhile is
+    refused.  What the method appends to the cache stays only if it returns."""
+
+    @wraps(method)
+    def run(self: Session, /, *args: Given.args, **kwargs: Given.kwargs) -> Found:
+        guard = new_guard()
+        try:
+            with ending(guard):
+                self._claim_for(guard)
+                found = method(self, *args, **kwargs)
+                guard.keep = True
+        finally:
+            self._close_if_asked()
+        return found
+
+    return run
 
 
 class Session:
@@ -91,17 +114,14 @@ class Session:
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(kv)
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
-        self._context = self._new_context()
-        self._steps = Steps()
-        self.is_profiled = False
-        # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
-        self._lock = threading.RLock()
-
-    def _new_context(self) -> Any:
-        return create(
-            lib.fastgpt_context_create, self._model, self._pool, 0,
+        self._context = create(
+            lib.fastgpt_context_create, model, pool, 0,
             free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
         )  # fmt: skip
+        self._steps = Steps()
+        self.is_profiled = False
+        self._claim = ffi.new("claim *", {"kv": kv})
+        self._is_closed = False
 
     # ---- Steps ----
 
@@ -109,27 +129,29 @@ class Session:
         """Appends tokens -> float32 [n_vocab], the logits after the last of them; natural-log units, unnormalised.
 
         all_logits: [n_tokens][n_vocab], a row after each token.  The array is the caller's own.
-        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt;
-        after each of them n_past is as it was.
+        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt and
+        whatever else signal handlers raise: the step is stopped then, and n_past is as it was, but where the signal
+        came when it had just ended.
         """
         rows = step([(self, tokens)], all_logits=all_logits)
         return rows if all_logits else rows[0]
 
     def decode(self, token: int) -> Floats:
         """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
-        if self.deterministic:
-            return self.prefill([token])
+        return self.prefill([token]) if self.deterministic else self._decode(checked_int("token", token))
+
+    @exclusive
+    def _decode(self, token: int) -> Floats:
         logits = np.empty(self.n_vocab, np.float32)
-        with self._in_use(), self._undone_on_error():
-            check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
+        check(lib.fastgpt_decode(self._context, self._kv, token, float_pointer(logits)))
         return logits
 
+    @exclusive
     def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
         """sampler.sample(logits), which a profile of this session counts as op "sample"."""
         token = ffi.new("int32_t *")
         row = float_pointer(sampler.row(logits))
-        with self._in_use():
-            check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
+        check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
         return int(token[0])
 
     def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
@@ -138,6 +160,7 @@ class Session:
 
         return inspect([(self, tokens)], *names, heads=heads)
 
+    @exclusive
     def unembed(self, hidden: npt.ArrayLike) -> Floats:
         """hidden [..., n_embd] -> float32 [..., n_vocab], the logits that vectors of the residual stream stand for: the
         output matrix times ln_f(hidden), for "hidden" of any layer.  A row's bits do not depend on the other rows."""
@@ -146,10 +169,9 @@ class Session:
             raise UsageError(f"the vectors must have n_embd = {self.n_embd} numbers, not the shape {x.shape}")
         logits = np.empty((*x.shape[:-1], self.n_vocab), np.float32)
         rows, out = x.reshape(-1, self.n_embd), logits.reshape(-1, self.n_vocab)
-        with self._in_use():
-            for i in range(0, len(rows), N_ROWS_UNINTERRUPTED):
-                some = rows[i : i + N_ROWS_UNINTERRUPTED]
-                check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
+        for i in range(0, len(rows), N_ROWS_UNINTERRUPTED):
+            some = rows[i : i + N_ROWS_UNINTERRUPTED]
+            check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
         return logits
 
     def cancel(self) -> None:
@@ -171,23 +193,25 @@ class Session:
     @property
     def n_past(self) -> int:
         """Positions that are filled."""
-        if self._kv is None:
+        kv = self._kv
+        if kv is None:
             raise UsageError("the session is closed")
-        return int(lib.fastgpt_kv_cache_n_past(self._kv))
+        return int(lib.fastgpt_kv_cache_n_past(kv))
 
     @property
+    @exclusive
     def tokens(self) -> npt.NDArray[np.int32]:
         """int32 [n_past], a copy: what stands at the positions that are filled."""
-        with self._in_use():
-            tokens = np.empty(self.n_past, np.int32)
-            ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
-            return tokens
+        tokens = np.empty(self.n_past, np.int32)
+        ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
+        return tokens
 
+    @exclusive
     def copy(self) -> Session:
         """Another session with the same tokens, room and threads, which from now on goes its own way."""
-        with self._in_use():
-            return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
+        return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
 
+    @exclusive
     def fork(self, n_prefix: int | None = None, n_ctx: int | None = None) -> Session:
         """Another session that begins with the first n_prefix tokens of this one (None = all), with room for n_ctx
         tokens (None = as many as this one).
@@ -196,11 +220,10 @@ class Session:
         last of them is gone.  In a step, put forks of one prefix side by side: those of few tokens read it together.
         Raises UsageError, MemoryError.
         """
-        with self._in_use():
-            n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
-            if not 0 <= n <= self.n_past:
-                raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
-            return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, checked_int("n_ctx", n_ctx or 0))
+        n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
+        if not 0 <= n <= self.n_past:
+            raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
+        return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, checked_int("n_ctx", n_ctx or 0))
 
     def _sibling(self, create_cache: Any, *arguments: Any) -> Session:
         """A session of the same model and threads around a new cache."""
@@ -210,23 +233,24 @@ class Session:
         return session
 
     @property
+    @exclusive
     def n_prefix(self) -> int:
         """Of the n_past positions, how many from the first on are stored with other sessions."""
-        with self._in_use():
-            return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
+        return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
 
     @property
+    @exclusive
     def n_bytes(self) -> int:
         """What its cache takes, without the positions that it shares."""
-        with self._in_use():
-            return int(lib.fastgpt_kv_cache_sizeof(self._kv))
+        return int(lib.fastgpt_kv_cache_sizeof(self._kv))
 
     @property
+    @exclusive
     def n_shared_bytes(self) -> int:
         """What the positions take that it shares, counted once for all that share them."""
-        with self._in_use():
-            return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
+        return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
 
+    @exclusive
     def save(self, path: str | Path) -> None:
         """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
 
@@ -234,15 +258,14 @@ class Session:
         once, for the fingerprint that ties file and model together.  Raises ModelFileError, MemoryError.
         """
         error = ffi.new("fastgpt_error *")
-        with self._in_use():
-            status = lib.fastgpt_kv_cache_save(self._kv, self._model, os.fsencode(path), error)
-            check(status, error_text(error))
+        status = lib.fastgpt_kv_cache_save(self._kv, self._model, os.fsencode(path), error)
+        check(status, error_text(error))
 
+    @exclusive
     def truncate(self, n_past: int) -> None:
         """Forgets positions from n_past on; 0 empties the session.  Raises UsageError outside [0, n_past]."""
-        with self._in_use():
-            status = lib.fastgpt_kv_cache_truncate(self._kv, checked_int("n_past", n_past))
-            check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
+        status = lib.fastgpt_kv_cache_truncate(self._kv, checked_int("n_past", n_past))
+        check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
 
     def keys(self, layer: int) -> Floats:
         """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * d, (h + 1) * d), where
@@ -253,26 +276,38 @@ class Session:
         """As keys."""
         return self._rows(lib.fastgpt_kv_cache_prefix_values, lib.fastgpt_kv_cache_values, layer)
 
+    @exclusive
     def _rows(self, prefix: Callable[[Any, int], Any], tail: Callable[[Any, int], Any], layer: int) -> Floats:
         """The rows of both parts of the cache, in order."""
-        with self._in_use():
-            if not 0 <= checked_int("layer", layer) < self.n_layer:
-                raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
-            n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
-            data = bytearray(self.n_past * n_bytes)
-            if n_prefix:
-                ffi.memmove(data, prefix(self._kv, layer), n_prefix * n_bytes)
-            rest = memoryview(data)[n_prefix * n_bytes :]
-            ffi.memmove(rest, tail(self._kv, layer), len(rest))
-            rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
-            return dequantize_rows(rows, self.kv_type, self.n_embd)
+        if not 0 <= checked_int("layer", layer) < self.n_layer:
+            raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
+        n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
+        data = bytearray(self.n_past * n_bytes)
+        if n_prefix:
+            ffi.memmove(data, prefix(self._kv, layer), n_prefix * n_bytes)
+        rest = memoryview(data)[n_prefix * n_bytes :]
+        ffi.memmove(rest, tail(self._kv, layer), len(rest))
+        rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
+        return dequantize_rows(rows, self.kv_type, self.n_embd)
 
     # ---- Life ----
 
     def close(self) -> None:
-        """Gives the memory back; using the session afterwards raises UsageError.  Closing twice is harmless."""
-        with self._lock:
-            self._kv = self._context = self._pool = self._model = None
+        """Gives the memory back; using the session afterwards raises UsageError.  Closing twice is harmless.
+
+        While another thread uses the session, it is closed as soon as that has ended.
+        """
+        self._is_closed = True
+        self._close_if_asked()
+
+    def _close_if_asked(self) -> None:
+        if not self._is_closed:
+            return
+        guard = new_guard()
+        with ending(guard):
+            if lib.guard_claim(guard, self._claim):
+                self._claim.kv = ffi.NULL
+                self._kv = self._context = self._pool = self._model = None
 
     def __enter__(self) -> Session:
         return self
@@ -280,36 +315,20 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        if not self._lock.acquire(blocking=False):
-            raise UsageError("the session is in use by another thread; give each thread a session of its own")
-        try:
-            if self._kv is None:
-                raise UsageError("the session is closed")
-            yield
-        finally:
-            self._lock.release()
+    def _claim_for(self, guard: Any) -> None:
+        """The session is the guard's from now on; only in  with ending(guard):  or it may stay so."""
+        if not lib.guard_claim(guard, self._claim):
+            raise UsageError(
+                "the session is in use by another thread, or by the step that a signal handler has interrupted; "
+                "give each a session of its own"
+            )
+        if self._is_closed:
+            raise UsageError("the session is closed")
 
-    @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        """The library undoes a step that fails; this undoes one that ended just as it was interrupted."""
-        n_past = self.n_past
-        try:
-            yield
-        except BaseException:
-            lib.fastgpt_kv_cache_truncate(self._kv, n_past)
-            raise
-
-    def _run(self, call: Callable[[Any], int], n_tokens: int) -> None:
-        """Makes call(context).  In the main thread a long one can be stopped by Ctrl-C."""
-        context = self._context
-        try:
-            status = self._steps.run(lambda: call(context), n_tokens, stop=lambda: lib.fastgpt_cancel(context))
-        except BaseException:
-            self._context = self._new_context()  # the old one may still hold an order to cancel
-            raise
-        check(status)
+    @exclusive
+    def start_profile(self, n_events: int) -> Any:
+        """For profiling.Profile: the context whose steps are timed from now on."""
+        return started_profile(self._context, self.is_profiled, n_events)
 
 
 def step(batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False) -> Floats:
@@ -343,20 +362,32 @@ def run_step(
     taps: Any = ffi.NULL,
 ) -> None:
     """The step of batch, whose tokens are arrays; fills logits, and what taps, a fastgpt_taps *, point to."""
-    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options"), "taps": taps})
-    options.all_logits = all_logits
-    options.deterministic = any(session.deterministic for session, _ in batch)
-    n_tokens = sum(map(len, arrays))
-    with ExitStack() as stack:
-        for session in {id(session): session for session, _ in batch}.values():
-            stack.enter_context(session._in_use())
-            stack.enter_context(session._undone_on_error())
-        spans = ffi.new("fastgpt_span[]", len(batch))
-        for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
-            span.kv, span.tokens, span.n_tokens = session._kv, ffi.from_buffer("int32_t[]", tokens), len(tokens)
-        pointer = ffi.NULL if logits is None else float_pointer(logits)
-        lead = batch[0][0]
-        lead._run(lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens)
+    guard, lead = new_guard(), batch[0][0]
+    spans = ffi.new("fastgpt_span[]", len(batch))
+    sessions = list({id(session): session for session, _ in batch}.values())
+    try:
+        with ending(guard):
+            for session in sessions:
+                session._claim_for(guard)
+            for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
+                span.kv, span.tokens, span.n_tokens = session._kv, ffi.from_buffer("int32_t[]", tokens), len(tokens)
+            guard.context, guard.spans, guard.n_spans = lead._context, spans, len(batch)
+            guard.options.all_logits, guard.options.taps = all_logits, taps
+            guard.options.deterministic = any(session.deterministic for session in sessions)
+            guard.logits = ffi.NULL if logits is None else float_pointer(logits)
+            check(lead._steps.run(guard, sum(map(len, arrays))))
+            guard.keep = True
+    finally:
+        for session in sessions:
+            session._close_if_asked()
+
+
+def started_profile(context: Any, is_profiled: bool, n_events: int) -> Any:
+    """The context, whose steps are timed from now on."""
+    if is_profiled:
+        raise UsageError("a profile of these steps has begun already")
+    check(lib.fastgpt_profile_start(context, n_events))
+    return context
 
 
 def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:

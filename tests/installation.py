@@ -16,6 +16,7 @@ from fastgpt_c import _fastgpt
 
 ROOT = Path(__file__).parents[1]
 HEADER = ROOT / "csrc" / "include" / "fastgpt.h"
+GUARD_HEADER = ROOT / "csrc" / "extension" / "guard.h"
 PACKAGE = Path(_fastgpt.__file__).parent
 ffi, lib = _fastgpt.ffi, _fastgpt.lib
 

@@ -11,7 +11,6 @@ The formulas behind bytes and operations stand in fastgpt.h, at fastgpt_profile_
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,9 +39,8 @@ class Profiled(Protocol):
     n_threads: int
     is_profiled: bool
     _model: Any
-    _context: Any
 
-    def _in_use(self) -> AbstractContextManager[None]: ...
+    def start_profile(self, n_events: int) -> Any: ...
 
 
 class Profile:
@@ -65,8 +63,9 @@ class Profile:
 
     def __init__(self, profiled: Profiled, n_events: int) -> None:
         self._profiled, self._n_events = profiled, checked_int("n_events", n_events, 0)
-        with profiled._in_use():
-            self.model = _facts_of(profiled._model)
+        if profiled._model is None:
+            raise UsageError("the session is closed")
+        self.model = _facts_of(profiled._model)
         self.n_threads = profiled.n_threads
         self._context: Any = None
         self.records: Records = _table("fastgpt_profile_record", 0)[0]
@@ -75,17 +74,13 @@ class Profile:
         self.n_events_lost = 0
 
     def __enter__(self) -> Profile:
-        with self._profiled._in_use():
-            if self._profiled.is_profiled:
-                raise UsageError("a profile of these steps has begun already")
-            context = self._profiled._context
-            check(lib.fastgpt_profile_start(context, self._n_events))
-            self._context, self._profiled.is_profiled = context, True
+        context = self._profiled.start_profile(self._n_events)
+        self._context, self._profiled.is_profiled = context, True  # no call from here on that a signal could follow
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        lib.fastgpt_profile_stop(self._context)
         self._profiled.is_profiled = False
+        lib.fastgpt_profile_stop(self._context)
         self.records = _named(_copied("fastgpt_profile_record", lib.fastgpt_profile_records, self._context))
         self.events = _named(_copied("fastgpt_profile_event", lib.fastgpt_profile_events, self._context))
         summary = ffi.new("fastgpt_profile_summary *")
