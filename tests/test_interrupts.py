@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_random_gguf
 
 import fastgpt_c
 from fastgpt_c import interrupts
@@ -88,6 +93,36 @@ def test_without_a_thread_to_be_had_the_calling_one_does_the_work(
     assert library.in_thread == [False]
 
 
+# Runs with one thread after it may start no more; then with two, which it may not have.
+NO_MORE_THREADS = """
+import os, resource, sys, fastgpt_c
+one, two = (fastgpt_c.load(sys.argv[1], n_threads=n) for n in (1, 2))
+def work(model):
+    tokens = [i % model.n_vocab for i in range(20)]
+    model.generate(tokens, max_new_tokens=2)
+    model.generate_batch([tokens], max_new_tokens=2)
+    model.score(tokens)
+    model.beam_search(tokens, max_new_tokens=2)
+work(one)  # imports what it needs
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+if os.getuid() == 0:
+    os.setresuid(12345, 12345, 12345)  # the limit is not for root
+work(one)
+try:
+    work(two)
+except fastgpt_c.FastGPTError as error:
+    print(error)
+"""
+
+
+def test_where_no_thread_may_be_started_one_is_enough(tmp_path: Path) -> None:
+    """All work of a model with one thread; more threads than are to be had are refused by that name."""
+    path = write_random_gguf(tmp_path / "model.gguf", n_layer=1, n_head=2, n_embd=16, n_ctx=64, n_vocab=50)
+    result = subprocess.run([sys.executable, "-c", NO_MORE_THREADS, str(path)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "refused to start a thread" in result.stdout
+
+
 def test_a_guard_that_is_dropped_lets_go(alphabet_model: fastgpt_c.Model) -> None:
     """Where Python is kept from calling __exit__, by an exception on its way there, the last reference ends it."""
     with alphabet_model.session() as session:
@@ -131,8 +166,6 @@ def test_a_signal_handler_may_not_use_the_session_of_the_step_that_it_interrupts
     slow_model: fastgpt_c.Model,
 ) -> None:
     """It is told so at once, and the step goes on to give what it always gives."""
-    import signal
-
     tokens = np.arange(slow_model.n_ctx) % slow_model.n_vocab
     refused = []
 
