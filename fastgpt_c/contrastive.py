@@ -37,10 +37,7 @@ DRAWING: dict[str, tuple[float, ...]] = {
 
 
 def check_contrastive(options: Options) -> None:
-    """Raises UsageError where penalty_alpha is out of range, or meets an option that has no meaning beside it."""
-    alpha = options.penalty_alpha
-    if alpha is None or not 0 <= alpha <= 1:
-        raise UsageError(f"penalty_alpha is {alpha}, not a number in [0, 1]")
+    """Raises UsageError where penalty_alpha meets an option that has no meaning beside it."""
     if options.top_k < 1:
         raise UsageError("penalty_alpha chooses among the top_k likeliest tokens: give top_k too, such as 4")
     for name, off in DRAWING.items():

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastgpt_c.arguments import made, shown
 from fastgpt_c.choosing import Chooser, LogitsProcessor
 from fastgpt_c.constraints import check_constraints
 from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.sampling import Sampler, Sampling
-from fastgpt_c.session import Floats, Session, check_kv_type, checked_int, checked_n_threads, token_array
+from fastgpt_c.session import Floats, Session, token_array
 
 if TYPE_CHECKING:
     from fastgpt_c.model import Model
 
 Prompt = str | Sequence[int]
-
-OVERFLOW_MODES = ("error", "truncate", "slide")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,8 @@ class Options(Sampling):
     """How to generate: the fields of Sampling, which say how tokens are drawn, and
 
     max_new_tokens  stop after so many tokens ("length")
-    stop            strings that end the text ("stop"); they are not part of it
+    stop            strings that end the text ("stop"); they are not part of it.  One, or several of any iterable, which
+                    is read once; None = none
     on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
@@ -47,7 +47,7 @@ class Options(Sampling):
     """
 
     max_new_tokens: int = 100
-    stop: Sequence[str] = ()
+    stop: str | Iterable[str] | None = ()
     on_overflow: str = "error"
     kv_cache: bool = True
     kv_type: str = "f32"
@@ -62,24 +62,20 @@ class Options(Sampling):
     penalty_alpha: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if self.max_new_tokens < 0:
-            raise UsageError(f"max_new_tokens is {self.max_new_tokens}; it must not be negative")
-        if self.on_overflow not in OVERFLOW_MODES:
-            raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(OVERFLOW_MODES)}")
-        if not all(self.stop):
-            raise UsageError("a stop string is empty")
-        check_kv_type(self.kv_type)
+        super().__post_init__()
         check_constraints(regex=self.regex, json_schema=self.json_schema, grammar=self.grammar)
-        checked_n_threads(self.n_threads)
-        checked_int("prompt_lookup", self.prompt_lookup, 0)
         if self.prompt_lookup and self.draft is not None:
             raise UsageError("give prompt_lookup or draft, not both")
         if self.penalty_alpha is not None:
             from fastgpt_c.contrastive import check_contrastive  # here, since few need it
 
             check_contrastive(self)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """stop as it is kept."""
+        assert isinstance(self.stop, tuple)
+        return self.stop
 
     def sampler(self, n_vocab: int, eos_token: int | None) -> Sampler:
         """A sampler with these parameters."""
@@ -160,6 +156,15 @@ class Reader:
         """Empties the session."""
         self._held = []
         self.session.truncate(0)
+
+
+def reader_of(given: Reader | Session) -> Reader:
+    """given, or a reader of that session, which knows what the session holds."""
+    if isinstance(given, Session):
+        return Reader(given, given.tokens.tolist())
+    if isinstance(given, Reader):
+        return given
+    raise UsageError(f"reader is {shown(given)}, not a Session, or a generation.Reader of one")
 
 
 def n_common(a: list[int], b: list[int]) -> int:
@@ -243,18 +248,19 @@ class Transcript:
 class TextGeneration:
     """An iterator over pieces of text; afterwards .completion says how it went.
 
-    reader  a session to go on with instead of a new one
+    reader  a Session, or a Reader of one, to go on with instead of a new one
     """
 
     model: Model
     prompt: Prompt
     options: Options = field(default_factory=Options)
-    reader: Reader | None = None
+    reader: Reader | Session | None = None
 
     def __post_init__(self) -> None:
+        self.options = made(Options, "options", self.options, {})
         tokens = prompt_tokens(self.model, self.prompt, self.options)
         self._loop = _Loop(self.model, self.options, tokens)
-        self._pieces = self._loop.pieces(self.reader)
+        self._pieces = self._loop.pieces(None if self.reader is None else reader_of(self.reader))
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -281,12 +287,26 @@ def prompt_tokens(model: Model, prompt: Prompt, options: Options) -> list[int]:
 
     An empty prompt is the end-of-text token: a text begins where the one before it ended.
     """
-    tokens = model.encode(prompt) if isinstance(prompt, str) else token_array(prompt).tolist()
+    tokens = tokens_of_prompt(model, prompt)
     if tokens:
         return _fit(tokens, model.n_ctx, options)
     if model.eos_token is None:
         raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
     return _fit([model.eos_token], model.n_ctx, options)
+
+
+def tokens_of_prompt(model: Model, prompt: Prompt) -> list[int]:
+    """Raises UsageError for what is neither text nor token ids."""
+    if isinstance(prompt, str):
+        return model.encode(prompt)
+    if isinstance(prompt, list | tuple) and any(isinstance(part, str) for part in prompt):
+        raise UsageError(
+            f"the prompt is {shown(prompt)}, more than one text: generate_batch and stream_batch take a list of them"
+        )
+    try:
+        return token_array(prompt).tolist()  # type: ignore[no-any-return]
+    except UsageError as error:
+        raise UsageError(f"the prompt is {shown(prompt)}, not text or a row of token ids: {error}") from None
 
 
 def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
@@ -329,7 +349,7 @@ class _Loop:
             yield from self._pieces_from(_guessing(Reader(session), self._model, o))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
-        transcript = Transcript(self._model, self._options.stop)
+        transcript = Transcript(self._model, self._options.stop_strings)
         for token in self._sampled(reader):
             if piece := transcript.push(token):
                 yield piece

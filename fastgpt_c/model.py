@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,9 @@ import numpy as np
 
 from fastgpt_c import tokenizers
 from fastgpt_c._lib import check, create, error_text, ffi, lib
+from fastgpt_c.arguments import as_path, made
 from fastgpt_c.errors import ContextFullError, FastGPTError, ModelFileError, UsageError
-from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration
+from fastgpt_c.generation import Completion, Options, Prompt, Reader, TextGeneration, tokens_of_prompt
 from fastgpt_c.session import Floats, Session, checked_n_threads, token_array
 from fastgpt_c.tokenizer import Tokenizer
 
@@ -42,7 +42,7 @@ def load(
     Raises UsageError (n_threads), ModelFileError, MissingExtraError (with the pip command), MemoryError.
     """
     checked_n_threads(n_threads)
-    path = None if name_or_path is None else Path(name_or_path)
+    path = None if name_or_path is None else as_path("name_or_path", name_or_path)
     if path is None or path.suffix != ".gguf" or not path.is_file():
         from fastgpt_c import hub  # here, since a plain file needs none of it
 
@@ -135,16 +135,17 @@ class Model:
         return Session.load(self, path, n_ctx, n_threads, deterministic)
 
     def stream(
-        self, prompt: Prompt, options: Options | None = None, reader: Reader | None = None, **changes: Any
+        self, prompt: Prompt, options: Options | None = None, reader: Reader | Session | None = None, **changes: Any
     ) -> TextGeneration:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
         Keywords are the fields of Options: max_new_tokens, stop, on_overflow, kv_cache, kv_type, deterministic,
         n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.  With
         penalty_alpha=0.6, top_k=4 by contrastive search.
-        reader: a session to go on with instead of a new one, which has its own kv_type, deterministic and n_threads.
+        options may also be a dict.  reader: a Session to go on with instead of a new one, which has its own kv_type,
+        deterministic and n_threads; what it holds of the prompt is not read again.
         """
-        return TextGeneration(self, prompt, replace(options or Options(), **changes), reader)
+        return TextGeneration(self, prompt, made(Options, "options", options, changes), reader)
 
     def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
         """stream, at once: Completion(text, tokens, finish_reason ...)."""
@@ -161,7 +162,7 @@ class Model:
         """
         from fastgpt_c.beams import Beams, search  # here, since few need it
 
-        return search(self, prompt, replace(beams or Beams(), **changes), n_threads)
+        return search(self, prompt, made(Beams, "beams", beams, changes), n_threads)
 
     def stream_batch(
         self,
@@ -193,11 +194,11 @@ class Model:
 
         settings = batch.Batch(
             self,
-            replace(options or Options(), **changes),
+            made(Options, "options", options, changes),
             max_batch=max_batch,
             max_tokens_in_flight=max_tokens_in_flight,
         )
-        return batch.stream(settings, prompts)
+        return batch.stream(settings, batch.checked_prompts(prompts))
 
     def generate_batch(
         self, prompts: Iterable[Prompt | Request], options: Options | None = None, **changes: Any
@@ -218,7 +219,7 @@ class Model:
         """
         if pooling not in ("last", "mean"):
             raise UsageError(f'pooling is {pooling!r}; it must be "last" or "mean"')
-        tokens = token_array(self.encode(prompt) if isinstance(prompt, str) else prompt)
+        tokens = token_array(tokens_of_prompt(self, prompt))
         if not len(tokens):
             raise UsageError("the prompt is empty: there is nothing to embed")
         if len(tokens) > self.n_ctx:
@@ -243,7 +244,7 @@ class Model:
         """
         from fastgpt_c.scoring import Scorer, score, start_token
 
-        tokens = self.encode(text) if isinstance(text, str) else text
+        tokens = tokens_of_prompt(self, text)
         with Scorer(self, n_threads=n_threads, kv_type=kv_type) as scorer:
             return score(scorer, tokens, top_k=top_k, start=start_token(self) if bos else None, stride=stride)
 

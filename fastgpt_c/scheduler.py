@@ -94,11 +94,11 @@ class Scheduler:
         self._n_ctx = model.n_ctx
         self.max_batch = checked_int("max_batch", max_batch, 1, MOST_ROWS)
         if max_tokens is None:
-            max_tokens = model.n_ctx * (max_batch + 1) // 2
+            max_tokens = model.n_ctx * (self.max_batch + 1) // 2
         self.max_tokens = checked_int("max_tokens_in_flight", max_tokens, 1, 2**62)
         self._new_caches = partial(CachePool, model, kv_type, self.max_tokens)
         self._caches = self._new_caches()
-        self._step = RaggedStep(model, max_batch, n_threads, deterministic)
+        self._step = RaggedStep(model, self.max_batch, n_threads, deterministic)
         self._slots: list[_Slot] = []
         self._next: Job | None = None  # has no cache yet
         self._run: object = None  # what is unique to the run that has begun and not ended

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgpt_c._lib import check, create, error_text, ffi, float_pointer, lib
+from fastgpt_c.arguments import Refused, as_integer, checked, shown
 from fastgpt_c.errors import UsageError
 from fastgpt_c.interrupts import Steps, ending, new_guard
 from fastgpt_c.number_types import dequantize_rows, row_bytes, type_name, type_number
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 Tokens = Sequence[int] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-
-KV_TYPES = ("f32", "f16", "bf16")
 
 # Rows of logits between two moments in which Ctrl-C gets its turn.
 N_ROWS_UNINTERRUPTED = 16
@@ -76,9 +75,9 @@ class Session:
         kv_type: str = "f32",
         deterministic: bool = False,
     ) -> None:
-        check_kv_type(kv_type)
+        checked("kv_type", kv_type)
         kv = create(
-            lib.fastgpt_kv_cache_create_typed, model.handle, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
+            lib.fastgpt_kv_cache_create_typed, model.handle, room_of(n_ctx), type_number(kv_type),
             free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
         )  # fmt: skip
         self._begin(model.handle, model.pool(n_threads), kv, deterministic)
@@ -94,7 +93,7 @@ class Session:
     ) -> Session:
         """What Model.load_session does."""
         out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
-        room = checked_int("n_ctx", n_ctx or 0)
+        room = room_of(n_ctx)
         status = lib.fastgpt_kv_cache_load(model.handle, os.fsencode(path), room, out, error)
         check(status, error_text(error))
         kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
@@ -149,6 +148,10 @@ class Session:
     @exclusive
     def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
         """sampler.sample(logits), which a profile of this session counts as op "sample"."""
+        from fastgpt_c.sampling import Sampler  # here, since it imports this
+
+        if not isinstance(sampler, Sampler):
+            raise UsageError(f"sampler is {shown(sampler)}, not a Sampler")
         token = ffi.new("int32_t *")
         row = float_pointer(sampler.row(logits))
         check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
@@ -164,7 +167,7 @@ class Session:
     def unembed(self, hidden: npt.ArrayLike) -> Floats:
         """hidden [..., n_embd] -> float32 [..., n_vocab], the logits that vectors of the residual stream stand for: the
         output matrix times ln_f(hidden), for "hidden" of any layer.  A row's bits do not depend on the other rows."""
-        x = np.ascontiguousarray(hidden, np.float32)
+        x = float_array("hidden", hidden)
         if x.shape[-1:] != (self.n_embd,):
             raise UsageError(f"the vectors must have n_embd = {self.n_embd} numbers, not the shape {x.shape}")
         logits = np.empty((*x.shape[:-1], self.n_vocab), np.float32)
@@ -223,7 +226,7 @@ class Session:
         n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
         if not 0 <= n <= self.n_past:
             raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
-        return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, checked_int("n_ctx", n_ctx or 0))
+        return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, room_of(n_ctx))
 
     def _sibling(self, create_cache: Any, *arguments: Any) -> Session:
         """A session of the same model and threads around a new cache."""
@@ -393,27 +396,38 @@ def started_profile(context: Any, is_profiled: bool, n_events: int) -> Any:
 def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:
     """value as a C int32_t; raises UsageError where it is none, or outside [least, most]."""
     try:
-        number = value.__index__()
-    except AttributeError:
-        raise UsageError(f"{name} is {value!r}, not an integer") from None
+        number = as_integer(value)
+    except Refused:
+        raise UsageError(f"{name} is {shown(value)}, not an integer") from None
     if not least <= number <= most:
         raise UsageError(f"{name} is {number}, not in [{least}, {most}]")
     return number
 
 
-def check_kv_type(kv_type: str) -> None:
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
+def room_of(n_ctx: int | None) -> int:
+    """As fastgpt_kv_cache_create takes it, 0 for None: the model's own."""
+    return checked_int("n_ctx", 0 if n_ctx is None else n_ctx)
 
 
 def checked_n_threads(n_threads: int | None) -> int:
     """As fastgpt_pool_create takes it, 0 for None: the usable cores."""
-    return checked_int("n_threads", n_threads or 0, 0, 1024)
+    return checked("n_threads", n_threads) or 0
+
+
+def float_array(name: str, values: npt.ArrayLike) -> Floats:
+    """As a contiguous float32 array, without a copy where it is one; raises UsageError for what are no numbers."""
+    try:
+        return np.ascontiguousarray(values, np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise UsageError(f"{name} is {shown(values)}, not an array of numbers") from None
 
 
 def token_array(tokens: Tokens) -> npt.NDArray[np.int32]:
     """Tokens as a contiguous int32 array [n_tokens]; raises UsageError for anything but a row of integers."""
-    array = np.asarray(tokens)
+    try:
+        array = np.asarray(tokens)
+    except (ValueError, TypeError, OverflowError):  # rows of different lengths, and the like
+        raise UsageError(f"tokens are {shown(tokens)}, not a row of integers") from None
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise UsageError(f"tokens must be a row of integers, not {array.dtype} of shape {array.shape}")
     limits = np.iinfo(np.int32)

@@ -10,8 +10,9 @@ import pytest
 from scripted import EOS, N_VOCAB, greedy, logits_after, write_scripted_model
 
 import fastgpt_c
+from fastgpt_c.arguments import OVERFLOW_MODES
 from fastgpt_c.errors import ContextFullError, UsageError
-from fastgpt_c.generation import OVERFLOW_MODES, StopFinder
+from fastgpt_c.generation import StopFinder
 
 
 @pytest.fixture(scope="module")

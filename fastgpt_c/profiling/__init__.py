@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgpt_c._lib import check, ffi, lib
+from fastgpt_c.arguments import as_path
 from fastgpt_c.errors import UsageError
 from fastgpt_c.profiling import report, tables, trace
 from fastgpt_c.session import checked_int
@@ -101,13 +102,13 @@ class Profile:
         """Tables for the terminal: for each phase by op, and by layer."""
         return tables.profile(self.report(roofline))
 
-    def write_trace(self, path: Path) -> None:
+    def write_trace(self, path: str | Path) -> None:
         """Chrome's trace-event format, which https://ui.perfetto.dev opens.  Raises FastGPTError for the file."""
-        trace.write(path, self)
+        trace.write(as_path("path", path), self)
 
-    def write_html(self, path: Path, roofline: Roofline | None = None) -> None:
+    def write_html(self, path: str | Path, roofline: Roofline | None = None) -> None:
         """One page with the charts and the table, which needs no network.  Raises FastGPTError for the file."""
-        report.write_page(path, self.report(roofline))
+        report.write_page(as_path("path", path), self.report(roofline))
 
 
 def _facts_of(model: Any) -> dict[str, Any]:
