@@ -52,20 +52,18 @@ def as_integer(value: object) -> int:
         raise Refused from None
 
 
-def _power_of_two(n: int) -> str:
-    return f"2^{n.bit_length() - 1}" if n >= 2**31 and n & (n - 1) == 0 else str(n)
-
-
-def integer(least: int, below: int) -> Kind:
-    """In [least, below)."""
+def integer(least: int, most: int) -> Kind:
+    """In [least, most]."""
 
     def read(value: object) -> int:
         number = as_integer(value)
-        if not least <= number < below:
+        if not least <= number <= most:
             raise Refused
         return number
 
-    return Kind(f"an integer in [{least}, {_power_of_two(below)})", read)
+    n_bits = most.bit_length()
+    end = f"2^{n_bits})" if n_bits > 30 and most == 2**n_bits - 1 else f"{most}]"
+    return Kind(f"an integer in [{least}, {end}", read)
 
 
 def number(least: float, most: float) -> Kind:
@@ -108,9 +106,12 @@ def _read_strings(value: object) -> tuple[str, ...]:
         return ()
     if isinstance(value, str):
         value = (value,)
-    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
+    if isinstance(value, bytes | bytearray | Mapping):
         raise Refused
-    strings = tuple(value)
+    try:
+        strings: tuple[Any, ...] = tuple(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise Refused from None
     for string in strings:
         if not isinstance(string, str):
             raise Refused(f"a stop string is {shown(string)}, not text")
@@ -128,7 +129,7 @@ def _read_bias(value: object) -> dict[int, float]:
             bias[BIASED_TOKEN.read(token)] = float(BIAS.read(added))
         except Refused:
             raise Refused(
-                f"logit_bias has {shown(token)}: {shown(added)}; a token is {BIASED_TOKEN.says}, and a bias is a "
+                f"logit_bias {shown(added)} of token {shown(token)}: a token is {BIASED_TOKEN.says}, and a bias is a "
                 "number below infinity"
             ) from None
     return bias
@@ -164,7 +165,7 @@ def optional(kind: Kind) -> Kind:
     return Kind(f"{kind.says}, or None", lambda value: None if value is None else kind.read(value))
 
 
-COUNT = integer(0, 2**31)
+COUNT = integer(0, 2**31 - 1)
 BIASED_TOKEN = COUNT
 BIAS = number(-math.inf, float(np.finfo(np.float32).max))
 FLAG = Kind("True or False", _read_flag)
@@ -187,7 +188,7 @@ OPTIONS = {
     "top_n_sigma": number(0, 1e6),
     "mirostat_tau": number(0, 1e6),
     "mirostat_eta": number(0, 1),
-    "seed": optional(integer(0, 2**64)),
+    "seed": optional(integer(0, 2**64 - 1)),
     # Options
     "max_new_tokens": COUNT,
     "stop": Kind("text, or a list of texts", _read_strings),
@@ -195,7 +196,7 @@ OPTIONS = {
     "kv_cache": FLAG,
     "kv_type": one_of(*KV_TYPES),
     "deterministic": FLAG,
-    "n_threads": optional(integer(0, MOST_THREADS + 1)),
+    "n_threads": optional(integer(0, MOST_THREADS)),
     "regex": optional(TEXT),
     "json_schema": optional(Kind("a JSON schema, as text or as a dict", _read_schema)),
     "grammar": optional(TEXT),
@@ -204,7 +205,7 @@ OPTIONS = {
     "draft": optional(Kind("a Model", _read_model)),
     "penalty_alpha": optional(number(0, 1)),
     # Beams
-    "num_beams": integer(1, 2**31),
+    "num_beams": integer(1, 2**31 - 1),
     "length_penalty": number(-50, 50),
     "early_stopping": Kind('True, False or "never"', _read_early_stopping),
 }

@@ -258,9 +258,10 @@ class TextGeneration:
 
     def __post_init__(self) -> None:
         self.options = made(Options, "options", self.options, {})
+        reader = None if self.reader is None else reader_of(self.reader)
         tokens = prompt_tokens(self.model, self.prompt, self.options)
         self._loop = _Loop(self.model, self.options, tokens)
-        self._pieces = self._loop.pieces(None if self.reader is None else reader_of(self.reader))
+        self._pieces = self._loop.pieces(reader)
 
     def __iter__(self) -> Iterator[str]:
         return self

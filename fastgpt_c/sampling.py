@@ -118,8 +118,10 @@ class Sampler:
     def allow_mask(self, mask: bytes | None) -> None:
         """The same with a bit for each token, the lowest first: ceil(n_vocab / 32) * 4 bytes."""
         n_bytes = -(-self.n_vocab // 32) * 4
-        if mask is not None and not (isinstance(mask, bytes | bytearray | memoryview) and len(mask) == n_bytes):
-            raise UsageError(f"a mask of {self.n_vocab} tokens has {n_bytes} bytes; this is {shown(mask)}")
+        if mask is not None and not isinstance(mask, bytes | bytearray | memoryview):
+            raise UsageError(f"a mask is {shown(mask)}, not bytes")
+        if mask is not None and len(mask) != n_bytes:
+            raise UsageError(f"a mask of {self.n_vocab} tokens has {n_bytes} bytes, not {len(mask)}")
         words = ffi.NULL if mask is None else ffi.from_buffer("uint32_t[]", mask)
         check(lib.fastgpt_sampler_set_allowed(self._handle, words))
 

@@ -1,8 +1,8 @@
 """A program that raises from signal handlers at random moments of each kind of work, and looks at what is left.
 
-    python signal_moments.py MODEL.gguf N_MOMENTS SEED
+    python signal_moments.py MODEL.gguf N_MOMENTS SEED [KIND...]
 
-MODEL has no tokenizer and room for 256 tokens at least.  Each moment has one to four signals, SIGALRM and SIGTERM,
+MODEL has no tokenizer and room for 256 tokens at least; without KIND all kinds of work.  Each moment has one to four signals, SIGALRM and SIGTERM,
 close behind each other.  Prints how many of them struck; fails by its exit code, or by a crash.
 """
 
@@ -59,7 +59,7 @@ class Signals:
                 else:
                     signal.setitimer(signal.ITIMER_REAL, max(delay, 1e-6), 2e-4)
                     work()
-                    self.n_left = 0
+                self.n_left = 0
             except Moment:
                 pass
 
@@ -136,10 +136,12 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def main(path: str, n_moments: int, seed: int) -> None:
+def main(path: str, n_moments: int, seed: int, names: list[str]) -> None:
     rng, signals = random.Random(seed), Signals()
     work = Work(fastgpt_c.load(Path(path), n_threads=rng.choice((1, 2))), rng)
     for name, do in work.kinds().items():
+        if names and name not in names:
+            continue
         expected, n_struck, n_tried = do(), 0, 0
         begin = time.perf_counter()
         assert same(do(), expected), f"{name} differs without a signal"
@@ -156,4 +158,4 @@ def main(path: str, n_moments: int, seed: int) -> None:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
