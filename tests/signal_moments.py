@@ -2,8 +2,9 @@
 
     python signal_moments.py MODEL.gguf N_MOMENTS SEED [KIND...]
 
-MODEL has no tokenizer and room for 256 tokens at least; without KIND all kinds of work.  Each moment has one to four signals, SIGALRM and SIGTERM,
-close behind each other.  Prints how many of them struck; fails by its exit code, or by a crash.
+MODEL has no tokenizer and room for 256 tokens at least; without KIND it is all kinds of work.  Each moment has one to
+four signals, SIGALRM and SIGTERM, close behind each other.  Prints how many moments struck; fails by its exit code, or
+by a crash.
 """
 
 from __future__ import annotations
