@@ -258,7 +258,7 @@ def made(cls: type[Made], name: str, given: object, changes: Mapping[str, Any]) 
         return cls(**{**given, **changes})
     raise UsageError(
         f"{name} is {shown(given)}, not {cls.__name__} or a dict of its fields; single ones are given by name, such as "
-        f"{_names(cls)[-1]}=..."
+        f"{next(iter(cls.__annotations__))}=..."
     )
 
 

@@ -55,7 +55,8 @@ def exclusive(
 
 
 class Session:
-    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once.
+    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once, and so does a
+    signal handler that strikes while a step runs.
 
     n_ctx      positions that it has room for
     n_past     positions that are filled
