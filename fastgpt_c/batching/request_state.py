@@ -62,7 +62,7 @@ class Job:
         self._model, self._max_new_tokens = model, options.max_new_tokens
         self._reason = "length"
         # Only stop strings need the text while it grows.
-        self._transcript = Transcript(model, options.stop) if options.stop else None
+        self._transcript = Transcript(model, options.stop_strings) if options.stop else None
         self._begin = self._first = 0.0
         self._n_reused = 0
 

@@ -48,12 +48,8 @@ class Beams(Adjustments):
     early_stopping: bool | str = False
 
     def __post_init__(self) -> None:
-        checked_int("num_beams", self.num_beams, 1)
+        super().__post_init__()
         checked_int("max_new_tokens", self.max_new_tokens, 1)
-        if not -50 <= self.length_penalty <= 50:
-            raise UsageError(f"length_penalty is {self.length_penalty}, not a number in [-50, 50]")
-        if self.early_stopping not in (True, False, "never"):
-            raise UsageError(f'early_stopping is {self.early_stopping!r}; it must be True, False or "never"')
 
     def score(self, log_probability: float, n_new: int) -> float:
         """What continuations are compared by in the end."""
