@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     with (
         common.binary_input(args.file) as source,
         common.load_model(args) as model,
-        _output(args.output, args.file, model) as write,
         _Answers(args, model) as answers,
+        _output(args.output, args.file, model) as write,
     ):
         for number, record in records(source):
             answer = answers.to(record)
