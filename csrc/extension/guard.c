@@ -1,5 +1,5 @@
 /* guard.c - see guard.h. */
-#include "guard.h"
+#include "extension/guard.h"
 
 #include <pthread.h>
 #include <signal.h>
