@@ -1,8 +1,8 @@
-"""Writes the C source of the extension ``fastgpt_c._fastgpt`` from the public header.
+"""Writes the C source of the extension ``fastgpt_c._fastgpt`` from the public header and its own few functions.
 
-    python build_ffi.py csrc/include/fastgpt.h _fastgpt.c
+    python build_ffi.py csrc/include/fastgpt.h csrc/extension/guard.h _fastgpt.c
 
-The header is the only list of declarations.  cffi reads the part between the two marks below; the C compiler
+The headers are the only list of declarations.  cffi reads the part between the two marks below; the C compiler
 then checks every one of them against the real header (cffi's API mode).
 """
 
@@ -24,20 +24,21 @@ def declarations(header: Path) -> str:
     return text.partition(BEGIN)[2].partition(END)[0]
 
 
-def make_ffi(header: Path) -> FFI:
-    """An FFI that knows all of the header's declarations, not compiled yet."""
+def make_ffi(*headers: Path) -> FFI:
+    """An FFI that knows all of the headers' declarations, not compiled yet."""
     ffi = FFI()
-    ffi.cdef(declarations(header))
-    ffi.set_source("fastgpt_c._fastgpt", f"#include <{header.name}>")
+    for header in headers:
+        ffi.cdef(declarations(header))
+    ffi.set_source("fastgpt_c._fastgpt", "".join(f"#include <{header.name}>\n" for header in headers))
     return ffi
 
 
 def main(arguments: list[str]) -> None:
-    """``build_ffi.py HEADER OUTPUT.c``"""
-    if len(arguments) != 2:
+    """``build_ffi.py HEADER... OUTPUT.c``"""
+    if len(arguments) < 2:
         raise SystemExit(main.__doc__)
-    header, output = arguments
-    make_ffi(Path(header)).emit_c_code(output)
+    *headers, output = arguments
+    make_ffi(*map(Path, headers)).emit_c_code(output)
 
 
 if __name__ == "__main__":

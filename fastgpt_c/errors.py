@@ -40,6 +40,10 @@ class BatchError(FastGPTError):
         )
         self.results = results
 
+    def __reduce__(self) -> tuple[type[BatchError], tuple[Sequence[object]]]:
+        """For pickle and copy: made of the results again."""
+        return type(self), (self.results,)
+
 
 class MissingExtraError(FastGPTError, ImportError):
     """An optional package is needed; the text has the command that installs it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,14 @@ import numpy as np
 
 from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.engine.reader import Reader
+from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import ContextFullError, FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
-from fastgpt_c.generation.prompt import Prompt
+from fastgpt_c.generation.prompt import Prompt, tokens_of_prompt
 from fastgpt_c.generation.text_generation import TextGeneration
 from fastgpt_c.io.c_strings import c_path
-from fastgpt_c.native.arguments import Floats, checked_n_threads, token_array
+from fastgpt_c.native.arguments import Floats, as_path, checked_n_threads, made, token_array
 
 if TYPE_CHECKING:
     from fastgpt_c.batching.requests import Request
@@ -44,7 +44,7 @@ def load(
     MemoryError.
     """
     checked_n_threads(n_threads)
-    path = None if name_or_path is None else Path(name_or_path)
+    path = None if name_or_path is None else as_path("name_or_path", name_or_path)
     if path is not None:
         c_path(path)
     if path is None or path.suffix != ".gguf" or not path.is_file():
@@ -63,16 +63,17 @@ class Model(LoadedModel):
     """
 
     def stream(
-        self, prompt: Prompt, options: Options | None = None, reader: Reader | None = None, **changes: Any
+        self, prompt: Prompt, options: Options | None = None, reader: Reader | Session | None = None, **changes: Any
     ) -> TextGeneration:
         """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
 
         Keywords are the fields of Options: max_new_tokens, stop, on_overflow, kv_cache, kv_type, deterministic,
         n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.  With
         penalty_alpha=0.6, top_k=4 by contrastive search.
-        reader: a session to go on with instead of a new one, which has its own kv_type, deterministic and n_threads.
+        options may also be a dict.  reader: a Session to go on with instead of a new one, which has its own kv_type,
+        deterministic and n_threads; what it holds of the prompt is not read again.
         """
-        return TextGeneration(self, prompt, replace(options or Options(), **changes), reader)
+        return TextGeneration(self, prompt, made(Options, "options", options, changes), reader)
 
     def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
         """stream, at once: Completion(text, tokens, finish_reason ...)."""
@@ -89,7 +90,7 @@ class Model(LoadedModel):
         """
         from fastgpt_c.generation.beam_search import Beams, search  # here, since few need it
 
-        return search(self, prompt, replace(beams or Beams(), **changes), n_threads)
+        return search(self, prompt, made(Beams, "beams", beams, changes), n_threads)
 
     def stream_batch(
         self,
@@ -121,11 +122,11 @@ class Model(LoadedModel):
 
         settings = requests.Batch(
             self,
-            replace(options or Options(), **changes),
+            made(Options, "options", options, changes),
             max_batch=max_batch,
             max_tokens_in_flight=max_tokens_in_flight,
         )
-        return requests.stream(settings, prompts)
+        return requests.stream(settings, requests.checked_prompts(prompts))
 
     def generate_batch(
         self, prompts: Iterable[Prompt | Request], options: Options | None = None, **changes: Any
@@ -146,7 +147,7 @@ class Model(LoadedModel):
         """
         if pooling not in ("last", "mean"):
             raise UsageError(f'pooling is {pooling!r}; it must be "last" or "mean"')
-        tokens = token_array(self.encode(prompt) if isinstance(prompt, str) else prompt)
+        tokens = token_array(tokens_of_prompt(self, prompt))
         if not len(tokens):
             raise UsageError("the prompt is empty: there is nothing to embed")
         if len(tokens) > self.n_ctx:
@@ -171,6 +172,6 @@ class Model(LoadedModel):
         """
         from fastgpt_c.scoring.token_scores import Scorer, score, start_token
 
-        tokens = self.encode(text) if isinstance(text, str) else text
+        tokens = tokens_of_prompt(self, text)
         with Scorer(self, n_threads=n_threads, kv_type=kv_type) as scorer:
             return score(scorer, tokens, top_k=top_k, start=start_token(self) if bos else None, stride=stride)

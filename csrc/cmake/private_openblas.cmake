@@ -87,6 +87,7 @@ set_target_properties(fastgpt_private_openblas PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES ${OPENBLAS_INCLUDE_DIR}
   INTERFACE_COMPILE_DEFINITIONS FASTGPT_OPENBLAS_IS_PRIVATE)
 add_library(fastgpt_openblas_os SHARED matmul/openblas_os.c)
+target_include_directories(fastgpt_openblas_os PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(fastgpt_openblas_os PRIVATE -Wall -Wextra -Wpedantic $<$<BOOL:${FASTGPT_WERROR}>:-Werror>)
 target_link_libraries(fastgpt_openblas_os PRIVATE Threads::Threads)
 set_target_properties(fastgpt_openblas_os PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})

@@ -19,7 +19,7 @@ const char *fastgpt_status_text(fastgpt_status status) {
     case FASTGPT_ERR_CACHE_TWICE:    return "two spans of a step share one KV cache";
     case FASTGPT_ERR_CANCELLED:      return "the step was cancelled";
     case FASTGPT_ERR_LOGITS:         return "the logits hold NaN or +infinity, or every token is banned";
-    case FASTGPT_ERR_THREADS:        return "the system refused to start a thread";
+    case FASTGPT_ERR_THREADS:        return "the system refused to start a thread; one thread alone needs none started";
     case FASTGPT_ERR_CAPACITY:       return "an array of the caller is too small";
     case FASTGPT_ERR_NO_TOKEN:       return "the vocabulary lacks the token of a byte of the text";
     case FASTGPT_ERR_NUMBERS:        return "a number is NaN or infinite, or too large for the type";

@@ -369,6 +369,8 @@ typedef struct fastgpt_step_options {
                               spans and slices share its step, where every step before it was deterministic too; on one
                               kind of CPU, that is one fastgpt_kernels_name.  Slower with many tokens */
     const fastgpt_taps *taps; /* NULL = none.  They change no logits, and are the same bits for any number of threads */
+    const int32_t *stop; /* NULL, or a flag of this step alone, to be set by an atomic store: once it is not 0 the step
+                            returns CANCELLED as fastgpt_cancel has it, which is for whatever step the context runs */
 } fastgpt_step_options;
 
 /* Runs the model over new tokens of one or more sequences and appends their keys and values.

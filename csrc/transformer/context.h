@@ -34,6 +34,7 @@ struct fastgpt_context {
 
     profile profile;
     taps taps; /* of the step that runs */
+    const int32_t *stop; /* of the step that runs, or NULL */
     atomic_bool cancelled;
 };
 

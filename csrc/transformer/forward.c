@@ -130,11 +130,16 @@ static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
     op_done(ctx, FASTGPT_OP_LM_HEAD, -1, logits, n);
 }
 
+static bool is_cancelled(fastgpt_context *ctx) {
+    if (ctx->stop && __atomic_load_n(ctx->stop, __ATOMIC_RELAXED)) return true;
+    return atomic_load_explicit(&ctx->cancelled, memory_order_relaxed);
+}
+
 int32_t forward(fastgpt_context *ctx, const slice *s, bool all_logits, float *logits) {
     embed(ctx, s);
     op_done(ctx, FASTGPT_OP_EMBED, -1, ctx->x, s->n_tokens);
     for (int32_t l = 0; l < ctx->model->n_layer; l++) {
-        if (atomic_load_explicit(&ctx->cancelled, memory_order_relaxed)) return -1;
+        if (is_cancelled(ctx)) return -1;
         run_layer(ctx, s, l);
     }
     if (ctx->taps.to.ln_f) norm_rows(ctx, taps_rows(ctx, ctx->taps.to.ln_f, 0), ctx->x, &ctx->model->ln_f, s->n_tokens);

@@ -97,6 +97,7 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
     ctx->engine.deterministic = o.deterministic;
+    ctx->stop = o.stop;
     profile_begin_step(&ctx->profile, spans, n_spans);
     status = run_slices(ctx, spans, n_spans, o.all_logits, logits);
     profile_end_step(&ctx->profile);

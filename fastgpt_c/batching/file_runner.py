@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,8 @@ class Records:
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens or makes it, and cuts off a last line that was not written to its end.  Raises UsageError for a file
-        that holds anything else, and does not touch it."""
+        """Opens or makes it, and cuts off a last line that was not written to its end, or of which a loss of power left
+        zeros.  Raises UsageError for a file that holds anything else, and does not touch it."""
         self._path = path
         self._ids: set[str] = set()
         self._lines: set[int] = set()  # of error records without a custom_id
@@ -69,17 +70,31 @@ class Records:
         return number in self._lines if custom_id is None else custom_id in self._ids
 
     def append(self, record: bytes) -> None:
-        """Writes a record; it is safe from a loss of power within a second or so, and with close."""
-        rest = memoryview(record)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
+        """Writes a record; it is safe from a loss of power within a second or so, and with close.  Raises FastGPTError
+        where it cannot be written; what is in the file by then counts when the batch goes on."""
+        with self._named():
+            rest = memoryview(record)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            if time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
+                self._sync()
         self._note(json.loads(record))
-        if time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
-            self._sync()
 
     def close(self) -> None:
-        self._sync()
-        os.close(self._file)
+        try:
+            with self._named():
+                self._sync()
+        finally:
+            os.close(self._file)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FastGPTError(
+                f"{self._path}: cannot be written: {error.strerror}; the same command goes on from there"
+            ) from error
 
     def __enter__(self) -> Records:
         return self
@@ -97,7 +112,7 @@ class Records:
         n_whole = 0
         with os.fdopen(os.dup(self._file), "rb") as file:
             for number, line in enumerate(file, 1):
-                if not _begins_like_a_record(line) or (line.endswith(b"\n") and not self._note(_loads(line))):
+                if not (self._note(_loads(line)) if line.endswith(b"\n") else _may_be_cut(line, n_whole)):
                     raise UsageError(f"{self._path}: line {number} is not a record of a batch; name another file")
                 n_whole += len(line) if line.endswith(b"\n") else 0
         os.ftruncate(self._file, n_whole)
@@ -124,8 +139,11 @@ class Records:
         self._synced = time.monotonic()
 
 
-def _begins_like_a_record(line: bytes) -> bool:
-    return line.startswith(RECORD_BEGIN) or RECORD_BEGIN.startswith(line)
+def _may_be_cut(line: bytes, n_before: int) -> bool:
+    """Whether an unfinished line is the beginning of a record.  After n_before bytes of records it may be zeros: a file
+    system may keep the length of a file through a loss of power, and not what was written last."""
+    begin = line.rstrip(b"\0") if n_before else line
+    return begin.startswith(RECORD_BEGIN) or RECORD_BEGIN.startswith(begin)
 
 
 def _loads(line: bytes) -> Any:

@@ -80,7 +80,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
         raise ValueError(f"{constant} is no JSON")
 
     try:
-        line = json.loads(data.decode("utf-8"), parse_constant=refuse)
+        line = json.loads(data.decode("utf-8-sig"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:  # also what is not UTF-8
         raise LineError(f"not JSON: {error}") from None
     if not isinstance(line, dict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgpt_c.native.arguments import Floats
-from fastgpt_c.native.interrupts import Steps
+from fastgpt_c.native.interrupts import Steps, ending, new_guard
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class RaggedStep:
             free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
         )  # fmt: skip
         self.is_profiled = False
-        self._options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options")})
-        self._options.deterministic = deterministic
+        self._deterministic = deterministic
         self._spans = ffi.new("fastgpt_span[]", n_rows)
         self._samplers = ffi.new("fastgpt_sampler *[]", n_rows)
         self._drawn = ffi.new("int32_t[]", n_rows)
@@ -56,15 +55,14 @@ class RaggedStep:
 
     def run(self, n_rows: int, n_tokens: int) -> list[int]:
         """Runs the model over the n_tokens new tokens of the first n_rows rows -> the token that was drawn for each: -1
-        where its sampler refuses the logits, undefined where it is NULL.  Raises KeyboardInterrupt; the caches of the
-        rows are then of no more use."""
-        context, logits = self._context, float_pointer(self._logits)
-
-        def work() -> int:
-            return int(lib.fastgpt_step(context, self._spans, n_rows, self._options, logits))
-
-        check(self._steps.run(work, n_tokens, stop=lambda: lib.fastgpt_cancel(context)))
-        check(lib.fastgpt_profile_sample_rows(context, self._samplers, n_rows, logits, self._drawn))
+        where its sampler refuses the logits, undefined where it is NULL.  Raises KeyboardInterrupt; the
+        caches of the rows are then of no more use."""
+        guard, logits = new_guard(), float_pointer(self._logits)
+        with ending(guard):
+            guard.context, guard.spans, guard.n_spans = self._context, self._spans, n_rows
+            guard.options.deterministic, guard.logits = self._deterministic, logits
+            check(self._steps.run(guard, n_tokens))
+        check(lib.fastgpt_profile_sample_rows(self._context, self._samplers, n_rows, logits, self._drawn))
         return ffi.unpack(self._drawn, n_rows)  # type: ignore[no-any-return]
 
     def logits(self, row: int) -> Floats:

@@ -10,6 +10,7 @@ from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, prompt_tokens
+from fastgpt_c.generation.token_selector import bans_of
 from fastgpt_c.generation.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Job:
     prompt      token ids to read before the first token is drawn
     n_positions of a KV cache that it needs
     sampler     engine.sampler.Sampler; knows the prompt
+    bans        names of the options that can ban tokens
     tokens      what was drawn, without the end-of-text token
     """
 
@@ -55,11 +57,12 @@ class Job:
         self.n_positions = min(len(self.prompt) + options.max_new_tokens, model.n_ctx)
         self.sampler = options.sampler(model.n_vocab, model.eos_token)
         self.sampler.accept_prompt(self.prompt)
+        self.bans = bans_of(options)
         self.ended = options.max_new_tokens == 0
         self._model, self._max_new_tokens = model, options.max_new_tokens
         self._reason = "length"
         # Only stop strings need the text while it grows.
-        self._transcript = Transcript(model, options.stop) if options.stop else None
+        self._transcript = Transcript(model, options.stop_strings) if options.stop else None
         self._begin = self._first = 0.0
         self._n_reused = 0
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.batching.request_state import Job, check_batchable
@@ -12,6 +12,7 @@ from fastgpt_c.errors import BatchError, FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt
+from fastgpt_c.native.arguments import check_names, made, shown
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
@@ -31,9 +32,7 @@ class Request:
 
     def __init__(self, prompt: Prompt, **changes: Any) -> None:
         own = [field.name for field in fields(Options) if field.name not in COMMON]
-        for name in changes:
-            if name not in own:
-                raise UsageError(f"{name} is no option of a single prompt; those are {', '.join(own)}")
+        check_names(changes, own, "option of a single prompt")
         self.prompt, self.changes = prompt, changes
 
 
@@ -68,7 +67,16 @@ class Batch:
 
     def _job(self, tag: Any, prompt: Prompt | Request) -> Job:
         request = prompt if isinstance(prompt, Request) else Request(prompt)
-        return Job(tag, self._model, request.prompt, lambda: replace(self._options, **request.changes))
+        return Job(tag, self._model, request.prompt, lambda: made(Options, "options", self._options, request.changes))
+
+
+def checked_prompts(prompts: Iterable[Prompt | Request]) -> Iterable[Prompt | Request]:
+    """prompts; UsageError for one prompt where many belong."""
+    if isinstance(prompts, str | bytes | Request | Mapping) or not isinstance(prompts, Iterable):
+        raise UsageError(
+            f"prompts is {shown(prompts)}, not a list of prompts: for a single one write [prompt], or use generate"
+        )
+    return prompts
 
 
 def stream(batch: Batch, prompts: Iterable[Prompt | Request]) -> Iterator[Result]:

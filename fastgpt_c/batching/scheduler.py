@@ -9,6 +9,7 @@ was read is not read again, and stored once for all that are at work; while one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +18,9 @@ from fastgpt_c.batching.kv_cache_pool import MIN_SHARED, Cache, CachePool
 from fastgpt_c.batching.ragged_step import N_TOKENS_A_STEP, RaggedStep
 from fastgpt_c.batching.request_state import Job
 from fastgpt_c.engine.reader import n_common
-from fastgpt_c.errors import FastGPTError, UsageError
+from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.prompt import newer_half
+from fastgpt_c.generation.token_selector import refusal
 from fastgpt_c.native.arguments import checked_int
 from fastgpt_c.native.lib import ffi
 
@@ -94,21 +96,29 @@ class Scheduler:
         self._n_ctx = model.n_ctx
         self.max_batch = checked_int("max_batch", max_batch, 1, MOST_ROWS)
         if max_tokens is None:
-            max_tokens = model.n_ctx * (max_batch + 1) // 2
+            max_tokens = model.n_ctx * (self.max_batch + 1) // 2
         self.max_tokens = checked_int("max_tokens_in_flight", max_tokens, 1, 2**62)
-        self._caches = CachePool(model, kv_type, self.max_tokens)
-        self._step = RaggedStep(model, max_batch, n_threads, deterministic)
+        self._new_caches = partial(CachePool, model, kv_type, self.max_tokens)
+        self._caches = self._new_caches()
+        self._step = RaggedStep(model, self.max_batch, n_threads, deterministic)
         self._slots: list[_Slot] = []
         self._next: Job | None = None  # has no cache yet
+        self._run: object = None  # what is unique to the run that has begun and not ended
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Each job as soon as it has ended, well or not.  The next of jobs is asked for when there is room for it."""
-        source = iter(jobs)
+        if self._run is not None:  # it was abandoned, or interrupted anywhere: nobody knows what its caches hold
+            self._slots, self._next, self._caches = [], None, self._new_caches()
+        source, run = iter(jobs), object()
+        self._run = run
         while True:
             yield from self._admit(source)
             if not self._slots:
-                return
+                break
             yield from self._advance()
+            if self._run is not run:
+                raise UsageError("another run of this batch has begun, which ended this one")
+        self._run = None
 
     def profile(self, n_events: int) -> Profile:
         """Of the steps of run; see Session.profile."""
@@ -184,18 +194,10 @@ class Scheduler:
         """Notes the token that was drawn in row; whether the job has ended."""
         job = slot.job
         if token < 0:
-            job.fail(self._refusal(row, job))
+            job.fail(refusal(self._step.logits(row), job.bans))
         elif not job.accept(token) and slot.n_past == self._n_ctx:
             slot.read_anew(newer_half(job.prompt + job.tokens, self._n_ctx))
         return job.ended
-
-    def _refusal(self, row: int, job: Job) -> FastGPTError:
-        """Why nothing can be drawn from the logits of row."""
-        try:
-            job.sampler.sample(self._step.logits(row))
-        except FastGPTError as error:
-            return error
-        raise AssertionError("the sampler drew from logits that it had refused")
 
     def _vacate(self, row: int) -> None:
         """The last slot moves to row."""

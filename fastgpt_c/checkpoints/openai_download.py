@@ -52,7 +52,7 @@ def download(size: str, folder: Path, *, progress: bool = False) -> Path:
                 _fetch(f"{store}/{size}/{name}", target / name, progress=progress)
     except HTTPError as error:
         raise ModelFileError(f"{error.url}: the server says {error.code} {error.reason}") from error
-    except (URLError, HTTPException, OSError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:  # ValueError: what is no URL
         raise ModelFileError(
             f"{store}/{size}: the download stopped: {error}\nRun the same command again: it goes on from there"
         ) from error
@@ -64,7 +64,8 @@ def _fetch(url: str, target: Path, *, progress: bool) -> None:
     with _request(url, part, etag_file) as response:
         resumed = response.status == 206
         done = part.stat().st_size if resumed else 0
-        expected = done + int(response.headers.get("Content-Length") or -1)
+        md5 = _md5(response.headers.get("Content-MD5"), target.name)
+        expected = done + _length(response.headers.get("Content-Length"), target.name)
         etag_file.write_text(response.headers.get("ETag") or "", encoding="utf-8")
         with part.open("ab" if resumed else "wb") as file, _bar(target.name, done, expected, progress) as bar:
             for chunk in _chunks(response):
@@ -75,8 +76,28 @@ def _fetch(url: str, target: Path, *, progress: bool) -> None:
     if part.stat().st_size < expected:
         raise OSError(f"{target.name} ends after {part.stat().st_size:,} of {expected:,} bytes")
     etag_file.unlink()
-    _check(part, target.name, response.headers.get("Content-MD5"))
+    _check(part, target.name, md5)
     part.replace(target)
+
+
+def _length(content_length: str | None, name: str) -> int:
+    """-1 where the server does not say it."""
+    if content_length is None:
+        return -1
+    if not (content_length.isascii() and content_length.isdecimal() and len(content_length) < 19):
+        raise OSError(f"{name}: the server names a length that is none: {content_length[:40]!r}")
+    return int(content_length)
+
+
+def _md5(content_md5: str | None, name: str) -> bytes:
+    """Empty where the server does not say it."""
+    try:
+        digest = base64.b64decode(content_md5 or "", validate=True)
+    except ValueError:
+        digest = b"?"
+    if len(digest) not in (0, hashlib.md5(usedforsecurity=False).digest_size):
+        raise OSError(f"{name}: the server names a checksum that is none: {(content_md5 or '')[:40]!r}")
+    return digest
 
 
 def _request(url: str, part: Path, etag_file: Path) -> AbstractContextManager[HTTPResponse]:
@@ -97,14 +118,14 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _check(part: Path, name: str, content_md5: str | None) -> None:
+def _check(part: Path, name: str, md5: bytes) -> None:
     """Raises ModelFileError, and deletes part, where the content is not what it should be."""
     known = SHA256.get(name)
     with part.open("rb") as file:
         digest = hashlib.sha256() if known else hashlib.md5(usedforsecurity=False)
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    expected = bytes.fromhex(known) if known else base64.b64decode(content_md5 or "")
+    expected = bytes.fromhex(known) if known else md5
     if expected and digest.digest() != expected:
         part.unlink()
         raise ModelFileError(f"{name}: the checksum is {digest.hexdigest()}, not {expected.hex()}; it was deleted")

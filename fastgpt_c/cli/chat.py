@@ -168,7 +168,7 @@ def _user_turns(user: str) -> Iterator[str]:
             if asks:
                 print()
             return
-        if said := line.strip():
+        if said := line.removeprefix("\ufeff").strip():  # a file in a pipe may begin with a byte order mark
             yield said
 
 

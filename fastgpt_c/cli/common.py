@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.engine.defaults import MIROSTAT_ETA, TEMPERATURE, TOP_P
@@ -159,15 +161,40 @@ def text_of(args: argparse.Namespace, name: str) -> str:
         raise UsageError(f"give the {name.lower()} or --file, not both")
     if args.text is None and args.file is None and sys.stdin.isatty():
         raise UsageError(f"no {name.lower()}: give it as an argument, with --file, or through a pipe")
+    what = f"the {name.lower()}"
+    if args.text is not None:
+        return argument_text(args.text, what)
+    return read_text("-" if args.file is None else args.file, what).removesuffix("\n").removesuffix("\r")
+
+
+def argument_text(text: str, what: str) -> str:
+    """An argument of the command line; Python smuggles bytes that are not UTF-8 in as lone surrogates."""
     try:
-        if args.text is not None:
-            args.text.encode("utf-8")  # Python smuggles other bytes of an argument in as lone surrogates
-            return str(args.text)
-        from_stdin = args.file is None or str(args.file) == "-"
-        data = sys.stdin.buffer.read() if from_stdin else args.file.read_bytes()
-        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        text.encode("utf-8")
     except UnicodeError as error:
-        raise UsageError(f"the {name.lower()} is not UTF-8: {error}") from error
+        raise UsageError(f"{what} is not UTF-8: {error}") from error
+    return text
+
+
+def read_text(path: Path | str, what: str) -> str:
+    """The text of a file, "-" of standard input: UTF-8, a byte order mark read over.  UsageError for other bytes."""
+    with binary_input(str(path)) as stream:
+        return _decoded(stream.read(), what)
+
+
+def _decoded(data: bytes, what: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeError as error:
+        raise UsageError(f"{what} is not UTF-8: {error}") from error
+
+
+def print_json(value: object, stream: TextIO | None = None) -> None:
+    """A line of JSON on the stream (standard output): in UTF-8 as it is, in other encodings with escapes."""
+    stream = stream or sys.stdout
+    is_utf8 = codecs.lookup(stream.encoding or "ascii").name == "utf-8"
+    text = json.dumps(value, ensure_ascii=not is_utf8)
+    print(text.encode("utf-8", "backslashreplace").decode(), file=stream, flush=True)
 
 
 @contextmanager

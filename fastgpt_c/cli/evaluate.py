@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
         result = _evaluate(args, model, _tokens(model, data))
         report = _report(model, result)
-    print(json.dumps(report, ensure_ascii=False) if args.json else _table(result))
+    if args.json:
+        common.print_json(report)
+    else:
+        print(_table(result))
     return 0
 
 

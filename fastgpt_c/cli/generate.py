@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -121,9 +120,12 @@ def constraints_of(args: argparse.Namespace) -> dict[str, Any]:
     """The constraint options as fields of Options."""
     schema = args.json_schema
     if schema is not None and not schema.lstrip().startswith("{"):
-        schema = Path(schema).read_text(encoding="utf-8")
-    grammar = None if args.grammar is None else args.grammar.read_text(encoding="utf-8")
-    return {"regex": args.regex, "json_schema": schema, "grammar": grammar}
+        schema = common.read_text(schema, f"--json-schema {schema}")
+    elif schema is not None:
+        schema = common.argument_text(schema, "--json-schema")
+    grammar = None if args.grammar is None else common.read_text(args.grammar, f"--grammar {args.grammar}")
+    regex = None if args.regex is None else common.argument_text(args.regex, "--regex")
+    return {"regex": regex, "json_schema": schema, "grammar": grammar}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,8 +155,8 @@ def run(args: argparse.Namespace) -> int:
             shown = "" if args.no_prompt else prompt
             completion = generation.finish() if args.json else _print_stream(generation, shown)
         if args.json:
-            print(json.dumps(_report(prompt, model, completion, load_seconds), ensure_ascii=False))
-        if completion.finish_reason == "length" and any(constraints_of(args).values()):
+            common.print_json(_report(prompt, model, completion, load_seconds))
+        if completion.finish_reason == "length" and any((args.regex, args.json_schema, args.grammar)):
             print(
                 f"fastgpt-c: {args.max_new_tokens} tokens were too few for a match; give more with -n", file=sys.stderr
             )
@@ -185,7 +187,7 @@ def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
         **common.adjustments_of(args),
     )
     if args.json:
-        print(json.dumps({"prompt": prompt, "beams": [asdict(beam) for beam in beams]}, ensure_ascii=False))
+        common.print_json({"prompt": prompt, "beams": [asdict(beam) for beam in beams]})
     else:
         print(("" if args.no_prompt else prompt) + beams[0].text)
     if args.verbose:

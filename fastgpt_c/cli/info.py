@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 _check(model)
                 facts["fingerprint_checked"] = True
     if args.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        common.print_json(facts)
     else:
         width = max(map(len, facts))
         print("\n".join(f"{name:{width}}  {_shown(value)}" for name, value in facts.items()))

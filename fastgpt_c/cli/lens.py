@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import unicodedata
@@ -76,7 +75,7 @@ def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
 
         write_page(args.html, "lens", "Through the logit lens", report)
     if args.json:
-        print(json.dumps(report, ensure_ascii=False))
+        common.print_json(report)
 
 
 # ---- The table --------------------------------------------------------------------------------------------

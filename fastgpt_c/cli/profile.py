@@ -84,6 +84,7 @@ def _profile(args: argparse.Namespace) -> int:
 def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
     """A profile of reading prompt and decoding n tokens, drawn as generate does by default."""
     from fastgpt_c.engine.sampler import Sampler
+    from fastgpt_c.generation.token_selector import explained
 
     tokens = model.encode(prompt)
     if not tokens or n < 0:
@@ -99,7 +100,9 @@ def measure(model: Model, prompt: str, n: int, kv_type: str) -> Profile:
         with session.profile(_n_events(model, session.n_threads, len(tokens) + n)) as profile:
             logits = session.prefill(tokens)
             for _ in range(n):
-                logits = session.decode(session.sample(sampler, logits))
+                with explained(logits):
+                    token = session.sample(sampler, logits)
+                logits = session.decode(token)
     return profile
 
 

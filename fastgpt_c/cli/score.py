@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,30 +61,30 @@ def run(args: argparse.Namespace) -> int:
     with (
         common.binary_input(args.file) as source,
         common.load_model(args) as model,
-        _output(args.output, args.file, model) as write,
         _Answers(args, model) as answers,
+        _output(args.output, args.file, model) as write,
     ):
         for number, record in records(source):
             answer = answers.to(record)
             n_lines, n_wrong = n_lines + 1, n_wrong + ("error" in answer)
-            write(json.dumps({"line": number} | answer, ensure_ascii=False))
+            write({"line": number} | answer)
     if n_wrong:
         print(f"fastgpt-c: {n_wrong} of {n_lines} lines could not be scored", file=sys.stderr)
     return FAILURE if n_wrong else 0
 
 
 @contextmanager
-def _output(path: Path | None, source: str, model: Model) -> Iterator[Callable[[str], None]]:
+def _output(path: Path | None, source: str, model: Model) -> Iterator[Callable[[object], None]]:
     """What writes a line: to path, which is there when all are, or to standard output."""
     if path is None:
-        yield partial(print, flush=True)
+        yield common.print_json
         return
     with ending_at_once():
         from fastgpt_c.io.atomic_files import atomically, check_output, naming
 
-    def write(line: str) -> None:
+    def write(answer: object) -> None:
         with naming(path):
-            print(line, file=stream, flush=True)
+            common.print_json(answer, stream)
 
     check_output(path, STDIN if source == "-" else Path(source), model.path)
     with naming(path), atomically(path) as part, part.open("w", encoding="utf-8", errors="replace") as stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from fastgpt_c.cli import common
@@ -34,14 +33,18 @@ def run_encode(args: argparse.Namespace) -> int:
     text = common.text_of(args, "TEXT")
     with common.load_model(args) as model:
         ids = model.encode(text, special=not args.literal)
-    print(json.dumps(ids) if args.json else " ".join(map(str, ids)))
+    if args.json:
+        common.print_json(ids)
+    else:
+        print(*ids)
     return 0
 
 
 def run_decode(args: argparse.Namespace) -> int:
     if not args.ids and sys.stdin.isatty():
         raise UsageError("no token ids: give them as arguments or through a pipe")
-    words = args.ids or sys.stdin.read().replace(",", " ").replace("[", " ").replace("]", " ").split()
+    separators = dict.fromkeys(map(ord, "\ufeff,[]"), " ")
+    words = args.ids or sys.stdin.read().translate(separators).split()
     try:
         ids = [int(word) for word in words]
     except ValueError as error:

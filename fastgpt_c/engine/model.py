@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +31,6 @@ class LoadedModel:
         self.n_threads = n_threads
         self._handle = _load_handle(path, use_mmap)
         self._pools: dict[int, Any] = {}
-        self._pools_lock = threading.Lock()
         self.n_vocab: int = lib.fastgpt_model_n_vocab(self._handle)
         self.n_ctx: int = lib.fastgpt_model_n_ctx(self._handle)
         self.n_embd: int = lib.fastgpt_model_n_embd(self._handle)
@@ -117,10 +115,9 @@ class LoadedModel:
         """The fastgpt_pool * of that many threads, shared by the model's sessions."""
         wanted = self.n_threads if n_threads is None else n_threads
         count = checked_n_threads(wanted) or lib.fastgpt_usable_cores()
-        with self._pools_lock:
-            if count not in self._pools:
-                self._pools[count] = create(lib.fastgpt_pool_create, count, free=lib.fastgpt_pool_free)
-            return self._pools[count]
+        if count not in self._pools:  # no lock that an exception could leave locked: one pool of equals stays
+            self._pools.setdefault(count, create(lib.fastgpt_pool_create, count, free=lib.fastgpt_pool_free))
+        return self._pools[count]
 
     def close(self) -> None:
         """Refuses further work; the memory goes when the last session is closed.  Closing twice is harmless."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastgpt_c.engine.session import Session
-from fastgpt_c.native.arguments import Floats
+from fastgpt_c.errors import UsageError
+from fastgpt_c.native.arguments import Floats, shown
 
 
 class Reader:
@@ -66,6 +67,15 @@ class Reader:
         """Empties the session."""
         self._held = []
         self.session.truncate(0)
+
+
+def reader_of(given: Reader | Session) -> Reader:
+    """given, or a reader of that session, which knows what the session holds."""
+    if isinstance(given, Session):
+        return Reader(given, given.tokens.tolist())
+    if isinstance(given, Reader):
+        return given
+    raise UsageError(f"reader is {shown(given)}, not a Session, or a Reader of one")
 
 
 def n_common(a: list[int], b: list[int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,30 +12,12 @@ import numpy.typing as npt
 
 from fastgpt_c.engine.defaults import MIROSTAT_ETA, TEMPERATURE, TOP_P
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.arguments import Floats, Tokens, checked_int, token_array
+from fastgpt_c.native.arguments import Checked, Floats, Tokens, checked_int, float_array, made, shown, token_array
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
-
-# As the error about a value outside of it says; fastgpt_sampler_create decides.
-RANGES = {
-    "temperature": "a number in [0, 1e6]",
-    "top_k": "an integer in [0, 2^31)",
-    "top_p": "a number in [0, 1]",
-    "min_p": "a number in [0, 1]",
-    "typical_p": "a number in [0, 1]",
-    "top_n_sigma": "a number in [0, 1e6]",
-    "mirostat_tau": "a number in [0, 1e6]",
-    "mirostat_eta": "a number in [0, 1]",
-    "repetition_penalty": "a number in [0, 1e6]",
-    "frequency_penalty": "a number in [-1e6, 1e6]",
-    "presence_penalty": "a number in [-1e6, 1e6]",
-    "no_repeat_ngram_size": "an integer in [0, 2^31)",
-    "min_new_tokens": "an integer in [0, 2^31)",
-    "seed": "an integer in [0, 2^64)",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adjustments:
+class Adjustments(Checked):
     """What happens to logits first, in this order.  It is that of Hugging Face transformers, as far as it has these.
 
     logit_bias            {token: number added to its logit}; -inf bans a token
@@ -45,7 +27,7 @@ class Adjustments:
     no_repeat_ngram_size  n: no n tokens in a row come twice, those of the prompt included
     min_new_tokens        bans the end-of-text token until there are so many
 
-    0 turns each of them off.
+    0 turns each of them off.  Raises UsageError for a value that arguments.OPTIONS does not allow, or another name.
     """
 
     repetition_penalty: float = 1.0
@@ -86,6 +68,10 @@ class Sampling(Adjustments):
     seed: int | None = None
 
 
+# What fastgpt_sampler_params has by the same names.
+PARAMETERS = [field.name for field in fields(Sampling) if field.name != "logit_bias"]
+
+
 class Sampler:
     """Parameters, a random generator and a history, for one sequence and one thread at a time.
 
@@ -99,15 +85,13 @@ class Sampler:
     def __init__(
         self, n_vocab: int, sampling: Sampling | None = None, *, eos_token: int | None = None, **changes: Any
     ) -> None:
-        sampling = replace(sampling or Sampling(), **changes)
+        sampling = made(Sampling, "sampling", sampling, changes)
         self.n_vocab = n_vocab
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-        values = {name: getattr(sampling, name) for name in RANGES} | {"seed": self.seed}
+        checked_int("n_vocab", n_vocab, 1)
+        values = {name: getattr(sampling, name) for name in PARAMETERS} | {"seed": self.seed}
         values["eos_token"] = -1 if eos_token is None else checked_int("eos_token", eos_token, 0, n_vocab - 1)
-        try:
-            self._handle = _new_handle(n_vocab, values)
-        except (TypeError, OverflowError, UsageError) as error:
-            raise UsageError(_complaint(n_vocab, values)) from error
+        self._handle = _new_handle(n_vocab, values)
         for token, bias in (sampling.logit_bias or {}).items():
             check(
                 lib.fastgpt_sampler_set_bias(self._handle, checked_int("token", token), bias),
@@ -134,6 +118,8 @@ class Sampler:
     def allow_mask(self, mask: bytes | None) -> None:
         """The same with a bit for each token, the lowest first: ceil(n_vocab / 32) * 4 bytes."""
         n_bytes = -(-self.n_vocab // 32) * 4
+        if mask is not None and not isinstance(mask, bytes | bytearray | memoryview):
+            raise UsageError(f"a mask is {shown(mask)}, not bytes")
         if mask is not None and len(mask) != n_bytes:
             raise UsageError(f"a mask of {self.n_vocab} tokens has {n_bytes} bytes, not {len(mask)}")
         words = ffi.NULL if mask is None else ffi.from_buffer("uint32_t[]", mask)
@@ -176,7 +162,7 @@ class Sampler:
 
     def row(self, logits: npt.ArrayLike) -> Floats:
         """logits as float32 [n_vocab], without a copy where they are that already; UsageError for another shape."""
-        row = np.ascontiguousarray(logits, np.float32)
+        row = float_array("logits", logits)
         if row.shape != (self.n_vocab,):
             raise UsageError(f"logits have shape {row.shape}, not ({self.n_vocab},)")
         return row
@@ -186,16 +172,6 @@ def _new_handle(n_vocab: int, values: Mapping[str, Any]) -> Any:
     """A fastgpt_sampler *; a value that is not given is off."""
     params = ffi.new("fastgpt_sampler_params *", {"struct_size": ffi.sizeof("fastgpt_sampler_params"), **values})
     return create(
-        lib.fastgpt_sampler_create, checked_int("n_vocab", n_vocab), params,
+        lib.fastgpt_sampler_create, n_vocab, params,
         free=lib.fastgpt_sampler_free, sizeof=lib.fastgpt_sampler_sizeof,
     )  # fmt: skip
-
-
-def _complaint(n_vocab: int, values: Mapping[str, Any]) -> str:
-    """Names the value that is refused even when it is the only one: so the library alone knows the rules."""
-    for name in RANGES:
-        try:
-            _new_handle(1, {name: values[name]})
-        except (TypeError, OverflowError, UsageError):
-            return f"{name} is {values[name]!r}, not {RANGES[name]}"
-    return f"n_vocab is {n_vocab!r}, not an integer in [1, 2^31)"

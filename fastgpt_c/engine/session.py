@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from fastgpt_c.engine.sampler import Sampler
 from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
 from fastgpt_c.io.c_strings import c_path
-from fastgpt_c.native.arguments import Floats, Tokens, check_kv_type, checked_int
+from fastgpt_c.native.arguments import Floats, Tokens, checked, checked_int, float_array, room_of, shown
 from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name, type_number
-from fastgpt_c.native.interrupts import Steps
+from fastgpt_c.native.interrupts import Steps, ending, new_guard
 from fastgpt_c.native.lib import check, create, error_text, ffi, float_pointer, lib
 
 if TYPE_CHECKING:
@@ -27,9 +27,34 @@ if TYPE_CHECKING:
 # Rows of logits between two moments in which Ctrl-C gets its turn.
 N_ROWS_UNINTERRUPTED = 16
 
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def exclusive(
+    method: Callable[Concatenate[Session, Given], Found],
+) -> Callable[Concatenate[Session, Given], Found]:
+    """A method that has the session for itself: what another thread, or a signal handler, does with it meanwhile is
+    refused.  What the method appends to the cache stays only if it returns."""
+
+    @wraps(method)
+    def run(self: Session, /, *args: Given.args, **kwargs: Given.kwargs) -> Found:
+        guard = new_guard()
+        try:
+            with ending(guard):
+                self.claim_for(guard)
+                found = method(self, *args, **kwargs)
+                guard.keep = True
+        finally:
+            self.close_if_asked()
+        return found
+
+    return run
+
 
 class Session:
-    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once.
+    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once, and so does a
+    signal handler that strikes while a step runs.
 
     n_ctx      positions that it has room for
     n_past     positions that are filled
@@ -45,9 +70,9 @@ class Session:
         self, model: Any, pool: Any, n_ctx: int | None = None, kv_type: str = "f32", deterministic: bool = False
     ) -> None:
         """model, pool  fastgpt_model * and fastgpt_pool *"""
-        check_kv_type(kv_type)
+        checked("kv_type", kv_type)
         kv = create(
-            lib.fastgpt_kv_cache_create_typed, model, checked_int("n_ctx", n_ctx or 0), type_number(kv_type),
+            lib.fastgpt_kv_cache_create_typed, model, room_of(n_ctx), type_number(kv_type),
             free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
         )  # fmt: skip
         self._begin(model, pool, kv, deterministic)
@@ -58,7 +83,7 @@ class Session:
     ) -> Session:
         """What Model.load_session does; model and pool as in Session()."""
         out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
-        room = checked_int("n_ctx", n_ctx or 0)
+        room = room_of(n_ctx)
         status = lib.fastgpt_kv_cache_load(model, c_path(path), room, out, error)
         check(status, error_text(error))
         kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
@@ -79,17 +104,14 @@ class Session:
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(kv)
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
-        self._context = self._new_context()
-        self._steps = Steps()
-        self.is_profiled = False
-        # Ctrl-C may strike between taking a lock and noticing it: one that knows its thread lets that thread go on.
-        self._lock = threading.RLock()
-
-    def _new_context(self) -> Any:
-        return create(
-            lib.fastgpt_context_create, self._model, self._pool, 0,
+        self._context = create(
+            lib.fastgpt_context_create, model, pool, 0,
             free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
         )  # fmt: skip
+        self._steps = Steps()
+        self.is_profiled = False
+        self._claim = ffi.new("claim *", {"kv": kv})
+        self._is_closed = False
 
     # ---- Steps ----
 
@@ -97,45 +119,49 @@ class Session:
         """Appends tokens -> float32 [n_vocab], the logits after the last of them; natural-log units, unnormalised.
 
         all_logits: [n_tokens][n_vocab], a row after each token.  The array is the caller's own.
-        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt;
-        after each of them n_past is as it was.
+        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt and
+        whatever else signal handlers raise: the step is stopped then, and n_past is as it was, but where the signal
+        came when it had just ended.
         """
         rows = step([(self, tokens)], all_logits=all_logits)
         return rows if all_logits else rows[0]
 
     def decode(self, token: int) -> Floats:
         """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
-        if self.deterministic:
-            return self.prefill([token])
+        return self.prefill([token]) if self.deterministic else self._decode(checked_int("token", token))
+
+    @exclusive
+    def _decode(self, token: int) -> Floats:
         logits = np.empty(self.n_vocab, np.float32)
-        with self._in_use(), self._undone_on_error():
-            check(lib.fastgpt_decode(self._context, self._kv, checked_int("token", token), float_pointer(logits)))
+        check(lib.fastgpt_decode(self._context, self._kv, token, float_pointer(logits)))
         return logits
 
+    @exclusive
     def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
         """sampler.sample(logits), which a profile of this session counts as op "sample"."""
+        if not isinstance(sampler, Sampler):
+            raise UsageError(f"sampler is {shown(sampler)}, not a Sampler")
         token = ffi.new("int32_t *")
         row = float_pointer(sampler.row(logits))
-        with self._in_use():
-            check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
+        check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
         return int(token[0])
 
     def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
         """Appends tokens, and gives what the step had inside by names: "hidden" and so on, see fastgpt_c.inspect."""
         return inspect([(self, tokens)], *names, heads=heads)
 
+    @exclusive
     def unembed(self, hidden: npt.ArrayLike) -> Floats:
         """hidden [..., n_embd] -> float32 [..., n_vocab], the logits that vectors of the residual stream stand for: the
         output matrix times ln_f(hidden), for "hidden" of any layer.  A row's bits do not depend on the other rows."""
-        x = np.ascontiguousarray(hidden, np.float32)
+        x = float_array("hidden", hidden)
         if x.shape[-1:] != (self.n_embd,):
             raise UsageError(f"the vectors must have n_embd = {self.n_embd} numbers, not the shape {x.shape}")
         logits = np.empty((*x.shape[:-1], self.n_vocab), np.float32)
         rows, out = x.reshape(-1, self.n_embd), logits.reshape(-1, self.n_vocab)
-        with self._in_use():
-            for i in range(0, len(rows), N_ROWS_UNINTERRUPTED):
-                some = rows[i : i + N_ROWS_UNINTERRUPTED]
-                check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
+        for i in range(0, len(rows), N_ROWS_UNINTERRUPTED):
+            some = rows[i : i + N_ROWS_UNINTERRUPTED]
+            check(lib.fastgpt_unembed(self._context, float_pointer(some), len(some), float_pointer(out[i:])))
         return logits
 
     def cancel(self) -> None:
@@ -146,7 +172,7 @@ class Session:
         lib.fastgpt_cancel(context)
 
     def profile(self, n_events: int = 200_000) -> Profile:
-        """with session.profile() as p: times each op of the steps in the block; see profiling.Profile.  n_events is how
+        """with session.profile() as p: times each op of the steps in the block; see Profile.  n_events is how
         many events it keeps, 40 bytes each; 0 = sums alone.  A step of several sessions counts in the first one's."""
         from fastgpt_c.profiling.profile import Profile
 
@@ -157,23 +183,25 @@ class Session:
     @property
     def n_past(self) -> int:
         """Positions that are filled."""
-        if self._kv is None:
+        kv = self._kv
+        if kv is None:
             raise UsageError("the session is closed")
-        return int(lib.fastgpt_kv_cache_n_past(self._kv))
+        return int(lib.fastgpt_kv_cache_n_past(kv))
 
     @property
+    @exclusive
     def tokens(self) -> npt.NDArray[np.int32]:
         """int32 [n_past], a copy: what stands at the positions that are filled."""
-        with self._in_use():
-            tokens = np.empty(self.n_past, np.int32)
-            ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
-            return tokens
+        tokens = np.empty(self.n_past, np.int32)
+        ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
+        return tokens
 
+    @exclusive
     def copy(self) -> Session:
         """Another session with the same tokens, room and threads, which from now on goes its own way."""
-        with self._in_use():
-            return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
+        return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
 
+    @exclusive
     def fork(self, n_prefix: int | None = None, n_ctx: int | None = None) -> Session:
         """Another session that begins with the first n_prefix tokens of this one (None = all), with room for n_ctx
         tokens (None = as many as this one).
@@ -182,11 +210,10 @@ class Session:
         last of them is gone.  In a step, put forks of one prefix side by side: those of few tokens read it together.
         Raises UsageError, MemoryError.
         """
-        with self._in_use():
-            n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
-            if not 0 <= n <= self.n_past:
-                raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
-            return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, checked_int("n_ctx", n_ctx or 0))
+        n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
+        if not 0 <= n <= self.n_past:
+            raise UsageError(f"n_prefix is {n}, not in [0, {self.n_past}]")
+        return self._sibling(lib.fastgpt_kv_cache_fork, self._kv, n, room_of(n_ctx))
 
     def _sibling(self, create_cache: Any, *arguments: Any) -> Session:
         """A session of the same model and threads around a new cache."""
@@ -196,43 +223,44 @@ class Session:
         return session
 
     @property
+    @exclusive
     def n_prefix(self) -> int:
         """Of the n_past positions, how many from the first on are stored with other sessions."""
-        with self._in_use():
-            return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
+        return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
 
     @property
+    @exclusive
     def n_bytes(self) -> int:
         """What its cache takes, without the positions that it shares."""
-        with self._in_use():
-            return int(lib.fastgpt_kv_cache_sizeof(self._kv))
+        return int(lib.fastgpt_kv_cache_sizeof(self._kv))
 
     @property
+    @exclusive
     def n_shared_bytes(self) -> int:
         """What the positions take that it shares, counted once for all that share them."""
-        with self._in_use():
-            return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
+        return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
 
+    @exclusive
     def save(self, path: str | Path) -> None:
         """Writes tokens, keys and values to a file for Model.load_session, complete or not at all.
 
         A file of that name is replaced, but not a model file; its owner alone may read it.  Links, pipes and devices
-        are treated as in files.py.  The first save of a model reads all its weights once, for the fingerprint that ties
-        file and model together.  Raises ModelFileError, UsageError (a model file, a NUL in the name), MemoryError.
+        are treated as in io/atomic_files.py.  The first save of a model reads all its weights once, for the fingerprint
+        that ties file and model together.  Raises ModelFileError, UsageError (a model file, a NUL in the name),
+        MemoryError.
         """
         from fastgpt_c.io.atomic_files import remove_what_was_left  # here, since few save
 
         error, name = ffi.new("fastgpt_error *"), c_path(path)
-        with self._in_use():
-            remove_what_was_left(Path(path))
-            status = lib.fastgpt_kv_cache_save(self._kv, self._model, name, error)
-            check(status, error_text(error))
+        remove_what_was_left(Path(path))
+        status = lib.fastgpt_kv_cache_save(self._kv, self._model, name, error)
+        check(status, error_text(error))
 
+    @exclusive
     def truncate(self, n_past: int) -> None:
         """Forgets positions from n_past on; 0 empties the session.  Raises UsageError outside [0, n_past]."""
-        with self._in_use():
-            status = lib.fastgpt_kv_cache_truncate(self._kv, checked_int("n_past", n_past))
-            check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
+        status = lib.fastgpt_kv_cache_truncate(self._kv, checked_int("n_past", n_past))
+        check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
 
     def keys(self, layer: int) -> Floats:
         """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * d, (h + 1) * d), where
@@ -243,26 +271,39 @@ class Session:
         """As keys."""
         return self._rows(lib.fastgpt_kv_cache_prefix_values, lib.fastgpt_kv_cache_values, layer)
 
+    @exclusive
     def _rows(self, prefix: Callable[[Any, int], Any], tail: Callable[[Any, int], Any], layer: int) -> Floats:
         """The rows of both parts of the cache, in order."""
-        with self._in_use():
-            if not 0 <= checked_int("layer", layer) < self.n_layer:
-                raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
-            n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
-            data = bytearray(self.n_past * n_bytes)
-            if n_prefix:
-                ffi.memmove(data, prefix(self._kv, layer), n_prefix * n_bytes)
-            rest = memoryview(data)[n_prefix * n_bytes :]
-            ffi.memmove(rest, tail(self._kv, layer), len(rest))
-            rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
-            return dequantize_rows(rows, self.kv_type, self.n_embd)
+        if not 0 <= checked_int("layer", layer) < self.n_layer:
+            raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
+        n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
+        data = bytearray(self.n_past * n_bytes)
+        if n_prefix:
+            ffi.memmove(data, prefix(self._kv, layer), n_prefix * n_bytes)
+        rest = memoryview(data)[n_prefix * n_bytes :]
+        ffi.memmove(rest, tail(self._kv, layer), len(rest))
+        rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
+        return dequantize_rows(rows, self.kv_type, self.n_embd)
 
     # ---- Life ----
 
     def close(self) -> None:
-        """Gives the memory back; using the session afterwards raises UsageError.  Closing twice is harmless."""
-        with self._lock:
-            self._kv = self._context = self._pool = self._model = None
+        """Gives the memory back; using the session afterwards raises UsageError.  Closing twice is harmless.
+
+        While another thread uses the session, it is closed as soon as that has ended.
+        """
+        self._is_closed = True
+        self.close_if_asked()
+
+    def close_if_asked(self) -> None:
+        """For those who have used the session: what is left of a close() that came meanwhile."""
+        if not self._is_closed:
+            return
+        guard = new_guard()
+        with ending(guard):
+            if lib.guard_claim(guard, self._claim):
+                self._claim.kv = ffi.NULL
+                self._kv = self._context = self._pool = self._model = None
 
     def __enter__(self) -> Session:
         return self
@@ -270,45 +311,33 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # ---- For steps of several sessions, and for profiles ----
+
+    def claim_for(self, guard: Any) -> Any:
+        """Its fastgpt_kv_cache *: the session is the guard's until that ends.  Only in  with ending(guard):  or it may
+        stay so."""
+        if not lib.guard_claim(guard, self._claim):
+            raise UsageError(
+                "the session is in use by another thread, or by the step that a signal handler has interrupted; "
+                "give each a session of its own"
+            )
+        if self._is_closed:
+            raise UsageError("the session is closed")
+        return self._kv
+
+    def run_in_context(self, guard: Any, n_tokens: int) -> None:
+        """The step of guard, which has claimed this session, of n_tokens; raises what its status stands for."""
+        guard.context = self._context
+        check(self._steps.run(guard, n_tokens))
+
     @contextmanager
     def handles(self) -> Iterator[tuple[Any, Any]]:
         """The fastgpt_model * and fastgpt_context *, in the block for the caller alone."""
-        with self._in_use():
-            yield self._model, self._context
-
-    @contextmanager
-    def held_for_step(self) -> Iterator[Any]:
-        """The fastgpt_kv_cache *, in the block for the caller alone; an error leaves the cache as it was before."""
-        with self._in_use(), self._undone_on_error():
-            yield self._kv
-
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        if not self._lock.acquire(blocking=False):
-            raise UsageError("the session is in use by another thread; give each thread a session of its own")
+        guard = new_guard()
         try:
-            if self._kv is None:
-                raise UsageError("the session is closed")
-            yield
+            with ending(guard):
+                self.claim_for(guard)
+                guard.keep = True
+                yield self._model, self._context
         finally:
-            self._lock.release()
-
-    @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        """The library undoes a step that fails; this undoes one that ended just as it was interrupted."""
-        n_past = self.n_past
-        try:
-            yield
-        except BaseException:
-            lib.fastgpt_kv_cache_truncate(self._kv, n_past)
-            raise
-
-    def run_in_context(self, call: Callable[[Any], int], n_tokens: int) -> None:
-        """Makes call(fastgpt_context *).  In the main thread a long one can be stopped by Ctrl-C."""
-        context = self._context
-        try:
-            status = self._steps.run(lambda: call(context), n_tokens, stop=lambda: lib.fastgpt_cancel(context))
-        except BaseException:
-            self._context = self._new_context()  # the old one may still hold an order to cancel
-            raise
-        check(status)
+            self.close_if_asked()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +10,8 @@ import numpy.typing as npt
 
 from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Floats, Tokens, token_array
-from fastgpt_c.native.lib import ffi, float_pointer, lib
+from fastgpt_c.native.interrupts import ending, new_guard
+from fastgpt_c.native.lib import ffi, float_pointer
 
 
 class Steppable(Protocol):
@@ -26,11 +26,14 @@ class Steppable(Protocol):
     @property
     def n_past(self) -> int: ...
 
-    def held_for_step(self) -> AbstractContextManager[Any]:
-        """Its fastgpt_kv_cache *, for the caller alone; an error in the block leaves the cache as it was before."""
+    def claim_for(self, guard: Any) -> Any:
+        """Its fastgpt_kv_cache *, which is the guard's until that ends."""
 
-    def run_in_context(self, call: Callable[[Any], int], n_tokens: int) -> None:
-        """call(fastgpt_context *), a step of n_tokens; raises what its status stands for."""
+    def run_in_context(self, guard: Any, n_tokens: int) -> None:
+        """The step of guard, of n_tokens; raises what its status stands for."""
+
+    def close_if_asked(self) -> None:
+        """Once the guard has ended."""
 
 
 def step(batch: Sequence[tuple[Steppable, Tokens]], all_logits: bool = False) -> Floats:
@@ -64,18 +67,20 @@ def run_step(
     taps: Any = ffi.NULL,
 ) -> None:
     """The step of batch, whose tokens are arrays; fills logits, and what taps, a fastgpt_taps *, point to."""
-    options = ffi.new("fastgpt_step_options *", {"struct_size": ffi.sizeof("fastgpt_step_options"), "taps": taps})
-    options.all_logits = all_logits
-    options.deterministic = any(session.deterministic for session, _ in batch)
-    n_tokens = sum(map(len, arrays))
-    with ExitStack() as stack:
-        sessions = {id(session): session for session, _ in batch}
-        caches = {key: stack.enter_context(session.held_for_step()) for key, session in sessions.items()}
-        spans = ffi.new("fastgpt_span[]", len(batch))
-        for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
-            span.kv, span.tokens, span.n_tokens = caches[id(session)], ffi.from_buffer("int32_t[]", tokens), len(tokens)
-        pointer = ffi.NULL if logits is None else float_pointer(logits)
-        lead = batch[0][0]
-        lead.run_in_context(
-            lambda context: int(lib.fastgpt_step(context, spans, len(batch), options, pointer)), n_tokens
-        )
+    guard, spans = new_guard(), ffi.new("fastgpt_span[]", len(batch))
+    sessions = {id(session): session for session, _ in batch}
+    try:
+        with ending(guard):
+            caches = {key: session.claim_for(guard) for key, session in sessions.items()}
+            for span, (session, _), tokens in zip(spans, batch, arrays, strict=True):
+                span.kv, span.tokens = caches[id(session)], ffi.from_buffer("int32_t[]", tokens)
+                span.n_tokens = len(tokens)
+            guard.spans, guard.n_spans = spans, len(batch)
+            guard.options.all_logits, guard.options.taps = all_logits, taps
+            guard.options.deterministic = any(session.deterministic for session, _ in batch)
+            guard.logits = ffi.NULL if logits is None else float_pointer(logits)
+            batch[0][0].run_in_context(guard, sum(map(len, arrays)))
+            guard.keep = True
+    finally:
+        for session in sessions.values():
+            session.close_if_asked()

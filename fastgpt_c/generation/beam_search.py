@@ -22,6 +22,7 @@ from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, prompt_tokens
+from fastgpt_c.generation.token_selector import explained
 from fastgpt_c.native.arguments import Floats, checked_int
 
 if TYPE_CHECKING:
@@ -47,12 +48,8 @@ class Beams(Adjustments):
     early_stopping: bool | str = False
 
     def __post_init__(self) -> None:
-        checked_int("num_beams", self.num_beams, 1)
+        super().__post_init__()
         checked_int("max_new_tokens", self.max_new_tokens, 1)
-        if not -50 <= self.length_penalty <= 50:
-            raise UsageError(f"length_penalty is {self.length_penalty}, not a number in [-50, 50]")
-        if self.early_stopping not in (True, False, "never"):
-            raise UsageError(f'early_stopping is {self.early_stopping!r}; it must be True, False or "never"')
 
     def score(self, log_probability: float, n_new: int) -> float:
         """What continuations are compared by in the end."""
@@ -143,7 +140,8 @@ class _Search:
         self._sampler.reset()
         self._sampler.accept_prompt(self._prompt)
         self._sampler.accept(tokens)
-        return self._sampler.adjusted(row).astype(np.float64)
+        with explained(row):
+            return self._sampler.adjusted(row).astype(np.float64)
 
     def _ends(self, beam: _Growing) -> bool:
         return beam.tokens[-1] == self._model.eos_token or len(beam.tokens) == self._beams.max_new_tokens

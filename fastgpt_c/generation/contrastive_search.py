@@ -23,7 +23,6 @@ import numpy as np
 from fastgpt_c.engine.inspection import inspect
 from fastgpt_c.engine.log_probs import likeliest_possible, log_softmax
 from fastgpt_c.engine.session import Session
-from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class ContrastiveSearch:
         scores = self._chooser.adjusted(tokens, self._logits)
         candidates: list[int] = likeliest_possible(scores, self._top_k).tolist()
         if not candidates:
-            raise UsageError("every token is banned")
+            raise self._chooser.refusal(self._logits)
         forks = [self._session.fork(n_ctx=len(tokens) + 1) for _ in candidates]
         found = inspect([(fork, [token]) for fork, token in zip(forks, candidates, strict=True)], "ln_f", "logits")
         states = unit_vectors(found["ln_f"])

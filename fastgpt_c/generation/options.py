@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.engine.defaults import TEMPERATURE, TOP_P
 from fastgpt_c.engine.sampler import Sampler, Sampling
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.arguments import Floats, check_kv_type, checked_int, checked_n_threads
+from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
@@ -18,8 +18,6 @@ LogitsProcessor = Callable[[Sequence[int], Floats], "Floats | None"]
 """Called as processor(tokens, logits) with all tokens so far, which it must leave alone, and the model's own float32
 logits [n_vocab].  It changes them in place, or returns others; then bias, penalties, bans and filters follow.  A call
 costs less than a microsecond, a NumPy operation over the logits of GPT-2's 50257 tokens about 5 (bench/choosing.py)."""
-
-OVERFLOW_MODES = ("error", "truncate", "slide")
 
 # What draws, each with values at which it does not, or that nobody gave.
 DRAWING: dict[str, tuple[float, ...]] = {
@@ -33,7 +31,8 @@ class Options(Sampling):
     """How to generate: the fields of Sampling, which say how tokens are drawn, and
 
     max_new_tokens  stop after so many tokens ("length")
-    stop            strings that end the text ("stop"); they are not part of it
+    stop            strings that end the text ("stop"); they are not part of it.  One, or several of any iterable, which
+                    is read once; None = none
     on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
@@ -55,7 +54,7 @@ class Options(Sampling):
     """
 
     max_new_tokens: int = 100
-    stop: Sequence[str] = ()
+    stop: str | Iterable[str] | None = ()
     on_overflow: str = "error"
     kv_cache: bool = True
     kv_type: str = "f32"
@@ -70,22 +69,18 @@ class Options(Sampling):
     penalty_alpha: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if self.max_new_tokens < 0:
-            raise UsageError(f"max_new_tokens is {self.max_new_tokens}; it must not be negative")
-        if self.on_overflow not in OVERFLOW_MODES:
-            raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(OVERFLOW_MODES)}")
-        if not all(self.stop):
-            raise UsageError("a stop string is empty")
-        check_kv_type(self.kv_type)
+        super().__post_init__()
         check_constraints(regex=self.regex, json_schema=self.json_schema, grammar=self.grammar)
-        checked_n_threads(self.n_threads)
-        checked_int("prompt_lookup", self.prompt_lookup, 0)
         if self.prompt_lookup and self.draft is not None:
             raise UsageError("give prompt_lookup or draft, not both")
         if self.penalty_alpha is not None:
             check_contrastive(self)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """stop as it is kept."""
+        assert isinstance(self.stop, tuple)
+        return self.stop
 
     def sampler(self, n_vocab: int, eos_token: int | None) -> Sampler:
         """A sampler with these parameters."""
@@ -100,10 +95,7 @@ def check_constraints(**given: Any) -> None:
 
 
 def check_contrastive(options: Options) -> None:
-    """Raises UsageError where penalty_alpha is out of range, or meets an option that has no meaning beside it."""
-    alpha = options.penalty_alpha
-    if alpha is None or not 0 <= alpha <= 1:
-        raise UsageError(f"penalty_alpha is {alpha}, not a number in [0, 1]")
+    """Raises UsageError where penalty_alpha meets an option that has no meaning beside it."""
     if options.top_k < 1:
         raise UsageError("penalty_alpha chooses among the top_k likeliest tokens: give top_k too, such as 4")
     for name, off in DRAWING.items():

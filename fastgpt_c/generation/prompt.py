@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.generation.options import Options
-from fastgpt_c.native.arguments import token_array
+from fastgpt_c.native.arguments import shown, token_array
 
 Prompt = str | Sequence[int]
 
@@ -17,12 +17,26 @@ def prompt_tokens(model: LoadedModel, prompt: Prompt, options: Options) -> list[
 
     An empty prompt is the end-of-text token: a text begins where the one before it ended.
     """
-    tokens = model.encode(prompt) if isinstance(prompt, str) else token_array(prompt).tolist()
+    tokens = tokens_of_prompt(model, prompt)
     if tokens:
         return _fit(tokens, model.n_ctx, options)
     if model.eos_token is None:
         raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
     return _fit([model.eos_token], model.n_ctx, options)
+
+
+def tokens_of_prompt(model: LoadedModel, prompt: Prompt) -> list[int]:
+    """Raises UsageError for what is neither text nor token ids."""
+    if isinstance(prompt, str):
+        return model.encode(prompt)
+    if isinstance(prompt, list | tuple) and any(isinstance(part, str) for part in prompt):
+        raise UsageError(
+            f"the prompt is {shown(prompt)}, more than one text: generate_batch and stream_batch take a list of them"
+        )
+    try:
+        return token_array(prompt).tolist()  # type: ignore[no-any-return]
+    except UsageError as error:
+        raise UsageError(f"the prompt is {shown(prompt)}, not text or a row of token ids: {error}") from None
 
 
 def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:

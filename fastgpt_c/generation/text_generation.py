@@ -7,31 +7,35 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fastgpt_c.engine.model import LoadedModel
-from fastgpt_c.engine.reader import Reader
+from fastgpt_c.engine.reader import Reader, reader_of
+from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, newer_half, prompt_tokens
 from fastgpt_c.generation.token_selector import Chooser
 from fastgpt_c.generation.transcript import Transcript
+from fastgpt_c.native.arguments import made
 
 
 @dataclass
 class TextGeneration:
     """An iterator over pieces of text; afterwards .completion says how it went.
 
-    reader  a session to go on with instead of a new one
+    reader  a Session, or a Reader of one, to go on with instead of a new one
     """
 
     model: LoadedModel
     prompt: Prompt
     options: Options = field(default_factory=Options)
-    reader: Reader | None = None
+    reader: Reader | Session | None = None
 
     def __post_init__(self) -> None:
+        self.options = made(Options, "options", self.options, {})
+        reader = None if self.reader is None else reader_of(self.reader)
         tokens = prompt_tokens(self.model, self.prompt, self.options)
         self._loop = _Loop(self.model, self.options, tokens)
-        self._pieces = self._loop.pieces(self.reader)
+        self._pieces = self._loop.pieces(reader)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -79,7 +83,7 @@ class _Loop:
             yield from self._pieces_from(_guessing(Reader(session), self._model, o))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
-        transcript = Transcript(self._model, self._options.stop)
+        transcript = Transcript(self._model, self._options.stop_strings)
         for token in self._sampled(reader):
             if piece := transcript.push(token):
                 yield piece

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from fastgpt_c.engine.sampler import Sampler
+from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.constraints import constraint_on
 from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
     from fastgpt_c.generation.options import Options
+
+
+def bans_of(options: Options) -> list[str]:
+    """The names of the options that can ban tokens, a constraint first."""
+    names = ("regex", "json_schema", "grammar", "no_repeat_ngram_size", "min_new_tokens", "logit_bias")
+    return [name for name in names if getattr(options, name)]
+
+
+def refusal(logits: npt.ArrayLike, bans: Sequence[str]) -> FastGPTError:
+    """Why a sampler drew nothing from a model's logits [n_vocab], under these options."""
+    if not np.all(np.asarray(logits, np.float64) < np.inf):  # also false for NaN
+        return FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
+    return UsageError(f"every token is banned{' by ' * bool(bans)}{' and '.join(bans)}")
+
+
+@contextmanager
+def explained(logits: npt.ArrayLike, bans: Sequence[str] = ()) -> Iterator[None]:
+    """Where a sampler refuses a model's logits in the block, the error says why."""
+    try:
+        yield
+    except UsageError as error:
+        raise refusal(logits, bans) from error
 
 
 class Chooser:
@@ -28,19 +55,32 @@ class Chooser:
         self._processor = options.logits_processor
         self._constraint = constraint_on(model, options.regex, options.json_schema, options.grammar)
         self._eos_token = model.eos_token
+        self._bans = bans_of(options)
         self.seed = self._sampler.seed
 
     def choose(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
         """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
         that the logits are from, so that its profile counts the draw."""
-        token = draw(self._sampler, self._allowed(tokens, logits))
+        logits = self._allowed(tokens, logits)
+        with self._explained(logits):
+            token = draw(self._sampler, logits)
         self.take(token)
         return token
 
     def adjusted(self, tokens: Sequence[int], logits: Floats) -> Floats:
         """float32 [n_vocab]: logits as they are before temperature and filters, -infinity where a token is banned;
         logits [n_vocab] may be changed."""
-        return self._sampler.adjusted(self._allowed(tokens, logits))
+        logits = self._allowed(tokens, logits)
+        with self._explained(logits):
+            return self._sampler.adjusted(logits)
+
+    def refusal(self, logits: Floats) -> FastGPTError:
+        """Why no token can follow, where all of logits [n_vocab] are banned."""
+        return refusal(logits, self._bans)
+
+    def _explained(self, logits: Floats) -> AbstractContextManager[None]:
+        """What a processor gave is no fault of the model."""
+        return explained(logits, self._bans) if self._processor is None else nullcontext()
 
     def take(self, token: int) -> None:
         """Notes the token that comes next."""

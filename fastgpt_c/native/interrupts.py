@@ -1,20 +1,28 @@
-"""Ctrl-C while the library computes."""
+"""Steps that signals can stop, and that have ended before Python goes on, whatever signal handlers raise."""
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
+from typing import Any
 
-from fastgpt_c.native.lib import lib
+from fastgpt_c.native.lib import ffi, lib
 
-# Seconds after which the main thread looks for a signal that came just before it began to wait.
-PATIENCE = 0.1
+# Python's signal handlers get their turn so often while the main thread waits for a step.
+MILLISECONDS_A_WAIT = 20
 
-# Steps that may take longer can be stopped by Ctrl-C; doing so costs a thread, 0.1 ms or more.
+# Steps that may take longer can be stopped by signals; doing so costs a thread, some tens of microseconds.
 SECONDS_UNINTERRUPTED = 0.1
+
+
+def new_guard() -> Any:
+    """A guard *, which  with ending(guard):  ends; see csrc/extension/guard.h."""
+    return ffi.new("guard *")
+
+
+def ending(guard: Any) -> Any:
+    """What ends a guard when a "with" statement, or the last reference to it, is done.  Give it no name."""
+    return ffi.gc(guard, lib.guard_end)
 
 
 class Steps:
@@ -23,45 +31,27 @@ class Steps:
     def __init__(self) -> None:
         self._n_tokens, self._seconds = 1, SECONDS_UNINTERRUPTED  # of that one; pessimistic about the first
 
-    def run(self, work: Callable[[], int], n_tokens: int, stop: Callable[[], None]) -> int:
-        """work(), a step of n_tokens; in the main thread Ctrl-C calls stop if it may take long."""
+    def run(self, guard: Any, n_tokens: int) -> int:
+        """The step of guard, of n_tokens -> its status.  For use in  with ending(guard):  alone.
+
+        In the main thread, where signal handlers run, a step that may take long runs in a thread of its own, if there
+        is one to be had.
+        """
         begin = time.perf_counter()
-        is_long = self._seconds * max(1.0, n_tokens / self._n_tokens) >= SECONDS_UNINTERRUPTED
         in_main = threading.current_thread() is threading.main_thread()
-        status = interruptibly(work, stop) if is_long and in_main else work()
-        if status == lib.FASTGPT_OK:
-            self._n_tokens, self._seconds = n_tokens, time.perf_counter() - begin
-        return status
+        if self.may_be_long(n_tokens) and in_main and lib.guard_start(guard):
+            while not lib.guard_wait(guard, MILLISECONDS_A_WAIT):
+                pass
+        else:
+            lib.guard_step(guard)
+        if guard.status == lib.FASTGPT_OK:
+            self.note(n_tokens, time.perf_counter() - begin)
+        return int(guard.status)
 
+    def may_be_long(self, n_tokens: int) -> bool:
+        """Whether a step of so many tokens may take longer than SECONDS_UNINTERRUPTED."""
+        return self._seconds * max(1.0, n_tokens / self._n_tokens) >= SECONDS_UNINTERRUPTED
 
-def interruptibly(work: Callable[[], int], stop: Callable[[], None]) -> int:
-    """Runs work in another thread while the main one waits for it and for Ctrl-C, which calls stop.
-
-    Python's own handler of SIGINT, or whatever else the program has set, gets its turn when work has ended.
-    For the main thread only.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):
-        return work()
-    interrupts: list[tuple[int, FrameType | None]] = []
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append((number, frame))
-        stop()
-
-    results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        thread.start()
-        while thread.is_alive():
-            thread.join(PATIENCE)
-    except BaseException:  # of another signal's handler
-        stop()
-        thread.join()
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if interrupts:
-        handler(*interrupts[-1])
-    return results[0]
+    def note(self, n_tokens: int, seconds: float) -> None:
+        """That a step of n_tokens took so long."""
+        self._n_tokens, self._seconds = n_tokens, seconds

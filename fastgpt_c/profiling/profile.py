@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.arguments import checked_int
+from fastgpt_c.native.arguments import as_path, checked_int
 from fastgpt_c.native.lib import check, ffi, lib
 from fastgpt_c.profiling import report, tables, trace
 from fastgpt_c.profiling.machine import Roofline
@@ -55,8 +55,8 @@ class Profile(Records):
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        lib.fastgpt_profile_stop(self._context)
         self._profiled.is_profiled = False
+        lib.fastgpt_profile_stop(self._context)
         self.records = named(copied("fastgpt_profile_record", lib.fastgpt_profile_records, self._context))
         self.events = named(copied("fastgpt_profile_event", lib.fastgpt_profile_events, self._context))
         summary = ffi.new("fastgpt_profile_summary *")
@@ -77,10 +77,10 @@ class Profile(Records):
         """Tables for the terminal: for each phase by op, and by layer."""
         return tables.profile(self.report(roofline))
 
-    def write_trace(self, path: Path) -> None:
+    def write_trace(self, path: str | Path) -> None:
         """Chrome's trace-event format, which https://ui.perfetto.dev opens.  Raises FastGPTError for the file."""
-        trace.write(path, self)
+        trace.write(as_path("path", path), self)
 
-    def write_html(self, path: Path, roofline: Roofline | None = None) -> None:
+    def write_html(self, path: str | Path, roofline: Roofline | None = None) -> None:
         """One page with the charts and the table, which needs no network.  Raises FastGPTError for the file."""
-        report.write_page(path, self.report(roofline))
+        report.write_page(as_path("path", path), self.report(roofline))

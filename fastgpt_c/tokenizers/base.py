@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 
 from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.native.arguments import shown, token_list
 
 # The bytes under a key of a model file, or None.
 Metadata = Callable[[str], bytes | None]
@@ -28,6 +29,8 @@ class LibraryTokenizer(ABC):
         Raises UsageError for a lone surrogate, and where special=False and the vocabulary knows no other way to write
         the text of a special token.
         """
+        if not isinstance(text, str):
+            raise UsageError(f"text is {shown(text)}, not text")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -42,7 +45,7 @@ class LibraryTokenizer(ABC):
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text that tokens stand for.  Raises UsageError for an id outside [0, n_vocab)."""
-        ids = list(tokens)
+        ids = token_list(tokens)
         for token in ids:
             if not 0 <= token < self.n_vocab:
                 raise UsageError(f"token {token} is outside the vocabulary [0, {self.n_vocab})")

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.native.arguments import shown, token_list
 
 # How OpenAI's encoder.py cuts text before any merge: contractions, words, numbers, other marks, and spaces, of which
 # the last one stays with the word that follows.
@@ -59,6 +60,9 @@ class Tokenizer:
             raise ModelFileError(f"the end-of-text token is {eos_token}, outside the vocabulary [0, {n_vocab})")
 
         def make() -> _BPE:
+            for text in (*tokens, *merges):
+                if not isinstance(text, str):
+                    raise UsageError(f"a token or merge of the vocabulary is {shown(text)}, not text")
             if pattern == GPT2_PATTERN:
                 from fastgpt_c.tokenizers.bpe_native import NativeBPE
 
@@ -100,11 +104,13 @@ class Tokenizer:
         Raises UsageError for a lone surrogate, which has no UTF-8 form (Hugging Face refuses it too), and
         ModelFileError for a damaged vocabulary or one that lacks a byte of the text.
         """
+        if not isinstance(text, str | bytes):
+            raise UsageError(f"text is {shown(text)}, not text or bytes")
         return self._bpe.encode(_utf8(text) if isinstance(text, str) else text, special)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The bytes that tokens stand for; b"" for unused ones.  Raises UsageError for an id outside [0, n_vocab)."""
-        return self._bpe.decode_bytes(list(tokens))
+        return self._bpe.decode_bytes(token_list(tokens))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text that tokens stand for; raises as decode_bytes does.

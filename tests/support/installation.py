@@ -16,6 +16,7 @@ from paths import ROOT
 from fastgpt_c import _fastgpt
 
 HEADER = ROOT / "csrc" / "include" / "fastgpt.h"
+GUARD_HEADER = ROOT / "csrc" / "extension" / "guard.h"
 PACKAGE = Path(_fastgpt.__file__).parent
 ffi, lib = _fastgpt.ffi, _fastgpt.lib
 

@@ -99,6 +99,24 @@ static void test_before_a_step(void) {
     fastgpt_context_free(ctx);
 }
 
+/* A step's own flag stops that step, and no other: not the next one without it, and not one of another flag. */
+static void test_own_flag(void) {
+    fastgpt_context *ctx = new_context(model, NULL, 0);
+    fastgpt_kv_cache *kv = new_cache(model, 0);
+    const int32_t token = 1, set = 1, unset = 0;
+    const fastgpt_span span = {kv, &token, 1};
+    const fastgpt_step_options stopped = {.struct_size = sizeof stopped, .stop = &set};
+    const fastgpt_step_options goes_on = {.struct_size = sizeof goes_on, .stop = &unset};
+    for (int i = 0; i < 3; i++) {
+        CHECK(fastgpt_step(ctx, &span, 1, &stopped, NULL) == FASTGPT_ERR_CANCELLED &&
+              fastgpt_kv_cache_n_past(kv) == 2 * i);
+        CHECK(fastgpt_step(ctx, &span, 1, &goes_on, NULL) == FASTGPT_OK);
+        CHECK(fastgpt_decode(ctx, kv, 1, NULL) == FASTGPT_OK && fastgpt_kv_cache_n_past(kv) == 2 * i + 2);
+    }
+    fastgpt_kv_cache_free(kv);
+    fastgpt_context_free(ctx);
+}
+
 /* ---- Cancelling from another thread ---- */
 
 static atomic_bool stop;
@@ -146,6 +164,7 @@ int main(void) {
     n_vocab = fastgpt_model_n_vocab(model);
     test_every_layer();
     test_before_a_step();
+    test_own_flag();
     test_from_another_thread();
     fastgpt_model_free(model);
     return check_report();

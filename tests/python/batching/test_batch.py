@@ -238,7 +238,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ([[1]], UsageError, "row of integers"),
     (Request("a", temperature=-1), UsageError, "temperature is -1"),
     (Request("a", max_new_tokens=-1), UsageError, "max_new_tokens is -1"),
-    (Request("a", logit_bias=dict.fromkeys(range(265), -np.inf)), UsageError, "infinity"),
+    (Request("a", logit_bias=dict.fromkeys(range(265), -np.inf)), UsageError, "every token is banned by logit_bias"),
     (Request("a", max_new_tokens=40), UsageError, "max_tokens_in_flight is 20"),
 ]
 

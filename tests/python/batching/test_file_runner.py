@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -256,9 +257,21 @@ def test_a_torn_record_is_written_again(batch: Any, n_left: int) -> None:
     assert by_id(target) == whole
 
 
+@pytest.mark.parametrize("n_left", [0, 3, 18, 90])
+def test_zeros_after_a_record_are_written_again(batch: Any, n_left: int) -> None:
+    """What a loss of power may leave: the length of the file, zeros where the last records were to be."""
+    lines = [{"custom_id": "a", "prompt": "a"}, {"custom_id": "b", "prompt": "b"}]
+    _, target, _ = batch(lines, "-n", "2")
+    whole = by_id(target)
+    first, last = target.read_bytes().splitlines(keepends=True)
+    target.write_bytes(first + last[:n_left] + bytes(5000))
+    assert batch(lines, "-n", "2")[0] == 0
+    assert by_id(target) == whole
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"precious", b"precious\n", b'{"id": "batch_req_1"}\n', b'{"id": "batch_req_', b"\n", b"[]\n" * 3],
+    [b"precious", bytes(5000), b"precious\n", b'{"id": "batch_req_1"}\n', b'{"id": "batch_req_', b"\n", b"[]\n" * 3],
     ids=repr,
 )
 def test_no_other_file_is_touched(batch: Any, tmp_path: Path, content: bytes) -> None:
@@ -281,6 +294,28 @@ def test_files_that_cannot_be(alphabet: Path, tmp_path: Path) -> None:
     assert_complains(run("batch", source, tmp_path, *model), WRONG_USAGE, str(tmp_path), "is not a file")
     assert_complains(run("batch", source, tmp_path / "no" / "out", *model), FAILURE, str(tmp_path / "no" / "out"))
     assert_complains(run("batch", source, "/dev/full", *model), WRONG_USAGE, "/dev/full")
+
+
+def test_a_full_disk_is_named(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of records, in one line; when there is room again, the same command goes on."""
+
+    def full(descriptor: int, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    lines = [{"custom_id": "a", "prompt": "a"}]
+    with monkeypatch.context() as patch:
+        patch.setattr(file_runner.os, "write", full)
+        status, target, said = batch(lines, "-n", "2")
+    assert (status, said.count("\n")) == (FAILURE, 1)
+    assert f"{target}: cannot be written: No space left on device" in said
+    assert batch(lines, "-n", "2")[0] == 0
+    assert texts(target) == {"a": ["bc"]}
+
+
+def test_a_byte_order_mark_is_read_over(batch: Any) -> None:
+    """As editors on Windows put it before the first line."""
+    status, target, _ = batch([b'\xef\xbb\xbf{"prompt": "a"}\n', {"prompt": "b"}], "-n", "1")
+    assert (status, texts(target)) == (0, {"line-1": ["b"], "line-2": ["c"]})
 
 
 def test_one_process_writes(batch: Any, tmp_path: Path) -> None:

@@ -166,6 +166,32 @@ def test_progress_is_shown_when_asked_for(
     assert (shown.out, f"{DATA}: 100%" in shown.err) == ("", True)
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "named"),
+    [
+        ("Content-Length", "many", "a length that is none: 'many'"),
+        ("Content-Length", "-5", "a length that is none: '-5'"),
+        ("Content-Length", "9" * 5000, "a length that is none: '999"),
+        ("Content-MD5", "a", "a checksum that is none: 'a'"),
+        ("Content-MD5", "é", "a checksum that is none: "),
+        ("Content-MD5", "YQ==", "a checksum that is none: 'YQ=='"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_headers_that_are_none_are_named(
+    store: type[Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, value: str, named: str
+) -> None:
+    """A server may send anything."""
+    send = Store.send_header
+
+    def send_other(self: Store, name: str, usual: str) -> None:
+        send(self, name, value if name == header else usual)
+
+    monkeypatch.setattr(Store, "send_header", send_other)
+    with pytest.raises(ModelFileError, match=f"(?s)the download stopped: .*{named}"):
+        openai_download.download("124M", tmp_path)
+
+
 # ---- Reading -----------------------------------------------------------------------------------------------
 
 

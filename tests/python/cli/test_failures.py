@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
+import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command import WRONG_USAGE, assert_complains, run
+from command import FAILURE, WRONG_USAGE, assert_complains, run
 
 import fastgpt_c
 from fastgpt_c.cli.__main__ import main
@@ -102,6 +105,61 @@ def test_wrong_usage(capfd: pytest.CaptureFixture[str], arguments: list[str], wo
     assert exit_info.value.code == WRONG_USAGE
     assert text.startswith("usage: fastgpt-c")
     assert "error: " in text.splitlines()[-1] and word in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options", ["-n 2 --temperature 0", "-n 2", "-n 2 --beams 2", "-n 2 --penalty-alpha 0.6 --top-k 2"]
+)
+def test_a_damaged_model_is_a_failure(alphabet: Path, tmp_path: Path, capfd: Any, options: str) -> None:
+    """NaN among its weights: no fault of the options, whatever they are."""
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(alphabet.read_bytes().replace(struct.pack("<f", 40), struct.pack("<f", math.nan)))
+    for command in (f"generate -m {damaged} a {options}", f"profile -m {damaged} a -n 1 --no-roofline"):
+        assert main(command.split(" ")) == FAILURE
+        stderr = capfd.readouterr().err
+        assert stderr.count("\n") == 1 and "its weights are damaged" in stderr
+
+
+def test_bans_that_leave_no_token_are_named(alphabet: Path, capfd: Any) -> None:
+    """The constraint and what else bans tokens."""
+    command = f"generate -m {alphabet} a -n 9 --regex aaaaaa --no-repeat-ngram-size 1"
+    assert main(command.split(" ")) == WRONG_USAGE
+    assert "every token is banned by regex and no_repeat_ngram_size" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("detail", ["", "12 GB"])
+def test_memory_that_is_not_there(alphabet: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, detail: str) -> None:
+    """Python's own MemoryError has no words; the command has."""
+
+    def load(*_: Any, **__: Any) -> None:
+        raise MemoryError(*filter(None, [detail]))
+
+    monkeypatch.setattr("fastgpt_c.cli.common.load_file", load)
+    assert main(["generate", "-m", str(alphabet), "a"]) == FAILURE
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("fastgpt-c: not enough memory") and detail in stderr and "smaller" in stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "content"),
+    [("--grammar", b'start: "caf\xe9"'), ("--json-schema", b'{"const": "caf\xe9"}'), ("--file", b"caf\xe9")],
+)
+def test_files_of_text(alphabet: Path, tmp_path: Path, option: str, content: bytes) -> None:
+    """One that is not UTF-8 is refused in one line; a byte order mark is read over."""
+    file = tmp_path / "text"
+    file.write_bytes(content)
+    arguments = ["generate", "-m", alphabet, "-n", "1", "--no-prompt", option, file]
+    assert_complains(run(*arguments, stdin=b"a"), WRONG_USAGE, "is not UTF-8")
+    file.write_bytes(b"\xef\xbb\xbf" + content.replace(b"caf\xe9", b"a"))
+    assert run(*arguments, stdin=b"a").returncode == 0
+
+
+def test_arguments_of_bytes_that_are_no_text(alphabet: Path, capfd: Any) -> None:
+    """As the shell hands them over."""
+    for option, text in (("--regex", "caf\udce9"), ("--json-schema", '{"const": "caf\udce9"}')):
+        assert main(["generate", "-m", str(alphabet), "a", option, text]) == WRONG_USAGE
+        stderr = capfd.readouterr().err
+        assert stderr.startswith(f"fastgpt-c: {option} is not UTF-8") and stderr.count("\n") == 1
 
 
 def test_invalid_utf8(alphabet: Path, tmp_path: Path) -> None:

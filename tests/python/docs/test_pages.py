@@ -130,6 +130,6 @@ def test_comments_above_a_block_are_its_own(tmp_path: Path) -> None:
     """A comment belongs to the block right below it, whatever other comments the page has."""
     page = tmp_path / "page.md"
     page.write_text(
-        "<!-- file: a.c -->\n```c\nint a;\n```\n\nText.\n\n<!-- not run: needs a network -->\n```sh\nb\n```\n\n```sh\nc\n```\n"
+        "<!-- file: a.c -->\n```c\nint a;\n```\n\n<!-- not run: needs a network -->\n```sh\nb\n```\n\n```sh\nc\n```\n"
     )
     assert [(block.file, block.not_run) for block in blocks(page)] == [("a.c", ""), ("", "needs a network"), ("", "")]

@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installation import HEADER, PACKAGE, build_ffi, declared_functions, ffi, lib, run, shared_library, tool
+from installation import (
+    GUARD_HEADER,
+    HEADER,
+    PACKAGE,
+    build_ffi,
+    declared_functions,
+    ffi,
+    lib,
+    run,
+    shared_library,
+    tool,
+)
 
 import fastgpt_c
 
@@ -58,7 +69,7 @@ def layout(some_ffi: Any, type_name: str) -> object:
 
 def test_extension_was_generated_from_this_header() -> None:
     """Types, values and signatures in the compiled extension are those that build_ffi.py reads now."""
-    fresh = build_ffi.make_ffi(HEADER)
+    fresh = build_ffi.make_ffi(HEADER, GUARD_HEADER)
     assert ffi.list_types() == fresh.list_types()
     for name in ffi.list_types()[0]:
         assert layout(ffi, name) == layout(fresh, name), name
