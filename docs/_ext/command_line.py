@@ -33,7 +33,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
 
 def _section(parser: argparse.ArgumentParser) -> list[str]:
     name = parser.prog.split()[-1]
-    usage = re.sub(r"^usage: ", "", parser.format_usage()).splitlines()
+    usage = re.sub(r"^usage: ", "", parser.format_usage())
+    usage = re.sub(r"\n +", "\n    ", usage).splitlines()
     out = [name, "-" * len(name), "", *to_rst(parser.description or "")]
     out += [".. code-block:: text", "", *("   " + line for line in usage), ""]
     out += [f".. program:: {parser.prog}", ""]
