@@ -133,3 +133,8 @@ def test_comments_above_a_block_are_its_own(tmp_path: Path) -> None:
         "<!-- file: a.c -->\n```c\nint a;\n```\n\n<!-- not run: needs a network -->\n```sh\nb\n```\n\n```sh\nc\n```\n"
     )
     assert [(block.file, block.not_run) for block in blocks(page)] == [("a.c", ""), ("", "needs a network"), ("", "")]
+
+
+@pytest.mark.parametrize("file", ["CITATION.cff", "docs/citing.md"])
+def test_the_version_to_cite_is_the_packages(file: str) -> None:
+    assert fastgpt_c.__version__ in (ROOT / file).read_text(encoding="utf-8")
