@@ -118,7 +118,7 @@ except fastgpt_c.FastGPTError as error:
 def test_where_no_thread_may_be_started_one_is_enough(tmp_path: Path) -> None:
     """All work of a model with one thread; more threads than are to be had are refused by that name."""
     path = write_random_gguf(tmp_path / "model.gguf", n_layer=1, n_head=2, n_embd=16, n_ctx=64, n_vocab=50)
-    result = subprocess.run([sys.executable, "-c", NO_MORE_THREADS, str(path)], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", NO_MORE_THREADS, str(path)], capture_output=True, text=True, cwd="/")
     assert result.returncode == 0, result.stderr
     assert "refused to start a thread" in result.stdout
 
