@@ -102,7 +102,7 @@ static void round_values(const attention_job *job, const attention_block *b, con
         const float *values = (const float *)(const void *)head_at(job, b->span, VALUES, i, b->head);
         if (b->span->type != TYPE_F32 || n_together(b->span, i, n) < n) {
             for (int64_t j = 0; j < n; j++)
-                k->widen[b->span->type](r->wide + j * d, head_at(job, b->span, VALUES, i + j, b->head), d);
+                k->to_f32[b->span->type](r->wide + j * d, head_at(job, b->span, VALUES, i + j, b->head), d);
             values = r->wide, ld = d;
         }
         k->bf16->columns(r->values + i * (int64_t)MATRIX_ROWS, r->ld, values, ld, n, d);
@@ -210,7 +210,7 @@ static const float *head_of(const attention_job *job, const attention_block *b, 
     *ld = in_place ? job->n_embd : d;
     if (in_place) return (const float *)(const void *)head_at(job, s, which, 0, b->head);
     for (int64_t i = 0; i < b->n_keys; i++)
-        job->e->kernels->widen[s->type](panel + i * d, head_at(job, s, which, i, b->head), d);
+        job->e->kernels->to_f32[s->type](panel + i * d, head_at(job, s, which, i, b->head), d);
     return panel;
 }
 

@@ -43,8 +43,8 @@ static void stream_tile(const linear_job *job, const linear_task *task, int firs
 }
 
 /* Of n numbers. */
-static int whole_blocks(number_type type, int n) {
-    return n / number_formats[type].block_numbers * number_formats[type].block_numbers;
+static int whole_blocks(dtype type, int n) {
+    return n / dtype_infos[type].block_values * dtype_infos[type].block_values;
 }
 
 /* In a thread's scratch. */

@@ -85,6 +85,6 @@ const float *float_rows(const kernels *k, const weight *w, int first_row, int n_
     *ld = w->type == TYPE_F32 ? w->n_in : n;
     if (w->type == TYPE_F32) return (const float *)(const void *)rows;
     float *wide = scratch;
-    for (int64_t r = 0; r < n_rows; r++) k->widen[w->type](wide + r * n, rows + r * row_bytes(w->type, w->n_in), n);
+    for (int64_t r = 0; r < n_rows; r++) k->to_f32[w->type](wide + r * n, rows + r * row_bytes(w->type, w->n_in), n);
     return wide;
 }
