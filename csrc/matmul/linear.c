@@ -70,9 +70,9 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
     bool prepared = job->way->prepare != NULL;
     const uint8_t *x = prepared ? job->activations : (const void *)job->x;
     int64_t ldx = prepared ? job->ld_activations : job->ldx * (int64_t)sizeof(float);
-    job->e->kernels->dot_rows[w->type](output_of(job, task, first_out, first_token), task->ld_out,
-                                       x + first_token * ldx, ldx, weight_row(w, first_out),
-                                       row_bytes(w->type, w->n_in), n_tokens, n_out, w->n_in);
+    job->e->kernels->dot_rows[w->type](
+        (out_view){output_of(job, task, first_out, first_token), task->ld_out}, (row_view){x + first_token * ldx, ldx},
+        (row_view){weight_row(w, first_out), row_bytes(w->type, w->n_in)}, (gemm_size){n_tokens, n_out, w->n_in});
 }
 
 /* ---- bytes ---- */
@@ -91,10 +91,10 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
         int n_rows = min_int(MATRIX_ROWS, n_out - r);
         const uint8_t *w = byte_rows(k, &task->w, first_out + r, n_rows, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            k->matrix_bytes(output_of(job, task, first_out + r, t), task->ld_out,
-                            bytes_panel(job->activations, t, job->n_in), w, u8_zero_point(task->w.type),
-                            weight_row(&task->w, first_out + r + MATRIX_ROWS), min_int(MATRIX_TOKENS, n_tokens - t),
-                            n_rows, job->n_in);
+            k->gemm_q8((out_view){output_of(job, task, first_out + r, t), task->ld_out},
+                       bytes_panel(job->activations, t, job->n_in), w, u8_zero_point(task->w.type),
+                       weight_row(&task->w, first_out + r + MATRIX_ROWS),
+                       (gemm_size){min_int(MATRIX_TOKENS, n_tokens - t), n_rows, job->n_in});
     }
 }
 
@@ -136,12 +136,14 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
         const uint8_t *rows = weight_at(w, first_out, k);
         const int at_once = STREAMED_PANELS * f->lanes;
         for (int64_t t = 0; t < n_tokens; t += at_once)
-            f->stream[w->type](out + t * ld_out, ld_out, panels + t * job->n_in, ldx, rows, row_bytes(w->type, w->n_in),
-                               min_int(at_once, n_tokens - (int)t), n_out, n);
+            f->stream[w->type]((out_view){out + t * ld_out, ld_out}, (f32_view){panels + t * job->n_in, ldx},
+                               (row_view){rows, row_bytes(w->type, w->n_in)},
+                               (gemm_size){min_int(at_once, n_tokens - (int)t), n_out, n});
     } else {
         int64_t ldw;
         const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        f->matrix(out, ld_out, panels, ldx, rows, ldw, ahead_of(w, first_out, k + n), n_tokens, n_out, n);
+        f->gemm((out_view){out, ld_out}, (f32_view){panels, ldx}, (f32_view){rows, ldw}, ahead_of(w, first_out, k + n),
+                (gemm_size){n_tokens, n_out, n});
     }
 }
 
@@ -205,7 +207,7 @@ static const way sgemm = {.tile = sgemm_tile,
                           .tokens_per_unit = TOKENS_PER_SGEMM,
                           .tokens_at_once = ALL};
 
-static bool multiplies_bytes(const kernels *k, dtype type) { return k->matrix_bytes && k->byte_row[type]; }
+static bool multiplies_bytes(const kernels *k, dtype type) { return k->gemm_q8 && k->unpack_u8[type]; }
 
 bool linear_uses_bf16(const kernels *k, dtype type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 

@@ -139,7 +139,7 @@ static void test_softmax_panel(const kernels *k) {
         const float *x = causal_scores(tokens, seen, factors[i / 3 / N_SEEN]);
         float sums[MATRIX_LANES];
         memset(panel, 0xFF, sizeof panel);
-        k->bf16->softmax_panel(panel, sums, x, n, tokens, seen, n, 0.125f);
+        k->bf16->softmax_panel(panel, sums, (f32_view){x, n}, tokens, seen, n, 0.125f);
         for (int t = 0; t < tokens; t++)
             CHECK_FOR(is_softmax_row(panel, t, sums[t], x + t * n, seen + t, n, 0.125), "%s: %d of %d tokens, %d seen",
                       k->name, t, tokens, seen);
@@ -157,7 +157,7 @@ static void test_softmax_panel_of_nan(const kernels *k) {
         float *x = random_numbers(0, n), sum;
         if (at >= n) continue;
         x[at] = bad[i % 2];
-        k->bf16->softmax_panel(panel, &sum, x, n, 1, n, n, 1);
+        k->bf16->softmax_panel(panel, &sum, (f32_view){x, n}, 1, n, n, 1);
         CHECK_FOR(isnan(sum), "%s: n %d, %g at %d", k->name, n, (double)bad[i % 2], at);
     }
 }
