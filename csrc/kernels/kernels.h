@@ -185,7 +185,7 @@ typedef struct float_kernels {
 typedef enum activation { ACTIVATIONS(ACTIVATION_VALUE) N_ACTIVATIONS } activation;
 
 typedef struct kernels {
-    const char *name; /* "avx512-vnni" ... */
+    const char *name;   /* "avx512-vnni" ... */
     const char *family; /* "avx512" ...: what FASTGPT_ISA names */
 
     dot_rows_kernel *dot_rows[N_KERNEL_DTYPES];
@@ -253,14 +253,44 @@ const kernels *kernels_chosen(void);
 /* Every set that this CPU and build can run, portable first, the best last; *n of them. */
 const kernels *const *kernels_all(int *n);
 
-extern const kernels kernels_portable;
-extern const kernels kernels_avx2;
-extern const kernels kernels_avx2_vnni;
-extern const kernels kernels_avx512;
-extern const kernels kernels_avx512_vnni;
-extern const kernels kernels_avx512_bf16;
-extern const kernels kernels_amx;
-extern const kernels kernels_neon;
-extern const kernels kernels_neon_dotprod;
+/* Every instruction set of this architecture that has kernels of its own, from the plainest to the best.  A line is
+ * SET(set, name, family, needs): kernels_set, its name and the name of its family, and the features of os_cpu_features
+ * that it needs.  CMake defines FASTGPT_HAS_set as 1, or as 0 where it leaves the set out (FASTGPT_THIS_CPU_ONLY); a
+ * set that it does not know does not compile. */
+#define FASTGPT_HAS_portable 1
+
+#if defined(__x86_64__)
+#define INSTRUCTION_SETS(SET)                                                                        \
+    SET(portable, "portable", portable, 0)                                                           \
+    SET(avx2, "avx2", avx2, OS_CPU_AVX2)                                                             \
+    SET(avx2_vnni, "avx2-vnni", avx2, OS_CPU_AVX2 | OS_CPU_AVX_VNNI)                                 \
+    SET(avx512, "avx512", avx512, OS_CPU_AVX512)                                                     \
+    SET(avx512_vnni, "avx512-vnni", avx512, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI)                      \
+    SET(avx512_bf16, "avx512-bf16", avx512, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16) \
+    SET(amx, "amx", amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16 | OS_CPU_AMX_BF16)
+#define FAMILIES(FAMILY) FAMILY(portable) FAMILY(avx2) FAMILY(avx512) FAMILY(amx)
+#elif defined(__aarch64__)
+#define INSTRUCTION_SETS(SET)              \
+    SET(portable, "portable", portable, 0) \
+    SET(neon, "neon", neon, OS_CPU_NEON)   \
+    SET(neon_dotprod, "neon-dotprod", neon, OS_CPU_NEON | OS_CPU_DOTPROD)
+#define FAMILIES(FAMILY) FAMILY(portable) FAMILY(neon)
+#else
+#define INSTRUCTION_SETS(SET) SET(portable, "portable", portable, 0)
+#define FAMILIES(FAMILY) FAMILY(portable)
+#endif
+
+/* IF_BUILT(set)(tokens) is the tokens where the set, or the family that is named like its first set, is built. */
+#define IF_BUILT(set) IF_BUILT_JOIN(IF_BUILT_, FASTGPT_HAS_##set)
+#define IF_BUILT_JOIN(prefix, has) IF_BUILT_PASTE(prefix, has)
+#define IF_BUILT_PASTE(prefix, has) prefix##has
+#define IF_BUILT_1(...) __VA_ARGS__
+#define IF_BUILT_0(...)
+
+#define FAMILY_VALUE(family) FAMILY_##family,
+typedef enum family { FAMILIES(FAMILY_VALUE) N_FAMILIES } family;
+
+#define DECLARE_KERNELS(set, name, family, needs) extern const kernels kernels_##set;
+INSTRUCTION_SETS(DECLARE_KERNELS)
 
 #endif
