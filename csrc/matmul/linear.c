@@ -122,7 +122,7 @@ static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
         .at = next_rows ? weight_row(w, first_out + OUTPUTS_PER_FLOATS) : weight_at(w, first_out, next_column),
         .ld = row_bytes(w->type, w->n_in),
         .line_bytes = row_bytes(w->type, 256) * line_numbers / 256,
-        .line_numbers = line_numbers};
+        .line_values = line_numbers};
 }
 
 /* Columns [k, k + n) of the weights and of all tokens. */
