@@ -77,7 +77,7 @@ MACRO = re.compile(r"^#define (?:.*\\\n)*.*", re.MULTILINE)
 
 
 def calls(texts: dict[str, str]) -> Graph:
-    """Which .c files define the functions and constants that each .c file uses, and the constants in macros of headers."""
+    """Which .c files define the functions and constants that each .c file, or a macro of each header, uses."""
     bodies = {name: text for name, text in texts.items() if name.endswith(".c")}
     own: dict[str, set[str]] = {}
     functions: dict[str, str] = {}
