@@ -155,6 +155,10 @@ typedef struct fastgpt_model fastgpt_model;
 typedef struct fastgpt_load_options {
     size_t struct_size;
     int32_t no_mmap; /* 0: map the file read-only.  1: copy it, so that it may change or shrink later */
+    int32_t padding; /* not read: programs of the first release left it undefined */
+    int32_t vocab_only; /* 1: read the vocabulary alone, of any file that has one, weights or not, and whatever its
+                           architecture: for fastgpt_tokenizer_create and the functions below.  n_vocab is then the
+                           number of tokens, every other size is 0, and a context or a KV cache of it is ARGUMENT */
 } fastgpt_load_options;
 
 /* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2",
@@ -167,6 +171,13 @@ typedef struct fastgpt_load_options {
  * While a file is mapped nobody may shorten it: the system then kills the process (SIGBUS). */
 fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
                                   fastgpt_error *error);
+
+/* The same for a file that stands in memory.
+ *   bytes    [n_bytes]; no_mmap 0: used where they lie, aligned to 4 bytes, and neither changed nor freed before the
+ *            model is.  no_mmap 1: copied, and free to go after the call
+ * Returns as fastgpt_model_load, without IO. */
+fastgpt_status fastgpt_model_load_memory(const void *bytes, size_t n_bytes, const fastgpt_load_options *options,
+                                         fastgpt_model **out, fastgpt_error *error);
 void fastgpt_model_free(fastgpt_model *model);
 
 int32_t fastgpt_model_n_vocab(const fastgpt_model *model);
@@ -177,7 +188,8 @@ int32_t fastgpt_model_n_layer(const fastgpt_model *model);
 int32_t fastgpt_model_n_ff(const fastgpt_model *model);    /* width of the feed-forward layer, often 4 n_embd */
 int64_t fastgpt_model_n_params(const fastgpt_model *model); /* stored numbers; a tied output counts once */
 
-/* The type that most weight bytes have in the file, as fastgpt_type_name gives it.  Static storage. */
+/* The type that most weight bytes have in the file, as fastgpt_type_name gives it; "none" for a vocabulary.  Static
+ * storage. */
 const char *fastgpt_model_type(const fastgpt_model *model);
 
 /* What stands between the two products of a feed-forward layer: "gelu_tanh", "gelu_erf", "relu" or "silu".  Static

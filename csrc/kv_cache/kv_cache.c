@@ -76,7 +76,7 @@ fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t
     number_type known;
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
-    if (!model || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
+    if (!model || !model_has_weights(model) || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
     if (!number_type_of(type, &known) || known > TYPE_BF16) return FASTGPT_ERR_ARGUMENT;
     *out = cache_create((fastgpt_kv_cache){.type = known,
                                            .n_layer = model->n_layer,

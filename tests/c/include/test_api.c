@@ -47,13 +47,39 @@ static void test_load_arguments(void) {
     CHECK(fastgpt_model_load("x", NULL, NULL, &error) == FASTGPT_ERR_ARGUMENT && strstr(error.text, "out"));
     CHECK(fastgpt_model_load("x", NULL, NULL, NULL) == FASTGPT_ERR_ARGUMENT);
     CHECK(fastgpt_model_load(NULL, NULL, &m, &error) == FASTGPT_ERR_ARGUMENT && !m && strstr(error.text, "path"));
-    static const int changes[] = {1, 1000, -8}; /* longer than ours, and shorter than the first release's */
+    static const int changes[] = {1, 1000, -16}; /* longer than ours, and shorter than the first release's */
     for (int i = 0; i < 3; i++) {
         options.struct_size = sizeof options + (size_t)changes[i];
         m = model;
         CHECK(fastgpt_model_load("x", &options, &m, &error) == FASTGPT_ERR_ARGUMENT && !m);
         CHECK(strstr(error.text, "struct_size") != NULL);
     }
+}
+
+/* A program of the first release, whose struct ended before vocab_only, in bytes that it did not set. */
+static void test_first_load_options(void) {
+    fastgpt_load_options options = {.no_mmap = 1, .padding = -1, .vocab_only = -1};
+    draft d = draft_of(small_shape);
+    buffer file = draft_write(&d, NULL);
+    options.struct_size = offsetof(fastgpt_load_options, vocab_only);
+    fastgpt_model *m;
+    CHECK(fastgpt_model_load_memory(file.data, file.n, &options, &m, NULL) == FASTGPT_OK);
+    CHECK(fastgpt_model_n_layer(m) == (int32_t)small_shape.n_layer);
+    fastgpt_model_free(m);
+    free(file.data);
+    draft_free(&d);
+}
+
+static void test_load_memory_arguments(void) {
+    static const uint8_t bytes[64] = "GGUF";
+    fastgpt_model *m = model;
+    fastgpt_error error;
+    CHECK(fastgpt_model_load_memory(bytes, 64, NULL, NULL, &error) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_model_load_memory(NULL, 64, NULL, &m, &error) == FASTGPT_ERR_ARGUMENT && !m);
+    CHECK(fastgpt_model_load_memory(bytes, 0, NULL, &m, NULL) == FASTGPT_ERR_ARGUMENT && !m);
+    CHECK(fastgpt_model_load_memory(bytes, 64, NULL, &m, &error) == FASTGPT_ERR_UNSUPPORTED && !m);
+    fastgpt_load_options options = {.struct_size = 1};
+    CHECK(fastgpt_model_load_memory(bytes, 64, &options, &m, &error) == FASTGPT_ERR_ARGUMENT && !m);
 }
 
 /* The text is cut where a path is endless, and ends with NUL all the same. */
@@ -295,6 +321,8 @@ int main(void) {
     test_names();
     test_free_null();
     test_load_arguments();
+    test_first_load_options();
+    test_load_memory_arguments();
     test_long_path();
     test_pool_arguments();
     test_cache_arguments();
