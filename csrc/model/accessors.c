@@ -43,6 +43,8 @@ static fastgpt_strings strings_of(const string_list *list) {
 
 fastgpt_strings fastgpt_model_tokens(const fastgpt_model *m) { return strings_of(&m->vocab.tokens); }
 fastgpt_strings fastgpt_model_merges(const fastgpt_model *m) { return strings_of(&m->vocab.merges); }
+void fastgpt_model_get_tokens(const fastgpt_model *m, fastgpt_strings *out) { *out = fastgpt_model_tokens(m); }
+void fastgpt_model_get_merges(const fastgpt_model *m, fastgpt_strings *out) { *out = fastgpt_model_merges(m); }
 
 /* ---- Keys of the file ---- */
 

@@ -128,6 +128,40 @@ static void test_cache_arguments(void) {
     fastgpt_kv_cache_free(one);
 }
 
+static void cache_refused(int32_t n_ctx, fastgpt_type type, const char *culprit) {
+    fastgpt_kv_cache *kv = (fastgpt_kv_cache *)&model;
+    fastgpt_error error;
+    CHECK(fastgpt_kv_cache_create_checked(model, n_ctx, type, &kv, &error) == FASTGPT_ERR_ARGUMENT && !kv);
+    CHECK_FOR(strstr(error.text, culprit), "\"%s\"", error.text);
+}
+
+/* Which argument is wrong, what it is and what it may be. */
+static void test_cache_words(void) {
+    fastgpt_kv_cache *kv = (fastgpt_kv_cache *)&model;
+    fastgpt_error error;
+    cache_refused(-1, FASTGPT_TYPE_F32, "n_ctx is -1, not in [0, 80]");
+    cache_refused(81, FASTGPT_TYPE_F32, "n_ctx is 81");
+    cache_refused(0, FASTGPT_TYPE_Q8_0, "Q8_0");
+    cache_refused(0, (fastgpt_type)99, "type 99");
+    CHECK(fastgpt_kv_cache_create_checked(NULL, 0, FASTGPT_TYPE_F32, &kv, &error) == FASTGPT_ERR_ARGUMENT && !kv);
+    CHECK(strstr(error.text, "model") != NULL);
+    CHECK(fastgpt_kv_cache_create_checked(model, 0, FASTGPT_TYPE_F32, NULL, &error) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_kv_cache_create_checked(model, 3, FASTGPT_TYPE_F16, &kv, &error) == FASTGPT_OK && !error.text[0]);
+    fastgpt_kv_cache_free(kv);
+}
+
+/* Structs through a pointer are those that come by value. */
+static void test_structs_by_pointer(void) {
+    fastgpt_strings tokens, merges, same_tokens = fastgpt_model_tokens(model), same = fastgpt_model_merges(model);
+    fastgpt_cores cores, same_cores = fastgpt_core_counts();
+    fastgpt_model_get_tokens(model, &tokens);
+    fastgpt_model_get_merges(model, &merges);
+    fastgpt_get_core_counts(&cores);
+    CHECK(tokens.n == same_tokens.n && tokens.text == same_tokens.text && tokens.offsets == same_tokens.offsets);
+    CHECK(merges.n == same.n && merges.text == same.text && merges.offsets == same.offsets);
+    CHECK(cores.usable == same_cores.usable && cores.online == same_cores.online);
+}
+
 /* Half the numbers' bytes for the 16-bit types; block formats hold no cache. */
 static void test_cache_types(void) {
     static const fastgpt_type good[] = {FASTGPT_TYPE_F32, FASTGPT_TYPE_F16, FASTGPT_TYPE_BF16};
@@ -327,6 +361,8 @@ int main(void) {
     test_pool_arguments();
     test_cache_arguments();
     test_cache_types();
+    test_cache_words();
+    test_structs_by_pointer();
     test_context_arguments();
     test_truncate();
     test_views();
