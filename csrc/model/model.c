@@ -1,16 +1,12 @@
-/* model.c - loads a model: reads the hyper-parameters, derives every tensor's shape from them, and compares
- * that with the file. */
+/* model.c - what a file says of a model: the hyper-parameters, and every tensor, whose shape they decide. */
 #include "model/model.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/gguf.h"
-#include "kernels/kernels.h"
-#include "common/versioned_struct.h"
 #include "dtypes/dequantize.h"
 #include "dtypes/quantize.h"
 #include "common/status.h"
@@ -21,7 +17,7 @@ enum { MAX_LAYER = 4096, MAX_EMBD = 1 << 17, MAX_FF = 1 << 20, MAX_CTX = 1 << 22
 /* What the steps of loading share. */
 typedef struct loader {
     fastgpt_model *model;
-    gguf_file gguf;           /* in the end the model's */
+    gguf_file gguf;           /* the model's */
     const char *architecture; /* what its keys begin with */
     float *next_widened;      /* free part of model->widened */
     block_q8_0 *next_recoded; /* and of model->recoded */
@@ -323,76 +319,33 @@ static const char *main_type(const loader *l) {
     return dtype_infos[best].name;
 }
 
-/* ---- Load and free ---- */
+/* ---- All of it ---- */
 
-/* Puts the file's name in front of an error that speaks of its contents. */
-static void name_file(fastgpt_error *error, const char *path) {
-    if (!error) return;
-    fastgpt_error detail = *error;
-    fail(error, FASTGPT_OK, "%.255s: %.250s", path, detail.text);
-}
-
-static fastgpt_status load_contents(loader *l) {
-    fastgpt_model *m = l->model;
-    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, m->file.mapped, l->error);
-    if (!status) status = read_hyper_parameters(l);
-    if (!status) status = read_tensors(l);
-    if (!status) status = read_name(l);
-    if (!status) status = vocab_read(&m->vocab, &l->gguf, m->n_vocab, l->error);
-    m->type = main_type(l);
-    free(l->found);
-    m->gguf = l->gguf;
+fastgpt_status model_read(fastgpt_model *m, fastgpt_error *error) {
+    loader l = {.model = m, .gguf = m->gguf, .error = error};
+    fastgpt_status status = read_hyper_parameters(&l);
+    if (!status) status = read_tensors(&l);
+    if (!status) status = read_name(&l);
+    if (!status) status = vocab_read(&m->vocab, &l.gguf, m->n_vocab, error);
+    m->type = main_type(&l);
+    free(l.found);
     return status;
 }
 
-/* An os_file_check. */
-static fastgpt_status begins_well(const void *path, const uint8_t *first, size_t n_first, size_t n_bytes,
-                                  fastgpt_error *error) {
-    fastgpt_status status = gguf_check_header(first, n_first, n_bytes, error);
-    if (status) name_file(error, path);
-    return status;
-}
-
-static fastgpt_status load(fastgpt_model *m, const char *path, bool map, fastgpt_error *error) {
-    static atomic_uint_fast64_t last_id;
-    loader l = {.model = m, .error = error};
-    m->id = atomic_fetch_add(&last_id, 1) + 1;
-    const os_file_check copy = {begins_well, path};
-    fastgpt_status status = os_file_open(&m->file, path, map ? NULL : &copy, error);
+/* The number of tokens is that of the list, or else that of the embedding's rows: other tokenizers than GPT-2's have no
+ * list. */
+fastgpt_status model_read_vocabulary(fastgpt_model *m, fastgpt_error *error) {
+    loader l = {.model = m, .gguf = m->gguf, .error = error};
+    const gguf_value *tokens;
+    fastgpt_status status = gguf_get_array(&l.gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, error);
     if (status) return status;
-    status = load_contents(&l);
-    if (status) name_file(error, path);
-    return status;
-}
-
-fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
-                                  fastgpt_error *error) {
-    if (error) error->text[0] = 0;
-    if (!out) return fail(error, FASTGPT_ERR_ARGUMENT, "out is NULL");
-    *out = NULL;
-    if (!path) return fail(error, FASTGPT_ERR_ARGUMENT, "path is NULL");
-    fastgpt_load_options o = {.struct_size = sizeof o};
-    if (options && !options_read(&o, sizeof o, options, FIRST_SIZE(fastgpt_load_options, no_mmap)))
-        return fail(error, FASTGPT_ERR_ARGUMENT, "options->struct_size is %zu, not %zu", options->struct_size,
-                    sizeof *options);
-    if (!kernels_chosen())
-        return fail(error, FASTGPT_ERR_UNSUPPORTED, "FASTGPT_ISA names no instruction set of this machine and build");
-    fastgpt_model *m = calloc(1, sizeof *m);
-    if (!m) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the model");
-    fastgpt_status status = load(m, path, !o.no_mmap, error);
-    if (status) fastgpt_model_free(m);
-    else *out = m;
-    return status;
-}
-
-void fastgpt_model_free(fastgpt_model *m) {
-    if (!m) return;
-    gguf_free(&m->gguf);
-    os_file_close(&m->file);
-    os_free(m->widened);
-    os_free(m->recoded);
-    vocab_free(&m->vocab);
-    free(m->layers);
-    free(m->name);
-    free(m);
+    if (!tokens && !gguf_find_tensor(&l.gguf, "token_embd.weight"))
+        return fail(error, FASTGPT_ERR_FORMAT, "holds no vocabulary: key tokenizer.ggml.tokens is missing");
+    if (tokens && tokens->n > MAX_VOCAB)
+        return fail(error, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens has more than %d tokens", MAX_VOCAB);
+    if (tokens) m->n_vocab = (int32_t)tokens->n;
+    else status = read_n_vocab(&l);
+    m->type = "none";
+    if (!status) status = read_name(&l);
+    return status ? status : vocab_read(&m->vocab, &l.gguf, m->n_vocab, error);
 }
