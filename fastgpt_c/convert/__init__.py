@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from fastgpt_c.convert.quantizer import TensorReport
 
 # Counts changes of what convert() writes: caches of converted files are keyed by it.
-CONVERTER_VERSION = 4
+CONVERTER_VERSION = 5
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 # Every file of a Hugging Face checkpoint that the converter looks at, as patterns.
 CHECKPOINT_FILES = (
-    *("config.json", "README.md", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+    *("config.json", "generation_config.json", "README.md"),
+    *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja"),
     *("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model"),

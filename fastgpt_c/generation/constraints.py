@@ -222,7 +222,7 @@ class _Vocabulary:
         if model.eos_token is None:
             self.tokens.append(b"<eos>")  # it wants one; this one is never drawn
         self.eos_token_id = eos
-        self.special_token_ids = [eos]
+        self.special_token_ids = [eos, *model.eos_tokens[1:]]  # none of them is text
         self._encode = tokenizer.encode  # not the model, which would then live as long as _tokenizers
 
     def __call__(self, text: bytes) -> Sequence[int]:
