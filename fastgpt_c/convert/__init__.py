@@ -43,19 +43,21 @@ def convert(
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
     rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
-    target appears only when it is complete; an existing GGUF file is replaced, but not source itself.
+    target appears only when it is complete and the engine has opened it and encoded a line; an existing GGUF file is
+    replaced, but not source itself.
     Memory: about three copies of the largest tensor.  progress shows a bar on stderr.
     Raises ModelFileError, UsageError (type, target is source) or MissingExtraError.
     """
     _check_type(type)
     try:
         from fastgpt_c.convert import gguf_file
+        from fastgpt_c.convert.self_check import check_runs
 
         gguf_file.check_target(target, source)
         contents = _read(source, lora)
     except ImportError as error:
         raise _missing(error) from error
-    gguf_file.write(target, contents, type=type, progress=progress)
+    gguf_file.write(target, contents, type=type, progress=progress, check=lambda written: check_runs(written, source))
     return contents.notes
 
 

@@ -122,9 +122,11 @@ def write(
     type: str,
     progress: bool,
     store: Callable[[str, Array, str], Array] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Write contents to target, which appears, or is replaced, only when it is complete.
-    store(name, array, type) gives the bytes of a tensor; usually narrow does.
+    store(name, array, type) gives the bytes of a tensor; usually narrow does.  check(path) raises where the file, once
+    written, is not to take its place.
     Raises ModelFileError for a target that cannot be written, and for numbers that type cannot hold.
     """
     store = store or narrow
@@ -133,6 +135,8 @@ def write(
             place = secrets.token_hex(32)  # where the fingerprint goes, once the tensors are known
             fingerprint = _write_all(part, contents, type, progress, store, place)
             _replace_in_keys(part, place.encode(), fingerprint.encode())
+            if check is not None:
+                check(part)
     except OSError as error:
         why = error.strerror or f"is the disk full? ({error})"  # NumPy knows only how much was taken
         raise ModelFileError(f"{target}: cannot be written: {why}") from error

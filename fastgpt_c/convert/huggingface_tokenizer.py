@@ -33,6 +33,7 @@ from fastgpt_c.io.checked_json import (
     read_json_if_present,
     show,
 )
+from fastgpt_c.tokenizers.bpe_python import CHARACTER_TO_BYTE
 
 # Files of early versions have fewer fields, hence the None.
 PIPELINE: Implemented = {
@@ -115,7 +116,7 @@ def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
         _set_prefix_space(config, settings)
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
         odd = next(other_values(_without_idle_steps(config), PIPELINE), None)
-        odd = odd or _odd_token([*_listed(config.get("added_tokens")), *added])
+        odd = odd or _unknown_token(config) or _odd_token([*_listed(config.get("added_tokens")), *added])
         if odd is not None:
             check_values(path, config, ANY_PIPELINE)
             return CheckpointTokenizer(
@@ -189,6 +190,14 @@ def _set_prefix_space(config: JSON, settings: JSON) -> None:
         return
     if pre_tokenizer.get("type") == "ByteLevel":
         pre_tokenizer["add_prefix_space"] = settings.get("add_prefix_space") is True
+
+
+def _unknown_token(config: JSON) -> tuple[str, object] | None:
+    """What stands for bytes that the vocabulary lacks, if there are any.  Without it such bytes are refused."""
+    model = config.get("model")
+    if not isinstance(model, dict) or model.get("unk_token") is None or not isinstance(model.get("vocab"), dict):
+        return None
+    return None if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else ("model.unk_token", model["unk_token"])
 
 
 def _odd_token(added: list[Any]) -> tuple[str, object] | None:
