@@ -210,7 +210,8 @@ def _packed(head: list[list[float]]) -> str:
     """Each weight as the root of it in 12 bits, two digits of base 64."""
     weights = np.array([weight for row in head for weight in row])
     roots = np.round(np.sqrt(weights) * 4095).astype(np.int64)
-    return BASE64[np.stack([roots >> 6, roots & 63], axis=1).ravel()].tobytes().decode()
+    digits: bytes = BASE64[np.stack([roots >> 6, roots & 63], axis=1).ravel()].tobytes()
+    return digits.decode()
 
 
 def _rounded(numbers: Doubles) -> Any:
