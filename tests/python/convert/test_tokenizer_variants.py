@@ -63,6 +63,17 @@ def added_tokens(rng: random.Random, vocab: dict[str, int]) -> list[dict[str, An
     return [{**token, "normalized": False} for token in tokens]
 
 
+def post_processors(end: int) -> list[Any]:
+    """None; the text alone; special tokens around it, in three spellings; the text twice."""
+    text, mark = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": END, "type_id": 0}}
+    known = {END: {"id": END, "ids": [end], "tokens": [END]}}
+    template = {"type": "TemplateProcessing", "pair": [text], "special_tokens": known}
+    singles: list[Any] = [[text], [mark, text, mark], [text, text]]
+    roberta = {"type": "RobertaProcessing", "sep": [END, end], "cls": [END, end], "trim_offsets": True}
+    bert = {"type": "BertProcessing", "sep": [END, end], "cls": [END, end]}
+    return [None, *({**template, "single": single} for single in singles), {**roberta, "add_prefix_space": False}, bert]
+
+
 def random_tokenizer(rng: random.Random) -> dict[str, Any]:
     value = tokenizer_json()
     with_merges(rng, value)
@@ -70,9 +81,7 @@ def random_tokenizer(rng: random.Random) -> dict[str, Any]:
     value["pre_tokenizer"] = mostly(rng, byte_level, {"type": "Sequence", "pretokenizers": [byte_level]})
     idle = {"type": "Sequence", "normalizers": []}
     value["normalizer"] = mostly(rng, None, {"type": "NFC"}, {"type": "Lowercase"}, idle)
-    alone = [{"Sequence": {"id": "A", "type_id": 0}}]
-    template = {"type": "TemplateProcessing", "single": alone, "pair": alone, "special_tokens": {}}
-    value["post_processor"] = mostly(rng, value["post_processor"], template, None)
+    value["post_processor"] = mostly(rng, value["post_processor"], *post_processors(value["model"]["vocab"][END]))
     value["added_tokens"] = added_tokens(rng, value["model"]["vocab"])
     return value
 
@@ -135,6 +144,18 @@ def test_a_vocabulary_without_merges_runs(folder: Path, tmp_path: Path) -> None:
     with fastgpt_c.load(tmp_path / "x.gguf") as model:
         assert model.decode(model.encode("hé the")) == "hé the"
         assert len(model.encode("hé the")) == 7
+
+
+def test_special_tokens_around_a_text_need_no_library(folder: Path, tmp_path: Path) -> None:
+    """A prompt has none of them, so the engine gives the ids of `tokenizers`; only what changes the text needs it."""
+    tokenizers = pytest.importorskip("tokenizers")
+    value, n_notes = tokenizer_json(), []
+    for value["post_processor"] in post_processors(259):
+        write_json(folder / "tokenizer.json", value)
+        n_notes.append(len(convert(folder, tmp_path / "x.gguf")))
+        with fastgpt_c.load(tmp_path / "x.gguf") as model:
+            assert model.encode("he the") == expected_ids(tokenizers.Tokenizer.from_str(json.dumps(value)), "he the")
+    assert n_notes == [0, 0, 0, 1, 0, 0]
 
 
 def test_what_cannot_be_run_is_refused_and_the_target_stays(folder: Path, tmp_path: Path) -> None:
