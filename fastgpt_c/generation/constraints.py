@@ -45,16 +45,26 @@ class Constraint:
 
     def __init__(self, model: LoadedModel, matcher: Any, what: str) -> None:
         self._n_bytes = -(-model.n_vocab // 32) * 4
+        self._ends = model.eos_tokens
         self._what = what
         self._matcher = matcher
         self._check()
 
     def mask(self) -> bytes:
-        """The tokens that may come next, as Sampler.allow_mask takes them; the end-of-text token where the text may
+        """The tokens that may come next, as Sampler.allow_mask takes them; every end-of-text token where the text may
         end here.  Raises UsageError where llguidance gives up: the constraint is too complex."""
         mask: bytes = self._matcher.compute_bitmask()
         self._check()
-        return mask[: self._n_bytes]
+        return self._with_every_end(mask[: self._n_bytes])
+
+    def _with_every_end(self, mask: bytes) -> bytes:
+        """llguidance knows one token that ends a text; where that may come, so may the model's others."""
+        if not self._ends or not mask[self._ends[0] // 8] >> self._ends[0] % 8 & 1:
+            return mask
+        bits = bytearray(mask)
+        for token in self._ends[1:]:
+            bits[token // 8] |= 1 << token % 8
+        return bytes(bits)
 
     def accept(self, token: int) -> None:
         """Notes a token that was drawn."""

@@ -75,6 +75,16 @@ def test_min_new_tokens_bans_every_end_token(reciter: fastgpt_c.Model):
     assert len(text.tokens) == 5
 
 
+def test_end_tokens_are_no_text_of_a_constraint(reciter: fastgpt_c.Model):
+    """Inside what must match none of them can come; where the text may end, each of them may."""
+    pytest.importorskip("llguidance")
+    inside = reciter.generate("a", regex="[a-z]{6}", **GREEDY)
+    assert (len(inside.tokens), inside.finish_reason) == (6, "stop")
+    assert not set(inside.tokens) & set(MANY)
+    free = reciter.generate("a", regex="[a-z]*", **GREEDY)
+    assert (free.text, free.finish_reason) == ("bc", "eos")
+
+
 @pytest.mark.parametrize("n", range(1, 6))
 def test_end_tokens_stand_under_llama_cpp_s_keys(tmp_path: Path, n: int):
     """Three of them; more stand in a list of ours.  Converting again (quantize) keeps them."""
