@@ -212,8 +212,14 @@ const char *fastgpt_model_metadata(const fastgpt_model *model, const char *key, 
 /* Bytes that the model keeps in memory besides a mapped file. */
 size_t fastgpt_model_sizeof(const fastgpt_model *model);
 
-/* The token that ends a text, -1 when the file names none. */
+/* The token that ends a text, -1 when the file names none; of several, the one that the file names first. */
 int32_t fastgpt_model_eos_token(const fastgpt_model *model);
+
+/* All tokens that end a text, that one first: [n_eos_tokens], each once, owned by the model.  A file has them under
+ * tokenizer.ggml.eos_token_id, eot_token_id (end of a turn) and eom_token_id (of a message), and further ones in an
+ * array of 32-bit unsigned integers, fastgpt.eos_token_ids. */
+int32_t fastgpt_model_n_eos_tokens(const fastgpt_model *model);
+const int32_t *fastgpt_model_eos_tokens(const fastgpt_model *model);
 
 /* The bytes that a token stands for; not NUL-terminated, owned by the model.  *n_bytes becomes 0 and the
  * result NULL for a token outside [0, n_vocab) or a file without a vocabulary. */
@@ -464,7 +470,8 @@ typedef struct fastgpt_sampler_params {
                                documents them: tokens of the prompt do not count */
     int32_t no_repeat_ngram_size; /* ban tokens that would make an n-gram of the history, prompt and all, come again */
     int32_t min_new_tokens; /* ban eos_token until so many tokens were taken */
-    int32_t eos_token; /* in [0, n_vocab), -1 = none; looked at only where min_new_tokens > 0 */
+    int32_t eos_token; /* in [0, n_vocab), -1 = none; looked at only where min_new_tokens > 0.  For several tokens see
+                          fastgpt_sampler_set_eos_tokens */
 } fastgpt_sampler_params;
 
 /* The defaults of the Python package and of both commands: temperature 0.8, top_p 0.95, mirostat_eta 0.1 (which is
@@ -492,6 +499,11 @@ fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *sampler, int32_t token,
  *   mask  [(n_vocab + 31) / 32], copied: token t is bit t % 32, the lowest first, of mask[t / 32]
  * Returns OK or ARGUMENT. */
 fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *sampler, const uint32_t *mask);
+
+/* What min_new_tokens bans from now on, in place of eos_token, as fastgpt_model_eos_tokens gives it.
+ *   tokens  [n_tokens], copied; NULL when n_tokens is 0
+ * Returns OK, ARGUMENT, TOKEN_RANGE or MEMORY; on error nothing changes. */
+fastgpt_status fastgpt_sampler_set_eos_tokens(fastgpt_sampler *sampler, const int32_t *tokens, int32_t n_tokens);
 
 /* Adds tokens that were taken to the history, which penalties, no_repeat_ngram_size and min_new_tokens look at;
  * fastgpt_sampler_sample does not do it by itself.  Returns OK, ARGUMENT, TOKEN_RANGE or MEMORY; only
@@ -612,8 +624,8 @@ fastgpt_status fastgpt_stream_finish(fastgpt_stream *stream, const char **text, 
  * Returns 0 to go on, anything else to end the text here. */
 typedef int32_t (*fastgpt_piece_callback)(void *user, int32_t token, const char *text, size_t n_bytes);
 
-/* Appends prompt [n_prompt] to kv, then draws tokens until there are max_new_tokens, or the model's end-of-text token
- * is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
+/* Appends prompt [n_prompt] to kv, then draws tokens until there are max_new_tokens, or one of the model's end-of-text
+ * tokens is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
  * history.  Afterwards kv holds the prompt and every token drawn but the last.
  *   tokenizer    of the same model; sampler likewise
  *   callback     NULL = none; user is handed to it

@@ -34,7 +34,8 @@ static void mark_repeats(fastgpt_sampler *s, bool mark) {
 /* Nothing is banned between calls: whoever marks takes the marks away. */
 static void mark_banned(fastgpt_sampler *s, bool mark) {
     if (s->params.no_repeat_ngram_size > 0) mark_repeats(s, mark);
-    if (s->n_new < s->params.min_new_tokens && s->params.eos_token >= 0) mark_token(s, s->params.eos_token, mark);
+    if (s->n_new >= s->params.min_new_tokens) return;
+    for (int32_t i = 0; i < s->n_eos_tokens; i++) mark_token(s, s->eos_tokens[i], mark);
 }
 
 /* LOGITS when they are impossible.  Most tokens have no mark, and whether one becomes a candidate is no branch: so this

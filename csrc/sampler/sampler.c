@@ -71,6 +71,8 @@ fastgpt_status fastgpt_sampler_create_checked(int32_t n_vocab, const fastgpt_sam
     s->params = p;
     s->n_vocab = n_vocab;
     status = allocate(s);
+    bool bans_eos = p.min_new_tokens > 0 && p.eos_token >= 0;
+    if (!status && bans_eos) status = fastgpt_sampler_set_eos_tokens(s, &p.eos_token, 1);
     if (status) {
         fastgpt_sampler_free(s);
         return fail(error, status, "no memory for a sampler of %d tokens", n_vocab);
@@ -89,6 +91,7 @@ void fastgpt_sampler_free(fastgpt_sampler *s) {
     free(s->bias);
     free(s->marks);
     free(s->n_taken);
+    free(s->eos_tokens);
     free(s->history.tokens);
     free(s->row);
     free(s->weights);
@@ -99,7 +102,8 @@ int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *s) { return s->n_vocab; }
 
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
     size_t token = sizeof *s->bias + sizeof *s->marks + sizeof *s->n_taken + sizeof *s->row + sizeof *s->weights;
-    return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens;
+    return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens +
+           (size_t)s->n_eos_tokens * sizeof *s->eos_tokens;
 }
 
 /* ---- Bias, mask and history ---- */
@@ -117,6 +121,22 @@ fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *s, const uint32_t *m
         bool allowed = !mask || mask[i / 32] >> i % 32 & 1;
         s->marks[i] = (uint8_t)((s->marks[i] & ~DISALLOWED) | (allowed ? 0 : DISALLOWED));
     }
+    return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_sampler_set_eos_tokens(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens) {
+    if (!s || n_tokens < 0 || (!tokens && n_tokens > 0)) return FASTGPT_ERR_ARGUMENT;
+    for (int32_t i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
+    int32_t *copy = NULL;
+    if (n_tokens > 0) {
+        copy = malloc((size_t)n_tokens * sizeof *copy);
+        if (!copy) return FASTGPT_ERR_MEMORY;
+        memcpy(copy, tokens, (size_t)n_tokens * sizeof *copy);
+    }
+    free(s->eos_tokens);
+    s->eos_tokens = copy;
+    s->n_eos_tokens = n_tokens;
     return FASTGPT_OK;
 }
 

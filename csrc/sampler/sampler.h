@@ -36,6 +36,8 @@ struct fastgpt_sampler {
     uint8_t *marks;        /* [n_vocab] of token_mark */
     float *n_taken;        /* [n_vocab] how often each was taken, not counting the prompt; counts to 2^24 and stays */
     int64_t n_new;         /* tokens that were taken */
+    int32_t *eos_tokens;   /* [n_eos_tokens] what min_new_tokens bans */
+    int32_t n_eos_tokens;
     token_history history; /* empty without no_repeat_ngram_size */
 
     candidate *row;  /* [n_vocab] of one call: by token, until somebody asks for a rank */

@@ -33,6 +33,7 @@ from fastgpt_c.io.checked_json import (
     read_json_if_present,
     show,
 )
+from fastgpt_c.tokenizers.bpe_python import CHARACTER_TO_BYTE
 
 # Files of early versions have fewer fields, hence the None.
 PIPELINE: Implemented = {
@@ -60,8 +61,8 @@ SETTINGS: Implemented = {
     "add_eos_token": (False, None),
 }
 CLASSES: Implemented = {"tokenizer_class": ("GPT2Tokenizer", "GPT2TokenizerFast", None)}
-# A template that is the text and nothing else.
-ONE_TEXT = ([{"Sequence": {"id": "A", "type_id": 0}}], ["$A"], ["$A:0"])
+# Steps that add special tokens around a text at most, which a prompt here never gets: it is what the user wrote.
+FRAMES = ("ByteLevel", "RobertaProcessing", "BertProcessing")
 MAX_NESTING = 8
 ADDED_TOKEN: Implemented = {"single_word": (False, None), "lstrip": (False, None), "rstrip": (False, None)}
 
@@ -115,7 +116,7 @@ def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
         _set_prefix_space(config, settings)
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
         odd = next(other_values(_without_idle_steps(config), PIPELINE), None)
-        odd = odd or _odd_token([*_listed(config.get("added_tokens")), *added])
+        odd = odd or _unknown_token(config) or _odd_token([*_listed(config.get("added_tokens")), *added])
         if odd is not None:
             check_values(path, config, ANY_PIPELINE)
             return CheckpointTokenizer(
@@ -150,13 +151,13 @@ def _needs_library(path: Path, key: str, value: object) -> str:
 
 
 def _without_idle_steps(config: JSON) -> JSON:
-    """config without what does nothing: sequences of one step, and post-processors that add no token.  transformers 5
-    writes such ones for a plain GPT-2."""
+    """config without what does nothing to the text of a prompt: sequences of one step, and post-processors that put
+    special tokens around it at most.  transformers 5 writes such ones for a plain GPT-2."""
     steps = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
     return {
         **config,
         **{part: _lone_step(config.get(part), list_name) for part, list_name in steps.items()},
-        "post_processor": None if _adds_nothing(config.get("post_processor")) else config.get("post_processor"),
+        "post_processor": None if _leaves_text_alone(config.get("post_processor")) else config.get("post_processor"),
     }
 
 
@@ -170,16 +171,28 @@ def _lone_step(step: object, list_name: str) -> object:
     return step
 
 
-def _adds_nothing(processor: object, depth: int = 0) -> bool:
+def _leaves_text_alone(processor: object, depth: int = 0) -> bool:
+    """Whether a post-processor only puts special tokens around the tokens of a text."""
     if processor is None:
         return True
     if not isinstance(processor, dict) or depth > MAX_NESTING:
         return False
     if processor.get("type") == "TemplateProcessing":
-        return processor.get("single") in ONE_TEXT
+        return _has_text_once(processor.get("single"))
     if processor.get("type") == "Sequence" and isinstance(processor.get("processors"), list):
-        return all(_adds_nothing(inner, depth + 1) for inner in processor["processors"])
-    return processor.get("type") == "ByteLevel"
+        return all(_leaves_text_alone(inner, depth + 1) for inner in processor["processors"])
+    return processor.get("type") in FRAMES
+
+
+def _has_text_once(template: object) -> bool:
+    """Whether a template has the text once, and else special tokens."""
+    pieces = template.split() if isinstance(template, str) else template
+    return isinstance(pieces, list) and sum(map(_is_text_of_template, pieces)) == 1
+
+
+def _is_text_of_template(piece: object) -> bool:
+    """{"Sequence": ...}, or "$A" and its like."""
+    return "Sequence" in piece if isinstance(piece, dict) else isinstance(piece, str) and piece.startswith("$")
 
 
 def _set_prefix_space(config: JSON, settings: JSON) -> None:
@@ -189,6 +202,14 @@ def _set_prefix_space(config: JSON, settings: JSON) -> None:
         return
     if pre_tokenizer.get("type") == "ByteLevel":
         pre_tokenizer["add_prefix_space"] = settings.get("add_prefix_space") is True
+
+
+def _unknown_token(config: JSON) -> tuple[str, object] | None:
+    """What stands for bytes that the vocabulary lacks, if there are any.  Without it such bytes are refused."""
+    model = config.get("model")
+    if not isinstance(model, dict) or model.get("unk_token") is None or not isinstance(model.get("vocab"), dict):
+        return None
+    return None if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else ("model.unk_token", model["unk_token"])
 
 
 def _odd_token(added: list[Any]) -> tuple[str, object] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,7 +25,7 @@ class Adjustments(Checked):
     frequency_penalty     taken from a token's logit for each time that it is in the text, the prompt not counted
     presence_penalty      taken from the logit of every token in the text, the prompt not counted
     no_repeat_ngram_size  n: no n tokens in a row come twice, those of the prompt included
-    min_new_tokens        bans the end-of-text token until there are so many
+    min_new_tokens        bans every end-of-text token until there are so many
 
     0 turns each of them off.  Raises UsageError for a value that arguments.OPTIONS does not allow, or another name.
     """
@@ -75,23 +75,31 @@ PARAMETERS = [field.name for field in fields(Sampling) if field.name != "logit_b
 class Sampler:
     """Parameters, a random generator and a history, for one sequence and one thread at a time.
 
-    sampling   its parameters; keywords change single ones
-    eos_token  what min_new_tokens bans
-    seed       of its generator, also where Sampling has none
+    sampling    its parameters; keywords change single ones
+    eos_tokens  what min_new_tokens bans; eos_token is one more
+    seed        of its generator, also where Sampling has none
 
     Raises UsageError for a value outside its range.
     """
 
     def __init__(
-        self, n_vocab: int, sampling: Sampling | None = None, *, eos_token: int | None = None, **changes: Any
+        self,
+        n_vocab: int,
+        sampling: Sampling | None = None,
+        *,
+        eos_token: int | None = None,
+        eos_tokens: Sequence[int] = (),
+        **changes: Any,
     ) -> None:
         sampling = made(Sampling, "sampling", sampling, changes)
         self.n_vocab = n_vocab
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         checked_int("n_vocab", n_vocab, 1)
         values = {name: getattr(sampling, name) for name in PARAMETERS} | {"seed": self.seed}
-        values["eos_token"] = -1 if eos_token is None else checked_int("eos_token", eos_token, 0, n_vocab - 1)
-        self._handle = _new_handle(n_vocab, values)
+        self._handle = _new_handle(n_vocab, {**values, "eos_token": -1})
+        ends = [*([] if eos_token is None else [eos_token]), *eos_tokens]
+        checked_ends = [checked_int("eos_token", token, 0, n_vocab - 1) for token in ends]
+        check(lib.fastgpt_sampler_set_eos_tokens(self._handle, checked_ends, len(checked_ends)))
         for token, bias in (sampling.logit_bias or {}).items():
             check(
                 lib.fastgpt_sampler_set_bias(self._handle, checked_int("token", token), bias),
