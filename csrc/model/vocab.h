@@ -16,6 +16,8 @@ typedef struct vocab {
     string_list merges; /* "a b" by rank */
     string_list bytes;  /* what each token stands for */
     int32_t *types;     /* [n_vocab] or NULL */
+    int32_t *encoding_types; /* [n_vocab] or NULL: types, but where NORMALIZED_KEY says in which order an encoder cuts
+                                out tokens, control tokens are those of the first pass */
     int32_t eos_token;  /* -1 = none */
 } vocab;
 

@@ -3,10 +3,10 @@
 #include <string.h>
 
 #include "model/byte_encoder.h"
+#include "model/model.h"
 #include "common/status.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode_tables.h"
-#include "model/vocab.h"
 
 /* What is needed only while a tokenizer is made. */
 typedef struct builder {
@@ -146,7 +146,9 @@ fastgpt_status fastgpt_tokenizer_create(const fastgpt_model *model, fastgpt_toke
     if (!model) return fail(error, FASTGPT_ERR_ARGUMENT, "model is NULL");
     fastgpt_strings tokens = fastgpt_model_tokens(model), merges = fastgpt_model_merges(model);
     if (tokens.n == 0) return fail(error, FASTGPT_ERR_UNSUPPORTED, "the file has no tokenizer; work with token ids");
-    return fastgpt_tokenizer_create_from(&tokens, &merges, fastgpt_model_token_types(model), out, error);
+    const vocab *v = &model->vocab;
+    const int32_t *types = v->encoding_types ? v->encoding_types : v->types;
+    return fastgpt_tokenizer_create_from(&tokens, &merges, types, out, error);
 }
 
 void fastgpt_tokenizer_free(fastgpt_tokenizer *tokenizer) {
