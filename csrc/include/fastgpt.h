@@ -418,8 +418,8 @@ typedef struct fastgpt_sampler_params {
     size_t struct_size;
     float temperature; /* up to 1e6: logits are divided by it; 0 = greedy: the largest logit, the first of equals */
     int32_t top_k; /* keep the k largest logits and whatever equals the last of them */
-    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1]; zero is off, and
-                    1e-30 keeps what others' top_p = 0 does: the likeliest token */
+    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1].  Zero is off, as for
+                    every field; what others mean by top_p = 0, the likeliest token alone, is FLT_MIN */
     float min_p; /* keep tokens at least min_p times as likely as the likeliest, in [0, 1] */
     float repetition_penalty; /* up to 1e6: logits of tokens in the history are divided (or, if negative,
                                  multiplied) by it (Keskar et al. 2019, arXiv 1909.05858); 1 = off */

@@ -2,12 +2,18 @@
  *
  * Sorted by falling logit, what the filters keep is one interval of ranks: top_n_sigma, top_k, top_p, min_p and
  * mirostat its beginning, typical_p a part around the entropy.  So they only move first_kept and n_kept. */
+#include <float.h>
 #include <math.h>
 
 #include "common/reproducible_math.h"
 #include "sampler/sampler.h"
 
 static const double LN2 = 0.69314718055994531;
+
+/* What candidates must weigh together that top_p or typical_p keeps, of a row that weighs sum.  A few units in the last
+ * place of F32 less than p: logits are rounded to F32, and so is p, so probabilities that sum to p exactly, such as
+ * .5 + .3 for .8, may fall short of it by that much and are still enough. */
+static double wanted_weight(float p, double sum) { return ((double)p - 4 * (double)FLT_EPSILON) * sum; }
 
 /* ---- The beginning of the row ---- */
 
@@ -44,7 +50,7 @@ static void keep_top_k(fastgpt_sampler *s) {
 
 static void keep_top_p(fastgpt_sampler *s) {
     if (s->params.top_p == 0 || s->params.top_p == 1) return;
-    double wanted = (double)s->params.top_p * sum_of_kept(s), sum = 0;
+    double wanted = wanted_weight(s->params.top_p, sum_of_kept(s)), sum = 0;
     int32_t n = 0;
     while (n < s->n_kept && (n == 0 || sum < wanted)) sum += ranked_weight(s, n++);
     s->n_kept = n;
@@ -84,7 +90,7 @@ static double distance(fastgpt_sampler *s, int32_t i, double typical) {
 static void keep_typical(fastgpt_sampler *s) {
     if (s->params.typical_p == 0 || s->params.typical_p == 1) return;
     double sum = sum_of_kept(s), typical = typical_log_weight(s, sum);
-    double wanted = (double)s->params.typical_p * sum, got = 0, reached = 0;
+    double wanted = wanted_weight(s->params.typical_p, sum), got = 0, reached = 0;
     int32_t end = 0;
     while (end < s->n_kept && log_weight(s, ranked(s, end)) > typical) end++;
     int32_t first = end;
