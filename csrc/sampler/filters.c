@@ -13,7 +13,10 @@ static const double LN2 = 0.69314718055994531;
 /* What candidates must weigh together that top_p or typical_p keeps, of a row that weighs sum.  A few units in the last
  * place of F32 less than p: logits are rounded to F32, and so is p, so probabilities that sum to p exactly, such as
  * .5 + .3 for .8, may fall short of it by that much and are still enough. */
-static double wanted_weight(float p, double sum) { return ((double)p - 4 * (double)FLT_EPSILON) * sum; }
+static double wanted_weight(float p, double sum) {
+    double share = (double)p - 4 * (double)FLT_EPSILON;
+    return (share > 0 ? share : DBL_MIN) * sum; /* never nothing */
+}
 
 /* ---- The beginning of the row ---- */
 
