@@ -46,8 +46,8 @@ static void keep_top_n_sigma(fastgpt_sampler *s) {
 static void keep_top_k(fastgpt_sampler *s) {
     int32_t n = s->params.top_k;
     if (n == 0 || n >= s->n_kept) return;
-    float last = ranked(s, n - 1).logit;
-    while (n < s->n_kept && ranked(s, n).logit == last) n++;
+    float last = candidate_at_rank(s, n - 1).logit;
+    while (n < s->n_kept && candidate_at_rank(s, n).logit == last) n++;
     s->n_kept = n;
 }
 
@@ -55,14 +55,14 @@ static void keep_top_p(fastgpt_sampler *s) {
     if (s->params.top_p == 0 || s->params.top_p == 1) return;
     double wanted = wanted_weight(s->params.top_p, sum_of_kept(s)), sum = 0;
     int32_t n = 0;
-    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += ranked_weight(s, n++);
+    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += weight_at_rank(s, n++);
     s->n_kept = n;
 }
 
 /* Shortens what is kept to candidates of at least this weight, and to no less than one. */
 static void keep_weights_from(fastgpt_sampler *s, double least) {
     int32_t n = 1;
-    while (n < s->n_kept && ranked_weight(s, s->first_kept + n) >= least) n++;
+    while (n < s->n_kept && weight_at_rank(s, s->first_kept + n) >= least) n++;
     s->n_kept = n;
 }
 
@@ -84,8 +84,8 @@ static double typical_log_weight(fastgpt_sampler *s, double sum) {
 }
 
 /* How far the candidate of rank i is from typical; infinite for ranks that are not kept. */
-static double distance(fastgpt_sampler *s, int32_t i, double typical) {
-    return i >= 0 && i < s->n_kept ? fabs(log_weight(s, ranked(s, i)) - typical) : INFINITY;
+static double distance_from_typical(fastgpt_sampler *s, int32_t i, double typical) {
+    return i >= 0 && i < s->n_kept ? fabs(log_weight(s, candidate_at_rank(s, i)) - typical) : INFINITY;
 }
 
 /* Grows an interval of ranks by its nearer neighbour until it has the wanted weight, and what is as near as the last.
@@ -95,14 +95,14 @@ static void keep_typical(fastgpt_sampler *s) {
     double sum = sum_of_kept(s), typical = typical_log_weight(s, sum);
     double wanted = wanted_weight(s->params.typical_p, sum), got = 0, reached = 0;
     int32_t end = 0;
-    while (end < s->n_kept && log_weight(s, ranked(s, end)) > typical) end++;
+    while (end < s->n_kept && log_weight(s, candidate_at_rank(s, end)) > typical) end++;
     int32_t first = end;
     while (first > 0 || end < s->n_kept) {
-        double left = distance(s, first - 1, typical), right = distance(s, end, typical);
+        double left = distance_from_typical(s, first - 1, typical), right = distance_from_typical(s, end, typical);
         double nearer = left <= right ? left : right;
         if (got >= wanted && nearer > reached) break;
         reached = nearer;
-        got += ranked_weight(s, left <= right ? --first : end++);
+        got += weight_at_rank(s, left <= right ? --first : end++);
     }
     s->first_kept = first;
     s->n_kept = end - first;
@@ -115,13 +115,13 @@ static void keep_unsurprising(fastgpt_sampler *s) {
     if (s->params.mirostat_tau == 0) return;
     double surprise = s->mirostat_surprise > 0 ? s->mirostat_surprise : 0;
     four_doubles least = {-surprise * LN2};
-    exp_same_everywhere(&least);
+    exp_reproducible(&least);
     keep_weights_from(s, sum_of_kept(s) * least[0]);
 }
 
 void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum) {
     if (s->params.mirostat_tau == 0) return;
-    double surprise = (log_same_everywhere(sum) - log_weight(s, drawn)) / LN2;
+    double surprise = (log_reproducible(sum) - log_weight(s, drawn)) / LN2;
     s->mirostat_surprise -= (double)s->params.mirostat_eta * (surprise - (double)s->params.mirostat_tau);
 }
 

@@ -30,14 +30,14 @@ N_CACHED_PIECES = 1 << 16
 MAX_CACHED_LENGTH = 32
 
 
-def _byte_alphabet() -> list[str]:
+def _byte_encoder() -> list[str]:
     """[256] the character that stands for each byte in vocab.json: itself where it prints, else U+0100 and up."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     substitutes = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(substitutes)) for byte in range(256)]
 
 
-BYTE_TO_CHARACTER = _byte_alphabet()
+BYTE_TO_CHARACTER = _byte_encoder()
 CHARACTER_TO_BYTE = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
 
 
@@ -80,7 +80,7 @@ class PatternBPE:
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        """Rank of each "left right"; the parts and their join are sure to be tokens in the byte alphabet."""
+        """Rank of each "left right"; the parts and their join are sure to be tokens in the characters of the byte encoder."""
         ids = self._ids
         ranks: dict[str, int] = {}
         for rank, merge in enumerate(self._merges):
