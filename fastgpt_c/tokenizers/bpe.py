@@ -34,7 +34,7 @@ class _BPE(Protocol):
 class Tokenizer:
     """A vocabulary and its merge rules.
 
-    tokens       [n_vocab] text of each id: in the byte encoder's characters, as in vocab.json, but plain for types 3 and 4
+    tokens       [n_vocab] text of each id: as vocab.json spells bytes (byte encoder), but plain for types 3 and 4
     merges       "left right" by rank, as in merges.txt
     token_types  [n_vocab] 1 normal, 3 control, 4 user-defined, 5 unused; None = all normal
     eos_token    id of the token that ends a text, or None

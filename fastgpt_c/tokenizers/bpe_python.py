@@ -80,7 +80,7 @@ class PatternBPE:
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        """Rank of each "left right"; the parts and their join are sure to be tokens in the characters of the byte encoder."""
+        """Rank of each "left right"; the parts and their join are sure to be tokens that the byte encoder spells."""
         ids = self._ids
         ranks: dict[str, int] = {}
         for rank, merge in enumerate(self._merges):
