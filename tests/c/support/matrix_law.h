@@ -14,8 +14,13 @@
 #include "support/random.h"
 #include "support/weights.h"
 
-/* Number k of token t, or of row r. */
-typedef double number_of(const void *operand, int row, int k, int n_in);
+/* Value k of token t, or of row r. */
+typedef double value_of(const void *at, int row, int k, int n_in);
+
+typedef struct operand {
+    const void *at;
+    value_of *value;
+} operand;
 
 static inline double bf16_of_panel(const void *x, int t, int k, int n_in) {
     int64_t at = (int64_t)(t / MATRIX_LANES) * n_in * MATRIX_LANES + (int64_t)k / MATRIX_K * MATRIX_K * MATRIX_LANES +
@@ -44,27 +49,28 @@ static inline float *new_sums(int which, int64_t n) {
 
 /* What it made of them: each within n_in + 4 roundings of the sum of absolute products, and gaps as they were.  The
  * sums start from what was there, if it adds, and a bias [n_rows], if there is one. */
-static inline void check_sums(const char *name, const float *out, int64_t ldo, bool add, const float *bias,
-                              const void *x, number_of *x_number, const void *w, number_of *w_number, int n_tokens,
-                              int n_rows, int n_in) {
+static inline void check_sums(const char *name, out_view out, bool add, const float *bias, operand x, operand w,
+                              gemm_size size) {
+    const int n_in = size.n_in;
     double worst = 0; /* error as a part of the bound */
-    for (int64_t i = 0; i < (n_tokens - 1) * ldo + n_rows; i++) {
-        int t = (int)(i / ldo), r = (int)(i % ldo);
-        bool gap = r >= n_rows;
+    for (int64_t i = 0; i < (size.n_tokens - 1) * out.ld + size.n_rows; i++) {
+        int t = (int)(i / out.ld), r = (int)(i % out.ld);
+        bool gap = r >= size.n_rows;
         double sum = (add || gap ? (double)(i % 5) : 0) + (bias && !gap ? bias[r] : 0), absolute = sum + FLT_MIN;
         for (int k = 0; k < n_in && !gap; k++) {
-            double product = x_number(x, t, k, n_in) * w_number(w, r, k, n_in);
+            double product = x.value(x.at, t, k, n_in) * w.value(w.at, r, k, n_in);
             sum += product;
             absolute += fabs(product);
         }
         double bound = gap ? 0 : (n_in + 4) * (double)FLT_EPSILON * absolute;
-        double error = fabs(out[i] - sum);
+        double error = fabs(out.at[i] - sum);
         worst = error <= worst * bound ? worst : error / (bound + DBL_MIN);
     }
-    CHECK_FOR(worst <= 1, "%s: %d tokens, %d rows, n_in %d: %g times the bound", name, n_tokens, n_rows, n_in, worst);
+    CHECK_FOR(worst <= 1, "%s: %d tokens, %d rows, n_in %d: %g times the bound", name, size.n_tokens, size.n_rows, n_in,
+              worst);
 }
 
-/* A product of BF16 numbers. */
+/* A product of BF16 values. */
 typedef struct bf16_case {
     const bf16_kernels *k;
     const void *w;
@@ -73,7 +79,7 @@ typedef struct bf16_case {
     int n_rows, n_in;
 } bf16_case;
 
-/* Numbers of every token that meet the weights before the others do; whole blocks of every type. */
+/* Values of every token that are multiplied before the others are; whole blocks of every type. */
 enum { LAW_PIECE = 256 };
 
 static inline void multiply_pieces(const bf16_case *c, const bf16_output *to, const uint16_t *x, int n_tokens) {
@@ -138,9 +144,9 @@ static inline bool same_as_panels(const bf16_case *c, const bf16_output *to, con
     bool same = true;
     for (int t = 0; t < n_tokens; t++)
         for (int r = 0; r < n; r++) {
-            float number = r < c->n_rows ? to->out[t * to->ldo + r] : 0;
-            activation(&number, 1);
-            same &= f32_of_bf16(bf16_of_f32(number)) == (float)bf16_of_panel(panels, t, r, (int)n);
+            float value = r < c->n_rows ? to->out[t * to->ldo + r] : 0;
+            activation(&value, 1);
+            same &= f32_of_bf16(bf16_of_f32(value)) == (float)bf16_of_panel(panels, t, r, (int)n);
         }
     return same;
 }
@@ -151,16 +157,16 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     const int64_t ldo = n_rows + 3, ldw = round_up(row_bytes(type, n_in) + 4, 4), n_panel = round_up(n_in, MATRIX_K);
     const bool add = (n_tokens + n_rows) % 2, has_bias = (n_tokens + n_in / 32) % 2;
     uint8_t *w = guarded_bytes(1, (n_rows - 1) * ldw + row_bytes(type, n_in));
-    float *numbers = malloc((size_t)(n_rows * n_panel) * sizeof *numbers);
+    float *values = malloc((size_t)(n_rows * n_panel) * sizeof *values);
     float *x = malloc((size_t)n_tokens * (size_t)n_in * sizeof *x);
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows), *bias = guarded_floats(3, n_rows);
     random_fill(state, x, (int64_t)n_tokens * n_in);
     for (int64_t r = 0; r < n_rows; r++) {
         bias[r] = (float)(r % 3);
         random_row(state, type, w + r * ldw, n_in);
-        kernels_portable.to_f32[type](numbers + r * n_panel, w + r * ldw, n_in);
+        kernels_portable.to_f32[type](values + r * n_panel, w + r * ldw, n_in);
         for (int64_t i = 0; i < n_panel; i++)
-            numbers[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(numbers[r * n_panel + i])) : 0;
+            values[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(values[r * n_panel + i])) : 0;
     }
     const bf16_case c = {k, w, ldw, type, n_rows, n_in};
     const bf16_output to = {.out = out, .ldo = ldo, .bias = has_bias ? bias : NULL, .add = add};
@@ -168,8 +174,8 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     float *start = memcpy(malloc(n_bytes), out, n_bytes);
     uint16_t *panels = panels_of(k->panel, x, 0, n_tokens, n_in);
     multiply_pieces(&c, &to, panels, n_tokens);
-    check_sums(name, out, ldo, add, to.bias, panels, bf16_of_panel, numbers, float_of_row, n_tokens, n_rows,
-               (int)n_panel);
+    check_sums(name, (out_view){out, ldo}, add, to.bias, (operand){panels, bf16_of_panel},
+               (operand){values, float_of_row}, (gemm_size){n_tokens, n_rows, (int)n_panel});
     CHECK_FOR(same_as_few(&c, &to, start, x, n_tokens, false), "%s: %d tokens, %d rows, n_in %d: other bits than alone",
               name, n_tokens, n_rows, n_in);
     if (k->streams[type])
@@ -181,7 +187,7 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     free(panels);
     free(start);
     free(x);
-    free(numbers);
+    free(values);
 }
 
 static inline void check_bf16_products(const char *name, const bf16_kernels *k, dtype type) {
@@ -196,7 +202,7 @@ static inline void check_bf16_products(const char *name, const bf16_kernels *k, 
                 check_bf16(name, k, &state, type, tokens[i], rows[j], any_size ? any[n] : wide ? 512 : blocks[n]);
 }
 
-/* Where number k of row r stands in tiles of rows with n numbers. */
+/* Where value k of row r is in tiles of rows with n values. */
 static inline int64_t place_in_tiles(int r, int k, int64_t n) {
     const int64_t tile = (r / MATRIX_ROWS * (n / MATRIX_K) + k / MATRIX_K) * 2 + r % MATRIX_ROWS / MATRIX_LANES;
     return (tile * (MATRIX_K / 2) + k % MATRIX_K / 2) * MATRIX_LANES * 2 + r % MATRIX_LANES * 2 + k % 2;
@@ -204,13 +210,13 @@ static inline int64_t place_in_tiles(int r, int k, int64_t n) {
 
 /* Columns as tiles of rows. */
 static inline bool same_columns(const bf16_kernels *k, const float *x, int64_t ld, int n_tokens, int n) {
-    const int64_t n_numbers = round_up(n_tokens, MATRIX_K), n_rows = round_up(n, MATRIX_ROWS);
-    uint16_t *tiles = (uint16_t *)(void *)guarded_bytes(2, n_rows * n_numbers * 2);
-    k->columns(tiles, MATRIX_ROWS * n_numbers, x, ld, n_tokens, n);
+    const int64_t n_values = round_up(n_tokens, MATRIX_K), n_rows = round_up(n, MATRIX_ROWS);
+    uint16_t *tiles = (uint16_t *)(void *)guarded_bytes(2, n_rows * n_values * 2);
+    k->columns(tiles, MATRIX_ROWS * n_values, x, ld, n_tokens, n);
     bool same = true;
-    for (int t = 0; t < n_numbers; t++)
+    for (int t = 0; t < n_values; t++)
         for (int i = 0; i < n_rows; i++)
-            same &= tiles[place_in_tiles(i, t, n_numbers)] == (t < n_tokens && i < n ? bf16_of_f32(x[t * ld + i]) : 0);
+            same &= tiles[place_in_tiles(i, t, n_values)] == (t < n_tokens && i < n ? bf16_of_f32(x[t * ld + i]) : 0);
     return same;
 }
 
@@ -222,9 +228,9 @@ static inline bool same_panel(bf16_panel_kernel *fill, bool streamed, const floa
     bool same = true;
     for (int t = 0; t < MATRIX_LANES; t++)
         for (int i = 0; i < n_panel; i++) {
-            const uint16_t number = t < n_tokens && i < n ? bf16_of_f32(x[t * ld + i]) : 0;
-            same &= number == (streamed ? panel[(i / 2 * MATRIX_LANES + t) * 2 + i % 2]
-                                        : bf16_of_f32((float)bf16_of_panel(panel, t, i, (int)n_panel)));
+            const uint16_t value = t < n_tokens && i < n ? bf16_of_f32(x[t * ld + i]) : 0;
+            same &= value == (streamed ? panel[(i / 2 * MATRIX_LANES + t) * 2 + i % 2]
+                                       : bf16_of_f32((float)bf16_of_panel(panel, t, i, (int)n_panel)));
         }
     return same;
 }
@@ -259,8 +265,9 @@ static inline void check_gemm_f32(const kernels *k, uint64_t *state, int n_token
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
     k->floats->gemm((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (f32_view){w, n_in}, next,
                     (gemm_size){n_tokens, n_rows, n_in});
-    check_sums(k->name, out, ldo, true, NULL, x, lanes == 8 ? float_of_panels_of_8 : float_of_panels_of_16, w,
-               float_of_row, n_tokens, n_rows, n_in);
+    check_sums(k->name, (out_view){out, ldo}, true, NULL,
+               (operand){x, lanes == 8 ? float_of_panels_of_8 : float_of_panels_of_16}, (operand){w, float_of_row},
+               (gemm_size){n_tokens, n_rows, n_in});
 }
 
 /* Weights as they lie in memory, and two panels of tokens at most: the bits of the same tokens among more, and of
@@ -269,17 +276,17 @@ static inline void check_gemm_f32(const kernels *k, uint64_t *state, int n_token
 static inline void check_stream_floats(const kernels *k, uint64_t *state, dtype type, int n_tokens, int n_rows,
                                        int n_in) {
     const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, ldw = row_bytes(type, n_in) + 4;
-    float *x = guarded_floats(0, 2 * lanes * n_in), *numbers = guarded_floats(3, (int64_t)n_rows * n_in);
+    float *x = guarded_floats(0, 2 * lanes * n_in), *values = guarded_floats(3, (int64_t)n_rows * n_in);
     uint8_t *w = guarded_bytes(1, (n_rows - 1) * ldw + row_bytes(type, n_in));
     random_fill(state, x, 2 * lanes * n_in);
     for (int64_t r = 0; r < n_rows; r++) {
         random_row(state, type, w + r * ldw, n_in);
-        kernels_portable.to_f32[type](numbers + r * n_in, w + r * ldw, n_in);
+        kernels_portable.to_f32[type](values + r * n_in, w + r * ldw, n_in);
     }
     const size_t n_bytes = (size_t)((2 * lanes - 1) * ldo + n_rows) * sizeof(float);
     float *among_more = memcpy(malloc(n_bytes), new_sums(2, (2 * lanes - 1) * ldo + n_rows), n_bytes);
     read_ahead nothing = {.at = w, .line_values = 16};
-    k->floats->gemm((out_view){among_more, ldo}, (f32_view){x, lanes * n_in}, (f32_view){numbers, n_in}, nothing,
+    k->floats->gemm((out_view){among_more, ldo}, (f32_view){x, lanes * n_in}, (f32_view){values, n_in}, nothing,
                     (gemm_size){(int)(2 * lanes), n_rows, n_in});
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
     k->floats->stream[type]((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (row_view){w, ldw},
