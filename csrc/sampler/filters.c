@@ -27,7 +27,7 @@ static void keep_likeliest(fastgpt_sampler *s) {
     s->n_kept = 1;
 }
 
-/* Comes first, so that no rank is known yet and the row may be shortened where it stands. */
+/* The first of the filters: no rank is known yet, so the row may be shortened in place. */
 static void keep_top_n_sigma(fastgpt_sampler *s) {
     if (s->params.top_n_sigma == 0) return;
     double mean = 0, squares = 0;

@@ -32,7 +32,7 @@ static void mark_repeats(fastgpt_sampler *s, bool mark) {
         if (equal_tokens(tokens + i - n_before, tokens + n - n_before, n_before)) mark_token(s, tokens[i], mark);
 }
 
-/* Nothing is banned between calls: whoever marks takes the marks away. */
+/* Marks last for one call: fill_row sets them and clears them. */
 static void mark_banned(fastgpt_sampler *s, bool mark) {
     if (s->params.no_repeat_ngram_size > 0) mark_repeats(s, mark);
     if (s->n_new >= s->params.min_new_tokens) return;

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from paths import VECTORS
 
+import fastgpt_c
 from fastgpt_c.engine.sampler import Sampler
 from fastgpt_c.errors import UsageError
 
@@ -450,3 +451,13 @@ def test_extreme_temperatures(temperature: float) -> None:
     p = sampler(40, temperature=temperature).probabilities(logits)
     expected = np.eye(40)[logits.argmax()] if temperature < 1 else np.full(40, 1 / 40)
     np.testing.assert_allclose(p, expected, atol=1e-6)
+
+
+def test_top_p_0_is_greedy_wherever_text_is_generated() -> None:
+    """Alone and in a batch, whatever the seed."""
+    demo = fastgpt_c.load(n_threads=1)
+    greedy = demo.generate("Once upon a time", max_new_tokens=6, temperature=0).text
+    for seed in (1, 2):
+        options: Any = {"max_new_tokens": 6, "temperature": 5.0, "top_p": 0, "seed": seed}
+        assert demo.generate("Once upon a time", **options).text == greedy
+        assert [completion.text for completion in demo.generate_batch(["Once upon a time"], **options)] == [greedy]
