@@ -1,4 +1,4 @@
-/* test_linear.c - y = x W^T + b for every type of weights and every way to compute it, against the sum in double
+/* test_linear.c - y = x W^T + b for every type of weights and every matmul algorithm, against the sum in double
  * precision, with one thread and with three, which must agree to the bit.  Arrays are of exactly the size that linear.h
  * gives. */
 #include "matmul/linear.h"
@@ -7,9 +7,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/thread_pool.h"
 #include "support/check.h"
 #include "support/engine.h"
-#include "common/thread_pool.h"
 #include "support/weights.h"
 
 static uint64_t seed = 3;
@@ -20,8 +20,8 @@ typedef struct product {
     bool add;
 } product;
 
-/* How far a product may be off because activations, and for BF16 products weights, are rounded: nothing where they are
- * not.  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
+/* The error that rounding of activations, and for BF16 products of weights, may cause: 0 where they are not rounded.
+ *  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
 static double rounding(const engine *e, product p, double largest, double sum_w, double sum_xw) {
     bool few = p.n_tokens <= gemv_max_tokens(e->kernels, p.type);
     bool bytes = e->kernels->matrix_bytes && e->kernels->byte_row[p.type];
@@ -40,11 +40,11 @@ static double linear_error(const engine *e, product p, const linear_task *task, 
             double largest = 0, sum_w = 0, sum_xw = 0;
             if (task->w.b) sum += task->w.b[r], absolute += fabsf(task->w.b[r]);
             for (int i = 0; i < p.n_in; i++) {
-                double number = x[t * (int64_t)(p.n_in + 3) + i], xw = number * w[i];
+                double value = x[t * (int64_t)(p.n_in + 3) + i], xw = value * w[i];
                 sum += xw;
                 sum_xw += fabs(xw);
                 sum_w += fabsf(w[i]);
-                largest = fabs(number) > largest ? fabs(number) : largest;
+                largest = fabs(value) > largest ? fabs(value) : largest;
             }
             double bound = (p.n_in + 8) * (double)FLT_EPSILON * (absolute + sum_xw);
             bound += rounding(e, p, largest, sum_w, sum_xw);
@@ -69,8 +69,8 @@ static weight new_weight(number_type type, int n_out, int n_in) {
     return (weight){.w = rows, .b = new_random(&seed, n_out), .type = type, .n_out = n_out, .n_in = n_in};
 }
 
-/* Runs both tasks from the same start, and returns what the outputs hold. */
-static void run(const engine *e, product p, linear_task *tasks, const float *x, float *const *before) {
+/* Runs both tasks; their outputs begin with the values of `before`. */
+static void run_tasks(const engine *e, product p, linear_task *tasks, const float *x, float *const *before) {
     for (int i = 0; i < 2; i++) {
         int64_t n = (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out;
         memcpy(tasks[i].out, before[i], (size_t)n * sizeof(float));
@@ -96,9 +96,9 @@ static void check_linear(fastgpt_pool *pool, product p) {
         before[i] = new_random(&seed, n);
         first[i] = tasks[i].out = new_random(&seed, n);
     }
-    run(&alone, p, tasks, x, before);
+    run_tasks(&alone, p, tasks, x, before);
     for (int i = 0; i < 2; i++) tasks[i].out = new_random(&seed, (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out);
-    run(&three, p, tasks, x, before);
+    run_tasks(&three, p, tasks, x, before);
     for (int i = 0; i < 2; i++) {
         int64_t n = (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out;
         double error = linear_error(&three, p, &tasks[i], x, before[i]);
