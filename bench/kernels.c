@@ -30,7 +30,7 @@ enum { FILLER = 0x3C };
 
 typedef struct job {
     const kernels *k;
-    number_type type;
+    dtype type;
     int n_tokens;
     bool cached;
     int64_t ldw; /* bytes of a row of weights */
@@ -103,7 +103,7 @@ static void sum_unit(void *arg, int unit, int thread) {
 static void widen_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const uint8_t *row = rows_of(j, unit, thread);
-    for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->widen[j->type](out_of(j, thread), row, N_IN);
+    for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->to_f32[j->type](out_of(j, thread), row, N_IN);
 }
 
 static void gelu_unit(void *arg, int unit, int thread) {
@@ -165,7 +165,7 @@ static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job fu
 }
 
 static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_number) {
-    run_rows(pool, j, kernel, function, number_formats[j->type].name, row_bytes(j->type, N_IN), per_number);
+    run_rows(pool, j, kernel, function, dtype_infos[j->type].name, row_bytes(j->type, N_IN), per_number);
 }
 
 /* A function of numbers that stay in the cache. */
@@ -193,8 +193,8 @@ static void fill_quantized(const kernels *k, uint8_t *x) {
 
 static void run_products(fastgpt_pool *pool, job *j, uint8_t *x) {
     static const int n_tokens[] = {1, 4, 16};
-    for (int type = 0; type < N_NUMBER_TYPES; type++) {
-        j->type = (number_type)type;
+    for (int type = 0; type < N_KERNEL_DTYPES; type++) {
+        j->type = (dtype)type;
         if (takes_quantized(j->type)) fill_quantized(j->k, x);
         else fill_floats(x, MAX_TOKENS * N_IN);
         for (size_t i = 0; i < sizeof n_tokens / sizeof *n_tokens; i++) {
@@ -208,8 +208,8 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
     j->n_tokens = MATRIX_TOKENS;
     int per_number = 2 * j->n_tokens;
-    for (int type = TYPE_BF16; j->k->bf16 && type < N_NUMBER_TYPES; type++) {
-        j->type = (number_type)type;
+    for (int type = TYPE_BF16; j->k->bf16 && type < N_KERNEL_DTYPES; type++) {
+        j->type = (dtype)type;
         run_type(pool, j, "matrix", matrix_unit, per_number);
         if (j->k->bf16->streams[type]) run_type(pool, j, "matrix_stream", stream_unit, per_number);
     }
@@ -222,10 +222,10 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
 static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
     fill_floats(x, MAX_TOKENS * N_IN);
     j->n_tokens = 1;
-    for (int type = 0; type < N_NUMBER_TYPES; type++) {
-        j->type = (number_type)type;
-        if (type <= TYPE_BF16) run_type(pool, j, "weighted_sum", sum_unit, 2);
-        if (j->k->widen[type]) run_type(pool, j, "widen", widen_unit, 0);
+    for (int type = 0; type < N_KERNEL_DTYPES; type++) {
+        j->type = (dtype)type;
+        if (is_float(type)) run_type(pool, j, "weighted_sum", sum_unit, 2);
+        if (j->k->to_f32[type]) run_type(pool, j, "widen", widen_unit, 0);
     }
     run_function(pool, j, "gelu", gelu_unit);
     run_function(pool, j, "softmax", softmax_unit);

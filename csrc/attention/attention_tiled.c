@@ -91,7 +91,7 @@ static f32_rows f32_values(const attention_job *job, const query_tile *tile, con
         return (f32_rows){.rows = (const float *)(const void *)head_at(job, s, KV_VALUES, first, tile->head),
                           .ld = job->n_embd};
     for (int64_t i = 0; i < n; i++)
-        job->e->kernels->widen[s->type](kv->f32_scratch + i * d, head_at(job, s, KV_VALUES, first + i, tile->head), d);
+        job->e->kernels->to_f32[s->type](kv->f32_scratch + i * d, head_at(job, s, KV_VALUES, first + i, tile->head), d);
     return (f32_rows){.rows = kv->f32_scratch, .ld = d};
 }
 
@@ -204,7 +204,7 @@ static f32_rows f32_head(const attention_job *job, const query_tile *tile, kv_pa
     if (s->type == TYPE_F32 && !s->n_prefix)
         return (f32_rows){.rows = (const float *)(const void *)head_at(job, s, part, 0, tile->head), .ld = job->n_embd};
     for (int64_t i = 0; i < tile->n_keys; i++)
-        job->e->kernels->widen[s->type](scratch + i * d, head_at(job, s, part, i, tile->head), d);
+        job->e->kernels->to_f32[s->type](scratch + i * d, head_at(job, s, part, i, tile->head), d);
     return (f32_rows){.rows = scratch, .ld = d};
 }
 

@@ -24,9 +24,9 @@ typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int6
 /* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64. */
 typedef void activation_kernel(float *x, int n);
 
-/* A row of n numbers as F32, and back as a 16-bit type. */
-typedef void widen_kernel(float *out, const void *row, int n);
-typedef void narrow_kernel(void *out, const float *x, int n);
+/* A row of n values as F32, and F32 as a row of floats of another type. */
+typedef void to_f32_kernel(float *out, const void *row, int n);
+typedef void from_f32_kernel(void *out, const float *x, int n);
 
 /* Tiles of the matrix kernels for BF16 numbers and bytes. */
 enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32 };
@@ -58,7 +58,7 @@ typedef struct bf16_kernels {
     /* n numbers of rows of weights: [n_rows / MATRIX_ROWS][n / MATRIX_K][2] tiles of sixteen rows, which have pairs of
      * numbers behind each other, [MATRIX_K / 2][16][2]; filled up with zeros.
      *   w  [n_rows][n] of the type, rows ldw bytes apart */
-    void (*tiles)(uint16_t *tiles, const void *w, int64_t ldw, number_type type, int n_rows, int n);
+    void (*tiles)(uint16_t *tiles, const void *w, int64_t ldw, dtype type, int n_rows, int n);
 
     /* The same of the columns of x: they are the rows.
      *   x  [n_rows][n], rows ldx floats apart
@@ -87,10 +87,10 @@ typedef struct bf16_kernels {
      *   to  floats, without an activation
      *   x   panels of `stream_panel`, behind each other
      *   w   [n_rows][n_in] of the type, rows ldw bytes apart */
-    void (*stream)(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, number_type type, int n_tokens,
+    void (*stream)(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, dtype type, int n_tokens,
                    int n_rows, int n_in);
     bf16_panel_kernel *stream_panel; /* [n_in / 2][MATRIX_LANES][2] */
-    bool streams[N_NUMBER_TYPES];
+    bool streams[N_KERNEL_DTYPES];
 } bf16_kernels;
 
 enum { STREAM_TOKENS = 64 };
@@ -135,29 +135,35 @@ typedef void stream_floats_kernel(float *out, int64_t ldo, const float *x, int64
 
 typedef struct float_kernels {
     matrix_floats_kernel *matrix;
-    stream_floats_kernel *stream[TYPE_BF16 + 1];
+    stream_floats_kernel *stream[N_FLOAT_DTYPES];
     int lanes; /* tokens of a panel */
 } float_kernels;
 
 /* What stands between the two products of a feed-forward layer. */
-typedef enum activation { GELU_TANH, GELU_ERF, RELU, SILU, N_ACTIVATIONS } activation;
+#define ACTIVATIONS(ACTIVATION)      \
+    ACTIVATION(GELU_TANH, gelu_tanh) \
+    ACTIVATION(GELU_ERF, gelu_erf)   \
+    ACTIVATION(RELU, relu)           \
+    ACTIVATION(SILU, silu)
+#define ACTIVATION_VALUE(NAME, name) NAME,
+typedef enum activation { ACTIVATIONS(ACTIVATION_VALUE) N_ACTIVATIONS } activation;
 
 typedef struct kernels {
     const char *name; /* "avx512-vnni" ... */
     const char *family; /* "avx512" ...: what FASTGPT_ISA names */
 
-    dot_rows_kernel *dot_rows[N_NUMBER_TYPES];
-    widen_kernel *widen[N_NUMBER_TYPES];
-    weighted_sum_kernel *weighted_sum[TYPE_BF16 + 1];
-    narrow_kernel *narrow[TYPE_BF16 + 1];
+    dot_rows_kernel *dot_rows[N_KERNEL_DTYPES];
+    to_f32_kernel *to_f32[N_KERNEL_DTYPES];
+    weighted_sum_kernel *weighted_sum[N_FLOAT_DTYPES];
+    from_f32_kernel *from_f32[N_FLOAT_DTYPES];
     const bf16_kernels *bf16; /* NULL where the CPU multiplies no BF16 numbers */
     matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
 
     const float_kernels *floats; /* NULL where BLAS takes their place */
 
     /* A row of weights as unsigned bytes: n of them, q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] -
-     * zero), where zero is byte_zero of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */
-    void (*byte_row[N_NUMBER_TYPES])(void *out, const void *row, int n);
+     * zero), where zero is u8_zero_point of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */
+    void (*byte_row[N_KERNEL_DTYPES])(void *out, const void *row, int n);
 
     /* Activations for weights in blocks: n int8 numbers q, then n / 32 F32 scales d, with x[i] = d[i / 32] * q[i].
      * d = (largest |x| of the block) / 127; q = x * (127 / largest), rounded to nearest, ties to even; all zero where
@@ -179,17 +185,33 @@ typedef struct kernels {
     void (*layer_norm)(float *out, const float *x, const float *w, const float *b, int n, float epsilon);
 } kernels;
 
-/* What the integers of a block stand above: w = d * (q - zero_point), where those of Q8_0 are signed. */
-static inline int8_t zero_point(number_type type) { return type == TYPE_Q8_0 ? 0 : type == TYPE_Q4_0 ? 8 : 32; }
+/* The zero point of the integers of a block: w = d * (q - zero_point).  Those of Q8_0 are signed. */
+enum { ZERO_POINT_Q8_0 = 0, ZERO_POINT_Q4_0 = 8, ZERO_POINT_Q6_K = 32 };
 
-/* The same for byte_row, which makes them all unsigned. */
-static inline int byte_zero(number_type type) { return type == TYPE_Q8_0 ? 128 : zero_point(type); }
+static inline int8_t zero_point(dtype type) {
+#define ZERO_POINT(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return ZERO_POINT_##NAME;
+    BLOCK_DTYPES(ZERO_POINT)
+#undef ZERO_POINT
+    return 0;
+}
+
+/* The same for unpack_u8, which makes them all unsigned. */
+static inline int u8_zero_point(dtype type) { return type == TYPE_Q8_0 ? 128 : zero_point(type); }
 
 /* Bytes of a row of quantize_row, or of unsigned bytes with scales. */
 static inline int64_t quantized_row_bytes(int64_t n) { return n + n / 32 * (int64_t)sizeof(float); }
 
 /* Whether products with weights of this type take activations of quantize_row. */
-static inline bool takes_quantized(number_type type) { return number_formats[type].block_numbers > 1; }
+static inline bool takes_quantized(dtype type) { return !is_float(type); }
+
+/* The lines of a set's tables: each table is made from the list of what it is indexed by, so that a kernel which is
+ * missing does not compile. */
+#define DOT_ROWS_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = dot_##name,
+#define TO_F32_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = to_f32_##name,
+#define WEIGHTED_SUM_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = sum_##name,
+#define FROM_F32_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = from_f32_row_##name,
+#define ACTIVATION_ENTRY(NAME, name) [NAME] = name,
 
 /* The kernels for this CPU, or the best of the family that the environment variable FASTGPT_ISA names; NULL when it
  * names none that this CPU and build have.  Chosen at the first call. */

@@ -73,11 +73,11 @@ fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx
 
 fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
                                              fastgpt_kv_cache **out) {
-    number_type known;
+    dtype known;
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
     if (!model || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
-    if (!number_type_of(type, &known) || known > TYPE_BF16) return FASTGPT_ERR_ARGUMENT;
+    if (!dtype_of_gguf(type, &known) || !is_float(known)) return FASTGPT_ERR_ARGUMENT;
     *out = cache_create((fastgpt_kv_cache){.type = known,
                                            .n_layer = model->n_layer,
                                            .n_ctx = n_ctx ? n_ctx : model->n_ctx,
@@ -203,7 +203,7 @@ fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
 void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, const float *rows,
                     int32_t n) {
     for (int32_t i = 0; i < n; i++, rows += kv->n_embd)
-        k->narrow[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), rows, kv->n_embd);
+        k->from_f32[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), rows, kv->n_embd);
 }
 
 void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic) {
@@ -213,9 +213,7 @@ void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, boo
     kv->n_past += n;
 }
 
-fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) {
-    return (fastgpt_type)number_formats[kv->type].gguf_type;
-}
+fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) { return (fastgpt_type)dtype_infos[kv->type].gguf_type; }
 
 static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, kv_part part) {
     return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, part, kv->n_prefix) : NULL;

@@ -84,7 +84,7 @@ static void gemm_q8_tile(const linear_job *job, const linear_tile *tile, int thr
         const uint8_t *rows = unpack_u8_rows(k, w, first, n_rows, scratch_of(job, thread));
         for (int t = 0; t < tile->n_tokens; t += MATRIX_TOKENS)
             k->matrix_bytes(output_of(job, tile) + t * ld_out + r, ld_out, q8_panel(job->prepared, t, w->n_in), rows,
-                            byte_zero(w->type), weight_row(w, first + MATRIX_ROWS),
+                            u8_zero_point(w->type), weight_row(w, first + MATRIX_ROWS),
                             min_int(MATRIX_TOKENS, tile->n_tokens - t), n_rows, w->n_in);
     }
 }
@@ -97,7 +97,7 @@ static void pack_f32(const linear_job *job, int unit, int thread) {
 }
 
 /* A power of two. */
-static int values_per_cache_line(number_type type) {
+static int values_per_cache_line(dtype type) {
     enum { LINE_BYTES = 64 };
     int n = 16;
     while (2 * n * row_bytes(type, 256) <= LINE_BYTES * 256) n *= 2;
@@ -140,7 +140,7 @@ static void add_converted(const linear_job *job, float *out, int64_t ld_out, con
 static void gemm_f32_tile(const linear_job *job, const linear_tile *tile, int thread) {
     const weight *w = &tile->task->w;
     const int lanes = job->e->kernels->floats->lanes;
-    const bool streamed = w->type <= TYPE_BF16 && job->x.n_tokens <= MAX_STREAMED_PANELS * lanes;
+    const bool streamed = is_float(w->type) && job->x.n_tokens <= MAX_STREAMED_PANELS * lanes;
     float *out = output_of(job, tile);
     const int64_t ld_out = tile->task->ld_out;
     for (int k = 0; k < w->n_in; k += WEIGHT_PANEL_K) {
@@ -213,43 +213,41 @@ static const matmul_algorithm sgemm = {.compute_tile = sgemm_tile,
                                        .tokens_per_unit = TOKENS_PER_SGEMM,
                                        .max_tokens_per_run = ALL};
 
-static bool can_gemm_q8(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
+static bool can_gemm_q8(const kernels *k, dtype type) { return k->matrix_bytes && k->byte_row[type]; }
 
-bool linear_uses_bf16(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
+bool linear_uses_bf16(const kernels *k, dtype type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
-static bool can_stream(const kernels *k, number_type type) { return k->bf16 && k->bf16->streams[type]; }
+static bool can_stream(const kernels *k, dtype type) { return k->bf16 && k->bf16->streams[type]; }
 
 /* Whether gemm_f32 for one token takes hardly longer than reading the weights.  Those of 16 bits are read twice as
  * fast, so they need the wider kernels. */
-static bool gemm_f32_suits_one_token(const kernels *k, number_type type) {
-    return k->floats && type <= TYPE_BF16 && (type == TYPE_F32 || k->floats->lanes == MAX_FLOAT_LANES);
+static bool gemm_f32_suits_one_token(const kernels *k, dtype type) {
+    return k->floats && is_float(type) && (type == TYPE_F32 || k->floats->lanes == MAX_FLOAT_LANES);
 }
 
 /* Measured with the 124M shape: on Zen 4; with kernels for floats on Zen 2 and, for panels of MAX_FLOAT_LANES, on
  * Sapphire Rapids. */
-int gemv_max_tokens(const kernels *k, number_type type) {
+int gemv_max_tokens(const kernels *k, dtype type) {
     if (can_stream(k, type)) return 1;
     if (can_gemm_q8(k, type) || linear_uses_bf16(k, type)) return 4;
-    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && type <= TYPE_BF16) return type == TYPE_F32 ? 2 : 6;
+    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && is_float(type)) return type == TYPE_F32 ? 2 : 6;
     if (k->floats) return type == TYPE_F32 ? 6 : 12;
     return type == TYPE_F32 ? 12 : TOKENS_PER_DOT;
 }
 
-static const matmul_algorithm *select_dot(number_type type) {
-    return takes_quantized(type) ? &dot_quantized : &dot_f32;
-}
+static const matmul_algorithm *select_dot(dtype type) { return takes_quantized(type) ? &dot_quantized : &dot_f32; }
 
-static const matmul_algorithm *select_bf16(const kernels *k, number_type type, int n_tokens) {
+static const matmul_algorithm *select_bf16(const kernels *k, dtype type, int n_tokens) {
     return can_stream(k, type) && n_tokens <= STREAM_TOKENS ? &linear_stream : &linear_gemm_bf16;
 }
 
 /* The one whose sums are the same for any number of tokens. */
-static const matmul_algorithm *select_deterministic(const kernels *k, number_type type, int n_tokens) {
+static const matmul_algorithm *select_deterministic(const kernels *k, dtype type, int n_tokens) {
     if (can_stream(k, type)) return select_bf16(k, type, n_tokens);
     return gemm_f32_suits_one_token(k, type) ? &gemm_f32 : select_dot(type);
 }
 
-static const matmul_algorithm *select_algorithm(const engine *e, number_type type, int n_tokens) {
+static const matmul_algorithm *select_algorithm(const engine *e, dtype type, int n_tokens) {
     const kernels *k = e->kernels;
     if (e->deterministic) return select_deterministic(k, type, n_tokens);
     if (n_tokens <= gemv_max_tokens(k, type)) return select_dot(type);

@@ -23,11 +23,11 @@ int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in); /* shared by the
 int64_t linear_scratch_bytes(int64_t n_in);                       /* of each thread */
 
 /* Largest token count for which row-wise dot products beat a matrix product. */
-int gemv_max_tokens(const kernels *k, number_type type);
+int gemv_max_tokens(const kernels *k, dtype type);
 
 /* Whether this CPU multiplies weights of this type as BF16 values where there are many tokens: rounding activations to
  * BF16 is then acceptable, in attention, too. */
-bool linear_uses_bf16(const kernels *k, number_type type);
+bool linear_uses_bf16(const kernels *k, dtype type);
 
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);

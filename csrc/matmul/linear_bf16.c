@@ -40,8 +40,8 @@ static void stream_tile(const linear_job *job, const linear_tile *tile, int thre
 }
 
 /* The most whole blocks that n values hold, in values. */
-static int whole_blocks(number_type type, int n) {
-    return n / number_formats[type].block_numbers * number_formats[type].block_numbers;
+static int whole_blocks(dtype type, int n) {
+    return n / dtype_infos[type].block_values * dtype_infos[type].block_values;
 }
 
 /* In a thread's scratch. */

@@ -53,8 +53,21 @@ ALWAYS_INLINE group group_q6_k(const char *row, int i) {
     return g;
 }
 
-ALWAYS_INLINE group group_of(const number_type type, const char *row, int i) {
-    return type == TYPE_Q8_0 ? group_q8_0(row, i) : type == TYPE_Q4_0 ? group_q4_0(row, i) : group_q6_k(row, i);
+ALWAYS_INLINE group group_of(const dtype type, const char *row, int i) {
+#define GROUP_OF(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return group_##name(row, i);
+    BLOCK_DTYPES(GROUP_OF)
+#undef GROUP_OF
+    __builtin_unreachable();
+}
+
+/* Bytes of a group, rounded up where they are not whole. */
+ALWAYS_INLINE int group_bytes_of(const dtype type) {
+#define GROUP_BYTES(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return (int)((sizeof(block) * GROUP + block_values - 1) / block_values);
+    BLOCK_DTYPES(GROUP_BYTES)
+#undef GROUP_BYTES
+    __builtin_unreachable();
 }
 
 /* Register p of group i of a row of activations. */
@@ -63,11 +76,11 @@ ALWAYS_INLINE bytes part_of(const char *x, int i, int p) {
 }
 
 /* A tile as in dot_tile. */
-ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx,
-                              const char *w, int64_t ldw, int64_t apart, const int n_tokens, const int n_rows, int n_in,
+ALWAYS_INLINE void block_tile(const dtype type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+                              int64_t ldw, int64_t apart, const int n_tokens, const int n_rows, int n_in,
                               const bool stream) {
     vec sum[MOST_ROWS][TOKENS] = {{{0}}};
-    const int group_bytes = type == TYPE_Q8_0 ? 34 : type == TYPE_Q4_0 ? 18 : 27; /* of Q6_K about */
+    const int group_bytes = group_bytes_of(type);
     const char *next = w + n_rows * ldw + FETCH_BEYOND; /* fetched line by line */
     for (int i = 0; i < n_in / GROUP; i++) {
         ivec start[TOKENS][PARTS]; /* of a sum: what the zero point adds to it, taken back */
@@ -98,27 +111,19 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
 }
 
 /* The product of one type; sizes are those of dot_rows_kernel, n_in a multiple of GROUP. */
-#define BLOCK_KERNEL(suffix, type)                                                                         \
-    static void dot_##suffix(float *out, int64_t ldo, const void *x_rows, int64_t ldx, const void *w_rows, \
-                             int64_t ldw, int n_tokens, int n_rows, int n_in) {                            \
-        const char *x = x_rows, *w = w_rows;                                                               \
-        FOR_EACH_TILE(STREAMED(type, n_tokens), BLOCK_TILE_##suffix);                                      \
-    }
-#define BLOCK_TILE(type, t, tokens, r, rows, apart, stream)                                                         \
+ALWAYS_INLINE void dot_blocks(const dtype type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+                              int64_t ldw, int n_tokens, int n_rows, int n_in) {
+#define TILE(t, tokens, r, rows, apart, stream)                                                                     \
     block_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \
                stream)
-#define BLOCK_TILE_q8_0(...) BLOCK_TILE(TYPE_Q8_0, __VA_ARGS__)
-#define BLOCK_TILE_q4_0(...) BLOCK_TILE(TYPE_Q4_0, __VA_ARGS__)
-#define BLOCK_TILE_q6_k(...) BLOCK_TILE(TYPE_Q6_K, __VA_ARGS__)
-
-BLOCK_KERNEL(q8_0, TYPE_Q8_0)
-BLOCK_KERNEL(q4_0, TYPE_Q4_0)
-BLOCK_KERNEL(q6_k, TYPE_Q6_K)
+    FOR_EACH_TILE(STREAMED(type, n_tokens), TILE);
+#undef TILE
+}
 
 /* ---- Rows ---- */
 
 /* Scales are those of lanes of four numbers, and in all types but Q6_K the same for all lanes. */
-ALWAYS_INLINE void widen_group(const number_type type, float *out, group g) {
+ALWAYS_INLINE void group_to_f32(const dtype type, float *out, group g) {
     int8_t q[GROUP];
     for (int p = 0; p < PARTS; p++) g.q[p] -= zero_point(type);
     memcpy(q, g.q, sizeof q);
@@ -129,16 +134,22 @@ ALWAYS_INLINE void widen_group(const number_type type, float *out, group g) {
     }
 }
 
-ALWAYS_INLINE void widen_row(const number_type type, float *out, const char *row, int n) {
-    for (int i = 0; i < n / GROUP; i++) widen_group(type, out + GROUP * i, group_of(type, row, i));
+ALWAYS_INLINE void blocks_to_f32(const dtype type, float *out, const char *row, int n) {
+    for (int i = 0; i < n / GROUP; i++) group_to_f32(type, out + GROUP * i, group_of(type, row, i));
 }
 
-static void widen_row_q8_0(float *out, const void *row, int n) { widen_row(TYPE_Q8_0, out, row, n); }
-static void widen_row_q4_0(float *out, const void *row, int n) { widen_row(TYPE_Q4_0, out, row, n); }
-static void widen_row_q6_k(float *out, const void *row, int n) { widen_row(TYPE_Q6_K, out, row, n); }
+/* The kernels of one type. */
+#define BLOCK_KERNELS(NAME, name, block, block_values)                                                      \
+    static void dot_##name(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
+                           int n_tokens, int n_rows, int n_in) {                                            \
+        dot_blocks(TYPE_##NAME, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                          \
+    }                                                                                                       \
+    static void to_f32_##name(float *out, const void *row, int n) { blocks_to_f32(TYPE_##NAME, out, row, n); }
+
+BLOCK_DTYPES(BLOCK_KERNELS)
 
 /* Signed bytes become unsigned by 128 more, which is a flip of their upper bit. */
-ALWAYS_INLINE void byte_row(const number_type type, void *out, const char *row, int n) {
+ALWAYS_INLINE void byte_row(const dtype type, void *out, const char *row, int n) {
     uint8_t *q = out;
     float *d = (float *)(void *)(q + n);
     for (int i = 0; i < n / GROUP; i++) {

@@ -19,14 +19,14 @@
 #endif
 
 /* WIDTH numbers from index k of a row. */
-ALWAYS_INLINE vec load_row(const number_type type, const char *row, int64_t k) {
+ALWAYS_INLINE vec load_row(const dtype type, const char *row, int64_t k) {
     if (type == TYPE_F32) return load((const float *)(const void *)row + k);
     halves h = load_halves((const uint16_t *)(const void *)row + k);
     return type == TYPE_F16 ? widen_f16(h) : widen_bf16(h);
 }
 
 /* n < WIDTH of them, then zeros. */
-ALWAYS_INLINE vec load_row_first(const number_type type, const char *row, int64_t k, int n) {
+ALWAYS_INLINE vec load_row_first(const dtype type, const char *row, int64_t k, int n) {
     if (type == TYPE_F32) return load_first((const float *)(const void *)row + k, n);
     halves h = {0};
     memcpy(&h, row + 2 * k, (size_t)n * sizeof(uint16_t));
@@ -49,7 +49,7 @@ enum { LINE = 64, MOST_ROWS = ROWS > STREAMS ? ROWS : STREAMS };
 
 /* A tile of n_rows <= MOST_ROWS, each `apart` rows behind the one before, by n_tokens <= TOKENS; type, counts and
  * stream are constants wherever this is inlined, so that the accumulators live in registers. */
-ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+ALWAYS_INLINE void dot_tile(const dtype type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
                             int64_t ldw, int64_t apart, const int n_tokens, const int n_rows, int n_in, int n_ahead,
                             const bool stream) {
     vec sum[MOST_ROWS][TOKENS] = {{{0}}};
@@ -108,7 +108,7 @@ ALWAYS_INLINE void dot_tile(const number_type type, float *out, int64_t ldo, con
     for (; first < n_rows; first++)                                                            \
         for (int t = 0; t < n_tokens; t++) TILE(t, 1, first, 1, 1, false)
 
-ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
+ALWAYS_INLINE void dot_rows(const dtype type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w,
                             int64_t ldw, int n_tokens, int n_rows, int n_in) {
 #define TILE(t, tokens, r, rows, apart, stream)                                                                   \
     dot_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \
@@ -121,8 +121,8 @@ ALWAYS_INLINE void dot_rows(const number_type type, float *out, int64_t ldo, con
 enum { COLUMNS = 8 }; /* registers of weighted_sum */
 
 /* n_columns registers of out, summed over all rows; n_columns is a constant wherever this is inlined. */
-ALWAYS_INLINE void sum_columns(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
-                               int n_rows, int first, const int n_columns) {
+ALWAYS_INLINE void sum_columns(const dtype type, float *out, const float *p, const char *v, int64_t ldv, int n_rows,
+                               int first, const int n_columns) {
     vec sum[COLUMNS];
     const int element = type == TYPE_F32 ? 4 : 2;
     const int64_t ahead = n_rows * ldv;
@@ -139,8 +139,8 @@ ALWAYS_INLINE void sum_columns(const number_type type, float *out, const float *
     for (int c = 0; c < n_columns; c++) store(out + first + c * WIDTH, sum[c]);
 }
 
-ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float *p, const char *v, int64_t ldv,
-                                int n_rows, int n) {
+ALWAYS_INLINE void weighted_sum(const dtype type, float *out, const float *p, const char *v, int64_t ldv, int n_rows,
+                                int n) {
     int j = 0;
     for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH) sum_columns(type, out, p, v, ldv, n_rows, j, COLUMNS);
     for (; j + COLUMNS / 2 * WIDTH <= n; j += COLUMNS / 2 * WIDTH)
@@ -152,25 +152,23 @@ ALWAYS_INLINE void weighted_sum(const number_type type, float *out, const float 
     store_first(out + j, sum, n - j);
 }
 
-ALWAYS_INLINE void widen_numbers(const number_type type, float *out, const char *row, int n) {
+ALWAYS_INLINE void floats_to_f32(const dtype type, float *out, const char *row, int n) {
     int i = 0;
     for (; i + WIDTH <= n; i += WIDTH) store(out + i, load_row(type, row, i));
     if (i < n) store_first(out + i, load_row_first(type, row, i, n - i), n - i);
 }
 
 /* The kernels of one type. */
-#define FLOAT_KERNELS(suffix, type)                                                                           \
-    static void dot_##suffix(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
-                             int n_tokens, int n_rows, int n_in) {                                            \
-        dot_rows(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                                     \
-    }                                                                                                         \
-    static void sum_##suffix(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n) {     \
-        weighted_sum(type, out, p, v, ldv, n_rows, n);                                                        \
-    }                                                                                                         \
-    static void widen_row_##suffix(float *out, const void *row, int n) { widen_numbers(type, out, row, n); }
+#define FLOAT_KERNELS(NAME, name, block, block_values)                                                      \
+    static void dot_##name(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
+                           int n_tokens, int n_rows, int n_in) {                                            \
+        dot_rows(TYPE_##NAME, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                            \
+    }                                                                                                       \
+    static void sum_##name(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n) {     \
+        weighted_sum(TYPE_##NAME, out, p, v, ldv, n_rows, n);                                               \
+    }                                                                                                       \
+    static void to_f32_##name(float *out, const void *row, int n) { floats_to_f32(TYPE_##NAME, out, row, n); }
 
-FLOAT_KERNELS(f32, TYPE_F32)
-FLOAT_KERNELS(f16, TYPE_F16)
-FLOAT_KERNELS(bf16, TYPE_BF16)
+FLOAT_DTYPES(FLOAT_KERNELS)
 
 #endif

@@ -38,23 +38,25 @@
 #define MATH(function) function
 #endif
 
+#define MATH_ENTRY(NAME, name) [NAME] = MATH(name),
+
 /* What one file makes of all that; the kernels of matrices may be NULL. */
-#define KERNELS(its_name, its_family, its_bf16, its_matrix_bytes, its_floats)                                    \
-    {                                                                                                            \
-        .name = its_name,                                                                                        \
-        .family = its_family,                                                                                    \
-        .dot_rows = {dot_f32, dot_f16, dot_bf16, dot_q8_0, dot_q4_0, dot_q6_k},                                  \
-        .widen = {widen_row_f32, widen_row_f16, widen_row_bf16, widen_row_q8_0, widen_row_q4_0, widen_row_q6_k}, \
-        .weighted_sum = {sum_f32, sum_f16, sum_bf16},                                                            \
-        .narrow = {narrow_row_f32, narrow_row_f16, narrow_row_bf16},                                             \
-        .bf16 = its_bf16,                                                                                        \
-        .matrix_bytes = its_matrix_bytes,                                                                        \
-        .floats = its_floats,                                                                                    \
-        .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0},                                  \
-        .quantize_row = quantize_row,                                                                            \
-        .softmax = MATH(softmax),                                                                                \
-        .activation = {MATH(gelu), MATH(gelu_erf), MATH(relu), MATH(silu)},                                      \
-        .layer_norm = MATH(layer_norm),                                                                          \
+#define KERNELS(its_name, its_family, its_bf16, its_matrix_bytes, its_floats)   \
+    {                                                                           \
+        .name = its_name,                                                       \
+        .family = its_family,                                                   \
+        .dot_rows = {KERNEL_DTYPES(DOT_ROWS_ENTRY)},                            \
+        .to_f32 = {KERNEL_DTYPES(TO_F32_ENTRY)},                                \
+        .weighted_sum = {FLOAT_DTYPES(WEIGHTED_SUM_ENTRY)},                     \
+        .from_f32 = {FLOAT_DTYPES(FROM_F32_ENTRY)},                             \
+        .bf16 = its_bf16,                                                       \
+        .matrix_bytes = its_matrix_bytes,                                       \
+        .floats = its_floats,                                                   \
+        .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0}, \
+        .quantize_row = quantize_row,                                           \
+        .softmax = MATH(softmax),                                               \
+        .activation = {ACTIVATIONS(MATH_ENTRY)},                                \
+        .layer_norm = MATH(layer_norm),                                         \
     }
 
 #endif

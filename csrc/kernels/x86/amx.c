@@ -3,7 +3,7 @@
 #define ROWS 4
 #define TOKENS 4
 #define STREAMS 8
-#define STREAMED(type, n_tokens) ((n_tokens) == 1 || (type) <= TYPE_BF16)
+#define STREAMED(type, n_tokens) ((n_tokens) == 1 || is_float(type))
 #define STREAM_AHEAD 512
 #define FETCH_LEVEL 2
 #define FETCH_BEYOND 2048

@@ -19,7 +19,7 @@ enum {
 
 /* Streams that meet the tokens: one each MATRIX_K numbers, and the rows behind it. */
 typedef struct streams {
-    number_type type;
+    dtype type;
     int n, rows_each; /* streams, rows of each */
     int64_t ld, apart; /* bytes from a row to the next, and from a stream to the next */
     int64_t bytes;     /* of MATRIX_K numbers */
@@ -154,8 +154,8 @@ static void bf16_stream_panel(uint16_t *panel, const float *x, int64_t ldx, int 
 }
 
 /* Rows are streams as far as sixteen of them can be as long as each other; those that are left are a tile. */
-static void bf16_stream(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, number_type type,
-                        int n_tokens, int n_rows, int n_in) {
+static void bf16_stream(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, dtype type, int n_tokens,
+                        int n_rows, int n_in) {
     _Alignas(64) stream_sums sums[STREAM_TOKENS / MATRIX_TOKENS];
     unpacked_tiles tiles;
     const int64_t panel = round_up(n_in, MATRIX_K) * MATRIX_LANES;

@@ -4,7 +4,7 @@
 #define FASTGPT_AVX512_MATH_H
 
 void avx512_softmax(float *x, int n, float scale);
-void avx512_gelu(float *x, int n);
+void avx512_gelu_tanh(float *x, int n);
 void avx512_gelu_erf(float *x, int n);
 void avx512_relu(float *x, int n);
 void avx512_silu(float *x, int n);

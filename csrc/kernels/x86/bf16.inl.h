@@ -38,22 +38,22 @@ static void bf16_row_f32(uint16_t *out, const void *row, int n) {
 }
 
 /* Through F32, a piece at a time. */
-ALWAYS_INLINE void bf16_row_of(widen_kernel *widen, int64_t bytes_of_piece, uint16_t *out, const void *row, int n) {
+ALWAYS_INLINE void bf16_row_of(to_f32_kernel *to_f32, int64_t bytes_of_piece, uint16_t *out, const void *row, int n) {
     float wide[UNPACKED];
     const char *piece = row;
     for (int i = 0; i < n; i += UNPACKED, piece += bytes_of_piece) {
         int m = min_int(n - i, UNPACKED);
-        widen(wide, piece, m);
+        to_f32(wide, piece, m);
         bf16_row_f32(out + i, wide, m);
     }
 }
 
 static void bf16_row_f16(uint16_t *out, const void *row, int n) {
-    bf16_row_of(widen_row_f16, UNPACKED * sizeof(uint16_t), out, row, n);
+    bf16_row_of(to_f32_f16, UNPACKED * sizeof(uint16_t), out, row, n);
 }
 
 static void bf16_row_q6_k(uint16_t *out, const void *row, int n) {
-    bf16_row_of(widen_row_q6_k, sizeof(block_q6_k), out, row, n);
+    bf16_row_of(to_f32_q6_k, sizeof(block_q6_k), out, row, n);
 }
 
 static void bf16_row_bf16(uint16_t *out, const void *row, int n) {
@@ -195,11 +195,11 @@ enum { TWO_TILES = 2 * TILE_NUMBERS }; /* behind each other: MATRIX_K numbers of
 
 typedef void bf16_row(uint16_t *out, const void *row, int n);
 
-static bf16_row *const bf16_rows[N_NUMBER_TYPES] = {bf16_row_f32,  bf16_row_f16,  bf16_row_bf16,
-                                                    bf16_row_q8_0, bf16_row_q4_0, bf16_row_q6_k};
+#define BF16_ROW_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = bf16_row_##name,
+static bf16_row *const bf16_rows[N_KERNEL_DTYPES] = {KERNEL_DTYPES(BF16_ROW_ENTRY)};
 
 /* n <= UNPACKED numbers of n_rows <= 16 rows, as every second tile. */
-static void unpack_tiles(uint16_t *tiles, const char *w, int64_t ldw, number_type type, int n_rows, int n) {
+static void unpack_tiles(uint16_t *tiles, const char *w, int64_t ldw, dtype type, int n_rows, int n) {
     _Alignas(64) uint16_t rows[MATRIX_LANES * UNPACKED];
     for (int r = 0; r < MATRIX_LANES; r++)
         if (r < n_rows) bf16_rows[type](rows + r * UNPACKED, w + r * ldw, n);
@@ -213,7 +213,7 @@ static void turn_tiles(uint16_t *tiles, const char *w, int64_t ldw, int n) {
     for (int k = 0; k < n; k += MATRIX_K, tiles += TWO_TILES) turn_tile(tiles, w + k * (int64_t)sizeof *tiles, ldw);
 }
 
-static void bf16_tiles(uint16_t *tiles, const void *w, int64_t ldw, number_type type, int n_rows, int n) {
+static void bf16_tiles(uint16_t *tiles, const void *w, int64_t ldw, dtype type, int n_rows, int n) {
     const int64_t ld = round_up(n, MATRIX_K) * MATRIX_ROWS;
     for (int r = 0; r < round_up(n_rows, MATRIX_ROWS); r += MATRIX_LANES) {
         uint16_t *at = tiles + r / MATRIX_ROWS * ld + r % MATRIX_ROWS / MATRIX_LANES * TILE_NUMBERS;

@@ -26,7 +26,7 @@ static inline stream_rows rows_of_streams(const void *w, int64_t ldw, int r, int
     return (stream_rows){(const char *)w + r * ldw, each * ldw, r + 1 < each ? ldw : to_next_tile, n_in};
 }
 
-ALWAYS_INLINE void fetch_streams(const number_type type, const stream_rows *s, int k, const int n_rows) {
+ALWAYS_INLINE void fetch_streams(const dtype type, const stream_rows *s, int k, const int n_rows) {
     const int element = type == TYPE_F32 ? 4 : 2, later = k + FLOATS_AHEAD / element;
     if (k * element % LINE) return;
     const char *at = s->w + (later < s->n ? 0 : s->next - (int64_t)s->n * element) + (int64_t)later * element;
@@ -35,7 +35,7 @@ ALWAYS_INLINE void fetch_streams(const number_type type, const stream_rows *s, i
 }
 
 /* STREAM_K numbers of each row from k on, or the last n of them, as floats; *ld: from a row to the next. */
-ALWAYS_INLINE const float *float_numbers(const number_type type, float *wide, const stream_rows *s, int k, int n,
+ALWAYS_INLINE const float *float_numbers(const dtype type, float *wide, const stream_rows *s, int k, int n,
                                          const int n_rows, int64_t *ld) {
     if (type == TYPE_F32) {
         *ld = s->apart / (int64_t)sizeof(float);
@@ -53,7 +53,7 @@ ALWAYS_INLINE const float *float_numbers(const number_type type, float *wide, co
 }
 
 /* Rows of c, ldc floats apart, are overwritten. */
-ALWAYS_INLINE void stream_block(const number_type type, float *c, int64_t ldc, const float *x, int64_t ldx,
+ALWAYS_INLINE void stream_block(const dtype type, float *c, int64_t ldc, const float *x, int64_t ldx,
                                 const stream_rows *s, const int n_rows, const int n_panels) {
     lanes sum[SUM_ROWS][SUM_PANELS] = {{{0}}};
     _Alignas(64) float wide[SUM_ROWS * STREAM_K];
@@ -68,7 +68,7 @@ ALWAYS_INLINE void stream_block(const number_type type, float *c, int64_t ldc, c
 }
 
 /* With constants for the number of panels. */
-ALWAYS_INLINE void stream_panels(const number_type type, float *c, int64_t ldc, const float *x, int64_t ldx,
+ALWAYS_INLINE void stream_panels(const dtype type, float *c, int64_t ldc, const float *x, int64_t ldx,
                                  const stream_rows *s, const int n_rows, int n_tokens) {
     if (n_tokens > LANES) stream_block(type, c, ldc, x, ldx, s, n_rows, 2);
     else stream_block(type, c, ldc, x, ldx, s, n_rows, 1);
@@ -81,14 +81,14 @@ ALWAYS_INLINE void stream_panels(const number_type type, float *c, int64_t ldc, 
 enum { TURNED_ROWS = 16, TURNED_TOKENS = 8 };
 
 /* The first n of sixteen numbers as floats, then zeros. */
-ALWAYS_INLINE __m512 sixteen_floats(const number_type type, const char *row, int k, const int n) {
+ALWAYS_INLINE __m512 sixteen_floats(const dtype type, const char *row, int k, const int n) {
     if (type == TYPE_F32) return _mm512_maskz_loadu_ps(first_of_16(n), (const float *)(const void *)row + k);
     const __m256i h = _mm256_maskz_loadu_epi16(first_of_16(n), (const uint16_t *)(const void *)row + k);
     return type == TYPE_F16 ? _mm512_cvtph_ps(h) : (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16);
 }
 
 /* sum[t] += products of n numbers from k on, a lane for each row. */
-ALWAYS_INLINE void add_turned(const number_type type, __m512 *sum, const float *x, const stream_rows *s, int k,
+ALWAYS_INLINE void add_turned(const dtype type, __m512 *sum, const float *x, const stream_rows *s, int k,
                               const int n_tokens, const int n) {
     __m512i w[TURNED_ROWS];
 #pragma GCC unroll 16
@@ -101,7 +101,7 @@ ALWAYS_INLINE void add_turned(const number_type type, __m512 *sum, const float *
 }
 
 /* n_tokens of each of TURNED_ROWS rows of c, ldc floats apart, are overwritten. */
-ALWAYS_INLINE void turned_block(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
+ALWAYS_INLINE void turned_block(const dtype type, float *c, int64_t ldc, const float *x, const stream_rows *s,
                                 const int n_tokens) {
     __m512 sum[TURNED_TOKENS] = {{0}};
     int k = 0;
@@ -115,7 +115,7 @@ ALWAYS_INLINE void turned_block(const number_type type, float *c, int64_t ldc, c
 }
 
 /* With constants for their count, which may be more than there are: a panel is whole. */
-ALWAYS_INLINE void turned_tokens(const number_type type, float *c, int64_t ldc, const float *x, const stream_rows *s,
+ALWAYS_INLINE void turned_tokens(const dtype type, float *c, int64_t ldc, const float *x, const stream_rows *s,
                                  int n_tokens) {
     if (n_tokens > 4) turned_block(type, c, ldc, x, s, TURNED_TOKENS);
     else if (n_tokens > 2) turned_block(type, c, ldc, x, s, 4);
@@ -132,8 +132,8 @@ enum { TURNED_ROWS = 1, TURNED_TOKENS = 0 };
 /* ---- All rows ---- */
 
 /* Rows are streams as far as they can be as long as each other; the others come one by one. */
-ALWAYS_INLINE void stream_floats(const number_type type, float *out, int64_t ldo, const float *x, int64_t ldx,
-                                 const void *w, int64_t ldw, int n_tokens, int n_rows, int n_in) {
+ALWAYS_INLINE void stream_floats(const dtype type, float *out, int64_t ldo, const float *x, int64_t ldx, const void *w,
+                                 int64_t ldw, int n_tokens, int n_rows, int n_in) {
     float c[FLOAT_ROWS * MATRIX_TOKENS];
     const bool turned = n_tokens <= TURNED_TOKENS;
     const int n_streams = turned ? TURNED_ROWS : SUM_ROWS, each = n_rows / n_streams, ldc = each * MATRIX_TOKENS;
@@ -150,17 +150,16 @@ ALWAYS_INLINE void stream_floats(const number_type type, float *out, int64_t ldo
     add_transposed(out, ldo, c, n_tokens, n_rows);
 }
 
-#define STREAM_FLOATS(suffix, type)                                                                               \
-    static void stream_##suffix(float *out, int64_t ldo, const float *x, int64_t ldx, const void *w, int64_t ldw, \
-                                int n_tokens, int n_rows, int n_in) {                                             \
-        stream_floats(type, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                                    \
+#define STREAM_FLOATS(NAME, name, block, block_values)                                                          \
+    static void stream_##name(float *out, int64_t ldo, const float *x, int64_t ldx, const void *w, int64_t ldw, \
+                              int n_tokens, int n_rows, int n_in) {                                             \
+        stream_floats(TYPE_##NAME, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                           \
     }
 
-STREAM_FLOATS(f32, TYPE_F32)
-STREAM_FLOATS(f16, TYPE_F16)
-STREAM_FLOATS(bf16, TYPE_BF16)
+FLOAT_DTYPES(STREAM_FLOATS)
 
+#define STREAM_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = stream_##name,
 static const float_kernels float_products = {
-    .matrix = matrix_floats, .stream = {stream_f32, stream_f16, stream_bf16}, .lanes = LANES};
+    .matrix = matrix_floats, .stream = {FLOAT_DTYPES(STREAM_ENTRY)}, .lanes = LANES};
 
 #endif

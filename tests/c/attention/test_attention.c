@@ -36,9 +36,9 @@ static void attend_in_double(double *out, const float *q, const float *keys, con
 }
 
 /* Rows of a cache as F32. */
-static float *rows_as_f32(const uint8_t *rows, number_type type, int n) {
+static float *rows_as_f32(const uint8_t *rows, dtype type, int n) {
     float *out = new_random(&seed, n);
-    kernels_portable.widen[type](out, rows, n);
+    kernels_portable.to_f32[type](out, rows, n);
     return out;
 }
 
@@ -58,14 +58,14 @@ static double span_error(const attention_span *s, int n_head, int n_embd) {
     return worst;
 }
 
-static uint8_t *new_rows(number_type type, int n) {
+static uint8_t *new_rows(dtype type, int n) {
     uint8_t *rows = malloc((size_t)row_bytes(type, n));
     if (!rows) abort();
     random_row(&seed, type, rows, n);
     return rows;
 }
 
-static attention_span new_span(number_type type, bool bf16, int n_past, int n_tokens, int n_embd) {
+static attention_span new_span(dtype type, bool bf16, int n_past, int n_tokens, int n_embd) {
     return (attention_span){.out = new_random(&seed, n_tokens * n_embd),
                             .q = new_random(&seed, n_tokens * n_embd),
                             .keys = new_rows(type, (n_past + n_tokens) * n_embd),
@@ -123,7 +123,7 @@ static void test_attention(const engine *e) {
 
 /* Neighbouring spans of one to three tokens that share their first n_prefix rows, against `whole`: the same spans, each
  * with all rows of its own. */
-static void check_common_prefix(engine e, bool deterministic, bool bf16, number_type type, int n_prefix, int d) {
+static void check_common_prefix(engine e, bool deterministic, bool bf16, dtype type, int n_prefix, int d) {
     enum { N_SPANS = 17, N_HEAD = 3 };
     const double bound = bf16 && e.kernels->bf16 && !deterministic ? 0.02 : 2e-6;
     int n_embd = N_HEAD * d, n_ctx = n_prefix + 9, n_tokens = 0;
@@ -163,7 +163,7 @@ static void check_common_prefix(engine e, bool deterministic, bool bf16, number_
 static void test_common_prefix(const engine *e) {
     static const int n_prefix[] = {1, 31, 200}, d[] = {5, 64};
     for (int p = 0; p < 3; p++)
-        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
+        for (dtype type = 0; type < N_FLOAT_DTYPES; type++)
             for (int i = 0; i < 8; i++) check_common_prefix(*e, i % 2, i / 2 % 2, type, n_prefix[p], d[i / 4]);
 }
 

@@ -1,8 +1,9 @@
-/* test_quantize.c - the number types against their definitions in double precision, and every documented error.  That
+/* test_quantize.c - the dtypes against their definitions in double precision, and every documented error.  That
  * the bytes are those of the package gguf is tested from Python. */
 #include "support/check.h"
 #include "fastgpt.h"
 #include "support/guard.h"
+#include "dtypes/dtype.h"
 #include "dtypes/half.h"
 #include "support/random.h"
 
@@ -15,9 +16,9 @@ static uint64_t seed = 1;
 typedef struct type_case {
     fastgpt_type type;
     const char *name;
-    int block_numbers, block_bytes;
-    double rounding; /* of numbers outside blocks: the largest error, as a part of the number */
-    int steps;       /* of blocks: the largest number in units of the scale */
+    int block_values, block_bytes;
+    double rounding; /* of floats: the largest relative error */
+    int steps;       /* of blocks: the largest value in units of the scale */
 } type_case;
 
 static const type_case types[] = {
@@ -28,21 +29,22 @@ static const type_case types[] = {
     {FASTGPT_TYPE_Q5_1, "Q5_1", 32, 24, 0, 0},    {FASTGPT_TYPE_Q4_K, "Q4_K", 256, 144, 0, 0},
     {FASTGPT_TYPE_Q5_K, "Q5_K", 256, 176, 0, 0}};
 enum { N_TYPES = sizeof types / sizeof *types, N = 512, N_ROWS = 3 };
+_Static_assert(N_TYPES == N_DTYPES, "every dtype is tested");
 
 /* The other types are only read. */
-static bool is_written(const type_case *t) { return t->block_numbers == 1 || t->steps > 0; }
+static bool is_written(const type_case *t) { return t->block_values == 1 || t->steps > 0; }
 
 /* ---- Names and sizes ---- */
 
 static void check_sizes(const type_case *t) {
     CHECK(strcmp(fastgpt_type_name(t->type), t->name) == 0);
     for (int32_t n = 0; n <= N; n++) {
-        int64_t expected = n % t->block_numbers ? 0 : n / t->block_numbers * t->block_bytes;
+        int64_t expected = n % t->block_values ? 0 : n / t->block_values * t->block_bytes;
         CHECK_FOR(fastgpt_type_row_bytes(t->type, n) == expected, "%s, n %d", t->name, n);
     }
     CHECK(fastgpt_type_row_bytes(t->type, -256) == 0);
     CHECK(fastgpt_type_row_bytes(t->type, INT32_MAX / 256 * 256) ==
-          INT64_C(1) * (INT32_MAX / 256 * 256) / t->block_numbers * t->block_bytes);
+          INT64_C(1) * (INT32_MAX / 256 * 256) / t->block_values * t->block_bytes);
 }
 
 /* ---- Errors ---- */
@@ -71,9 +73,9 @@ static void check_arguments(const type_case *t) {
         CHECK(fastgpt_dequantize_rows(t->type, bad[i].bytes, bad[i].n_rows, bad[i].n, (float *)bad[i].x) ==
               FASTGPT_ERR_ARGUMENT);
     }
-    if (t->block_numbers == 1) return;
-    CHECK(fastgpt_quantize_rows(t->type, x, 2, N - t->block_numbers / 2, bytes) == FASTGPT_ERR_ARGUMENT);
-    CHECK(fastgpt_dequantize_rows(t->type, bytes, 2, N - t->block_numbers / 2, x) == FASTGPT_ERR_ARGUMENT);
+    if (t->block_values == 1) return;
+    CHECK(fastgpt_quantize_rows(t->type, x, 2, N - t->block_values / 2, bytes) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_dequantize_rows(t->type, bytes, 2, N - t->block_values / 2, x) == FASTGPT_ERR_ARGUMENT);
 }
 
 static void check_unknown_types(void) {
@@ -121,9 +123,9 @@ static void check_numbers(void) {
  * Q4_0 has -8 but no 8, so that a number near the end without it may be off by a whole step. */
 static double allowed_error(const type_case *t, const float *block, int i) {
     double x = fabs((double)block[i]);
-    if (t->block_numbers == 1) return (x + 0x1p-14) * t->rounding; /* below the smallest normal F16 the step stays */
+    if (t->block_values == 1) return (x + 0x1p-14) * t->rounding; /* below the smallest normal F16 the step stays */
     double largest = 0;
-    for (int k = 0; k < t->block_numbers; k++)
+    for (int k = 0; k < t->block_values; k++)
         if (fabs((double)block[k]) > fabs(largest)) largest = block[k];
     bool at_short_end = t->type == FASTGPT_TYPE_Q4_0 && block[i] / largest < -7.5 / 8;
     return fabs(largest) / t->steps * (at_short_end ? 1 : 0.5) * (1 + 1e-4) + x * 0x1p-11;
@@ -139,7 +141,7 @@ static void check_round_trip(const type_case *t, float magnitude) {
     CHECK(fastgpt_dequantize_rows(t->type, bytes, N_ROWS, N, back) == FASTGPT_OK);
     double worst = 0;
     for (int i = 0; i < N_ROWS * N; i++) {
-        int in_block = i % t->block_numbers;
+        int in_block = i % t->block_values;
         double part = fabs((double)back[i] - x[i]) / (allowed_error(t, x + i - in_block, in_block) + DBL_MIN);
         worst = part <= worst ? worst : part;
     }
@@ -198,7 +200,7 @@ static void check_reading(const type_case *t) {
         int n_wrong = 0;
         for (int i = 0; i < N; i++) {
             double expected =
-                number_in_block(t->type, bytes + i / t->block_numbers * t->block_bytes, i % t->block_numbers);
+                number_in_block(t->type, bytes + i / t->block_values * t->block_bytes, i % t->block_values);
             n_wrong += isfinite(expected) ? out[i] != (float)expected : isfinite(out[i]);
         }
         CHECK_FOR(n_wrong == 0, "%s: %d of %d numbers", t->name, n_wrong, N);
@@ -209,7 +211,7 @@ int main(void) {
     for (int i = 0; i < N_TYPES; i++) {
         check_sizes(&types[i]);
         check_arguments(&types[i]);
-        if (types[i].block_numbers > 1) check_reading(&types[i]);
+        if (types[i].block_values > 1) check_reading(&types[i]);
         if (!is_written(&types[i])) continue;
         for (float magnitude = 0.125f; magnitude < 1e5f; magnitude *= 7) check_round_trip(&types[i], magnitude);
     }

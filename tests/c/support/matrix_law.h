@@ -69,7 +69,7 @@ typedef struct bf16_case {
     const bf16_kernels *k;
     const void *w;
     int64_t ldw;
-    number_type type;
+    dtype type;
     int n_rows, n_in;
 } bf16_case;
 
@@ -145,7 +145,7 @@ static inline bool same_as_panels(const bf16_case *c, const bf16_output *to, con
 }
 
 /* With or without what is there, and a bias. */
-static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t *state, number_type type, int n_tokens,
+static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t *state, dtype type, int n_tokens,
                               int n_rows, int n_in) {
     const int64_t ldo = n_rows + 3, ldw = round_up(row_bytes(type, n_in) + 4, 4), n_panel = round_up(n_in, MATRIX_K);
     const bool add = (n_tokens + n_rows) % 2, has_bias = (n_tokens + n_in / 32) % 2;
@@ -157,7 +157,7 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     for (int64_t r = 0; r < n_rows; r++) {
         bias[r] = (float)(r % 3);
         random_row(state, type, w + r * ldw, n_in);
-        kernels_portable.widen[type](numbers + r * n_panel, w + r * ldw, n_in);
+        kernels_portable.to_f32[type](numbers + r * n_panel, w + r * ldw, n_in);
         for (int64_t i = 0; i < n_panel; i++)
             numbers[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(numbers[r * n_panel + i])) : 0;
     }
@@ -183,12 +183,12 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     free(numbers);
 }
 
-static inline void check_bf16_products(const char *name, const bf16_kernels *k, number_type type) {
+static inline void check_bf16_products(const char *name, const bf16_kernels *k, dtype type) {
     uint64_t state = 7;
     static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, 512};
     static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70, 150}, any[] = {1, 31, 33, 64, 290},
                      blocks[] = {32, 96, 544, 256};
-    const bool any_size = type <= TYPE_BF16, wide = type == TYPE_Q6_K;
+    const bool any_size = is_float(type), wide = type == TYPE_Q6_K;
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
         for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
             for (size_t n = wide ? 3 : 0; n < (any_size ? 5 : 4); n++)
@@ -244,7 +244,7 @@ static inline void check_bf16_panel(const char *name, const bf16_kernels *k, int
 
 static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {
     static const int sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 100};
-    for (number_type type = TYPE_F32; type < N_NUMBER_TYPES; type++) check_bf16_products(name, k, type);
+    for (dtype type = 0; type < N_KERNEL_DTYPES; type++) check_bf16_products(name, k, type);
     for (int n_tokens = 1; n_tokens <= 70; n_tokens++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_bf16_panel(name, k, n_tokens, sizes[i]);
 }
@@ -264,7 +264,7 @@ static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_
 /* Weights as they lie in memory, and two panels of tokens at most: the bits of the same tokens among more, and of
  * widened weights.
  */
-static inline void check_stream_floats(const kernels *k, uint64_t *state, number_type type, int n_tokens, int n_rows,
+static inline void check_stream_floats(const kernels *k, uint64_t *state, dtype type, int n_tokens, int n_rows,
                                        int n_in) {
     const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, ldw = row_bytes(type, n_in) + 4;
     float *x = guarded_floats(0, 2 * lanes * n_in), *numbers = guarded_floats(3, (int64_t)n_rows * n_in);
@@ -272,7 +272,7 @@ static inline void check_stream_floats(const kernels *k, uint64_t *state, number
     random_fill(state, x, 2 * lanes * n_in);
     for (int64_t r = 0; r < n_rows; r++) {
         random_row(state, type, w + r * ldw, n_in);
-        kernels_portable.widen[type](numbers + r * n_in, w + r * ldw, n_in);
+        kernels_portable.to_f32[type](numbers + r * n_in, w + r * ldw, n_in);
     }
     const size_t n_bytes = (size_t)((2 * lanes - 1) * ldo + n_rows) * sizeof(float);
     float *among_more = memcpy(malloc(n_bytes), new_sums(2, (2 * lanes - 1) * ldo + n_rows), n_bytes);
@@ -283,15 +283,15 @@ static inline void check_stream_floats(const kernels *k, uint64_t *state, number
     bool same = true;
     for (int64_t t = 0; t < n_tokens; t++)
         same &= memcmp(out + t * ldo, among_more + t * ldo, (size_t)n_rows * sizeof *out) == 0;
-    CHECK_FOR(same, "%s, %s: %d tokens, %d rows, n_in %d: other bits than among more", k->name,
-              number_formats[type].name, n_tokens, n_rows, n_in);
+    CHECK_FOR(same, "%s, %s: %d tokens, %d rows, n_in %d: other bits than among more", k->name, dtype_infos[type].name,
+              n_tokens, n_rows, n_in);
     free(among_more);
 }
 
 static inline void check_float_streams(const kernels *k) {
     uint64_t state = 10;
     static const int rows[] = {1, 5, 6, 11, 12, 13, 24, 25, 47, 48}, sizes[] = {1, 7, 8, 15, 16, 17, 40, 300};
-    for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
+    for (dtype type = 0; type < N_FLOAT_DTYPES; type++)
         for (int n_tokens = 1; n_tokens <= STREAMED_PANELS * k->floats->lanes; n_tokens += 1 + n_tokens / 4)
             for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
                 for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)

@@ -35,7 +35,7 @@ static void test_rows(const engine *e) {
 }
 
 /* A table of each type; positions may have another. */
-static void check_embed(const engine *e, number_type type) {
+static void check_embed(const engine *e, dtype type) {
     enum { N_VOCAB = 5, N_CTX = 7, N_EMBD = 256, N_TOKENS = 4, POSITION = 3 };
     static const int32_t tokens[N_TOKENS] = {4, 0, 4, 2};
     static uint8_t wte[N_VOCAB * N_EMBD * sizeof(float)], wpe[N_CTX * N_EMBD * sizeof(float)];
@@ -47,11 +47,11 @@ static void check_embed(const engine *e, number_type type) {
     random_row(&seed, TYPE_F16, wpe, N_CTX * N_EMBD);
     op_embed(e, out, &model, tokens, N_TOKENS, POSITION);
     for (int t = 0; t < N_TOKENS; t++) {
-        kernels_portable.widen[type](token, weight_row(&model.wte, tokens[t]), N_EMBD);
-        kernels_portable.widen[TYPE_F16](wpe_row, weight_row(&model.wpe, POSITION + t), N_EMBD);
+        kernels_portable.to_f32[type](token, weight_row(&model.wte, tokens[t]), N_EMBD);
+        kernels_portable.to_f32[TYPE_F16](wpe_row, weight_row(&model.wpe, POSITION + t), N_EMBD);
         bool same = true;
         for (int i = 0; i < N_EMBD; i++) same &= out[t * N_EMBD + i] == token[i] + wpe_row[i];
-        CHECK_FOR(same, "%s, token %d", number_formats[type].name, t);
+        CHECK_FOR(same, "%s, token %d", dtype_infos[type].name, t);
     }
 }
 
@@ -61,7 +61,7 @@ int main(void) {
     for (int threads = 1; threads <= 3; threads += 2) {
         engine e = new_engine(threads == 1 ? NULL : pool, threads, 1, 256);
         test_rows(&e);
-        for (number_type type = 0; type < N_NUMBER_TYPES; type++) check_embed(&e, type);
+        for (dtype type = 0; type < N_KERNEL_DTYPES; type++) check_embed(&e, type);
         free_engine(&e);
     }
     pool_leave(pool);
