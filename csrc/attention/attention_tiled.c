@@ -84,22 +84,22 @@ static void pack_keys(const attention_job *job, const query_tile *tile, const bf
 }
 
 /* Values [first, first + n) of a head as F32: in place where they are so, or converted to the scratch. */
-static f32_rows f32_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv, int first, int n) {
+static f32_view f32_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv, int first, int n) {
     const attention_span *s = tile->span;
     const int d = head_width(job);
     if (s->type == TYPE_F32 && n_contiguous(s, first, n) == n)
-        return (f32_rows){.rows = (const float *)(const void *)head_at(job, s, KV_VALUES, first, tile->head),
+        return (f32_view){.at = (const float *)(const void *)head_at(job, s, KV_VALUES, first, tile->head),
                           .ld = job->n_embd};
     for (int64_t i = 0; i < n; i++)
         job->e->kernels->to_f32[s->type](kv->f32_scratch + i * d, head_at(job, s, KV_VALUES, first + i, tile->head), d);
-    return (f32_rows){.rows = kv->f32_scratch, .ld = d};
+    return (f32_view){.at = kv->f32_scratch, .ld = d};
 }
 
 static void pack_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv) {
     for (int i = 0; i < tile->n_keys; i += MATRIX_K) {
         int n = min_int(MATRIX_K, tile->n_keys - i);
-        const f32_rows values = f32_values(job, tile, kv, i, n);
-        job->e->kernels->bf16->columns(kv->values + i * (int64_t)MATRIX_ROWS, kv->ld_values, values.rows, values.ld, n,
+        const f32_view values = f32_values(job, tile, kv, i, n);
+        job->e->kernels->bf16->columns(kv->values + i * (int64_t)MATRIX_ROWS, kv->ld_values, values.at, values.ld, n,
                                        head_width(job));
     }
 }
@@ -198,37 +198,37 @@ static void multiply_in_order(const attention_job *job, const query_tile *tile) 
 /* ---- sgemm ---- */
 
 /* A head's columns of all keys or values as F32: in the cache itself, or converted to the scratch. */
-static f32_rows f32_head(const attention_job *job, const query_tile *tile, kv_part part, float *scratch) {
+static f32_view f32_head(const attention_job *job, const query_tile *tile, kv_part part, float *scratch) {
     const attention_span *s = tile->span;
     const int d = head_width(job);
     if (s->type == TYPE_F32 && !s->n_prefix)
-        return (f32_rows){.rows = (const float *)(const void *)head_at(job, s, part, 0, tile->head), .ld = job->n_embd};
+        return (f32_view){.at = (const float *)(const void *)head_at(job, s, part, 0, tile->head), .ld = job->n_embd};
     for (int64_t i = 0; i < tile->n_keys; i++)
         job->e->kernels->to_f32[s->type](scratch + i * d, head_at(job, s, part, i, tile->head), d);
-    return (f32_rows){.rows = scratch, .ld = d};
+    return (f32_view){.at = scratch, .ld = d};
 }
 
 static void multiply_by_blas(const attention_job *job, const query_tile *tile, float *scratch) {
     const int d = head_width(job);
-    const f32_rows keys = f32_head(job, tile, KV_KEYS, scratch);
+    const f32_view keys = f32_head(job, tile, KV_KEYS, scratch);
     blas_gemm(&(gemm_args){.m = tile->n_queries,
                            .n = tile->n_keys,
                            .k = d,
                            .a = tile->q,
                            .lda = job->n_embd,
-                           .b = keys.rows,
+                           .b = keys.at,
                            .ldb = keys.ld,
                            .transpose_b = true,
                            .c = tile->scores,
                            .ldc = tile->ld_scores});
     softmax_of_tile(job, tile);
-    const f32_rows values = f32_head(job, tile, KV_VALUES, scratch);
+    const f32_view values = f32_head(job, tile, KV_VALUES, scratch);
     blas_gemm(&(gemm_args){.m = tile->n_queries,
                            .n = d,
                            .k = tile->n_keys,
                            .a = tile->scores,
                            .lda = tile->ld_scores,
-                           .b = values.rows,
+                           .b = values.at,
                            .ldb = values.ld,
                            .c = tile->out,
                            .ldc = job->n_embd});

@@ -131,9 +131,9 @@ static void add_streamed(const linear_job *job, float *out, int64_t ld_out, cons
 static void add_converted(const linear_job *job, float *out, int64_t ld_out, const float *panels,
                           const weight_tile *rows, float *scratch) {
     const float_kernels *f = job->e->kernels->floats;
-    const f32_rows w = weights_as_f32(job->e->kernels, rows, scratch);
-    f->matrix(out, ld_out, panels, (int64_t)rows->w->n_in * f->lanes, w.rows, w.ld, read_ahead_of(rows),
-              job->x.n_tokens, rows->n_out, rows->n_k);
+    const f32_view w = weights_as_f32(job->e->kernels, rows, scratch);
+    f->matrix(out, ld_out, panels, (int64_t)rows->w->n_in * f->lanes, w.at, w.ld, read_ahead_of(rows), job->x.n_tokens,
+              rows->n_out, rows->n_k);
 }
 
 /* A tile has all tokens. */
@@ -167,13 +167,13 @@ static void sgemm_tile(const linear_job *job, const linear_tile *tile, int threa
                                    .n_out = tile->n_out,
                                    .first_k = k,
                                    .n_k = min_int(k_step, w->n_in - k)};
-        const f32_rows rows = weights_as_f32(job->e->kernels, &panel, scratch_of(job, thread));
+        const f32_view rows = weights_as_f32(job->e->kernels, &panel, scratch_of(job, thread));
         blas_gemm(&(gemm_args){.m = tile->n_tokens,
                                .n = tile->n_out,
                                .k = panel.n_k,
                                .a = x + k,
                                .lda = job->x.ldx,
-                               .b = rows.rows,
+                               .b = rows.at,
                                .ldb = rows.ld,
                                .transpose_b = true,
                                .c = output_of(job, tile),

@@ -83,11 +83,11 @@ const uint8_t *unpack_u8_rows(const kernels *k, const weight *w, int first, int 
     return rows;
 }
 
-f32_rows weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch) {
+f32_view weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch) {
     const weight *w = tile->w;
     const uint8_t *rows = weight_at(w, tile->first_out, tile->first_k);
-    if (w->type == TYPE_F32) return (f32_rows){.rows = (const float *)(const void *)rows, .ld = w->n_in};
+    if (w->type == TYPE_F32) return (f32_view){.at = (const float *)(const void *)rows, .ld = w->n_in};
     for (int64_t r = 0; r < tile->n_out; r++)
         k->to_f32[w->type](scratch + r * tile->n_k, rows + r * row_bytes(w->type, w->n_in), tile->n_k);
-    return (f32_rows){.rows = scratch, .ld = tile->n_k};
+    return (f32_view){.at = scratch, .ld = tile->n_k};
 }

@@ -20,10 +20,10 @@ typedef struct weight_tile {
 } weight_tile;
 
 /* Rows of floats, ld apart. */
-typedef struct f32_rows {
-    const float *rows;
+typedef struct f32_view {
+    const float *at;
     int64_t ld;
-} f32_rows;
+} f32_view;
 
 /* Values of a row in panels of BF16: n_in, padded with zeros to a multiple of MATRIX_K. */
 int64_t panel_k(int64_t n_in);
@@ -50,6 +50,6 @@ void pack_f32_panels(const kernels *k, void *panels, int first, const activation
 const uint8_t *unpack_u8_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
 
 /* A tile of weights as F32: in place, or converted to scratch [n_out][n_k]. */
-f32_rows weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch);
+f32_view weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch);
 
 #endif
