@@ -51,11 +51,12 @@ static void add_rows(float *restrict c, const float *restrict panel, const float
 
 /* c [n_cols] += a panel,   a [n_k]   panel as pack_panel leaves it */
 static void add_product(float *c, const float *a, const float *panel, int64_t n_k, int64_t n_cols) {
-    for (int64_t p = 0; p < n_k; p += ROWS) {
-        float x[ROWS] = {0.0f};
-        for (int64_t r = 0; r < min64(ROWS, n_k - p); r++) x[r] = a[p + r];
-        add_rows(c, panel + p * BLOCK_N, x, n_cols);
-    }
+    int64_t p = 0;
+    for (; p + ROWS <= n_k; p += ROWS) add_rows(c, panel + p * BLOCK_N, a + p, n_cols);
+    if (p == n_k) return;
+    float padded[ROWS] = {0.0f};
+    for (int64_t r = 0; p + r < n_k; r++) padded[r] = a[p + r];
+    add_rows(c, panel + p * BLOCK_N, padded, n_cols);
 }
 
 void blas_gemm(const gemm_args *g) {
