@@ -46,51 +46,58 @@ static const uint8_t *rows_of(const job *j, int unit, int thread) {
     return j->weights + (int64_t)(j->cached ? thread : unit) * ROWS_PER_UNIT * j->ldw;
 }
 
+static out_view unit_out(const job *j, int thread) { return (out_view){out_of(j, thread), ROWS_PER_UNIT}; }
+
+static row_view unit_weights(const job *j, int unit, int thread) {
+    return (row_view){rows_of(j, unit, thread), j->ldw};
+}
+
+static gemm_size unit_size(const job *j) { return (gemm_size){j->n_tokens, ROWS_PER_UNIT, N_IN}; }
+
 /* ---- Units of work ---- */
 
 static void dot_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     int64_t ldx = takes_quantized(j->type) ? quantized_row_bytes(N_IN) : N_IN * (int64_t)sizeof(float);
-    j->k->dot_rows[j->type](out_of(j, thread), ROWS_PER_UNIT, j->x, ldx, rows_of(j, unit, thread), j->ldw, j->n_tokens,
-                            ROWS_PER_UNIT, N_IN);
+    j->k->dot_rows[j->type](unit_out(j, thread), (row_view){j->x, ldx}, unit_weights(j, unit, thread), unit_size(j));
 }
 
 static uint16_t *tiles_of(const job *j, int thread) {
     return (uint16_t *)(void *)(out_of(j, thread) + MAX_TOKENS * N_FUNCTION);
 }
 
-static void matrix_unit(void *arg, int unit, int thread) {
+static void gemm_bf16_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const bf16_output to = {.out = out_of(j, thread), .ldo = ROWS_PER_UNIT, .add = true};
     const uint16_t *x = (const uint16_t *)(const void *)j->x;
     j->k->bf16->tiles(tiles_of(j, thread), rows_of(j, unit, thread), j->ldw, j->type, ROWS_PER_UNIT, N_IN);
-    j->k->bf16->product(&to, NULL, x, N_IN * MATRIX_LANES, tiles_of(j, thread), N_IN * MATRIX_ROWS, j->n_tokens,
-                        ROWS_PER_UNIT, N_IN, true, true);
+    j->k->bf16->gemm(&to, NULL, (bf16_view){x, N_IN * MATRIX_LANES},
+                     (bf16_view){tiles_of(j, thread), N_IN * MATRIX_ROWS}, unit_size(j), true, true);
 }
 
 static void stream_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const bf16_output to = {.out = out_of(j, thread), .ldo = ROWS_PER_UNIT, .add = true};
-    j->k->bf16->stream(&to, (const uint16_t *)(const void *)j->x, rows_of(j, unit, thread), j->ldw, j->type,
-                       j->n_tokens, ROWS_PER_UNIT, N_IN);
+    j->k->bf16->stream(&to, (const uint16_t *)(const void *)j->x, unit_weights(j, unit, thread), j->type, unit_size(j));
 }
 
-static void matrix_bytes_unit(void *arg, int unit, int thread) {
+static void gemm_q8_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const uint8_t *w = rows_of(j, unit, thread);
     for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
-        j->k->matrix_bytes(out_of(j, thread), MATRIX_ROWS, (const matrix_block *)(const void *)j->x, w + r * j->ldw,
-                           128, w + (r + MATRIX_ROWS) * j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
+        j->k->gemm_q8((out_view){out_of(j, thread), MATRIX_ROWS}, (const matrix_block *)(const void *)j->x,
+                      w + r * j->ldw, 128, w + (r + MATRIX_ROWS) * j->ldw, (gemm_size){j->n_tokens, MATRIX_ROWS, N_IN});
 }
 
-static void matrix_floats_unit(void *arg, int unit, int thread) {
+static void gemm_f32_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const float *w = (const float *)(const void *)rows_of(j, unit, thread);
     for (int r = 0, n; r < ROWS_PER_UNIT; r += n, w += n * N_IN) {
         n = ROWS_PER_UNIT - r < FLOAT_ROWS ? ROWS_PER_UNIT - r : FLOAT_ROWS;
         read_ahead next = {(const uint8_t *)(w + n * N_IN), j->ldw, 64, 16};
-        j->k->floats->matrix(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x,
-                             j->k->floats->lanes * N_IN, w, N_IN, next, j->n_tokens, n, N_IN);
+        j->k->floats->gemm((out_view){out_of(j, thread), FLOAT_ROWS},
+                           (f32_view){(const float *)(const void *)j->x, j->k->floats->lanes * N_IN},
+                           (f32_view){w, N_IN}, next, (gemm_size){j->n_tokens, n, N_IN});
     }
 }
 
@@ -100,7 +107,7 @@ static void sum_unit(void *arg, int unit, int thread) {
                                 ROWS_PER_UNIT, N_IN);
 }
 
-static void widen_unit(void *arg, int unit, int thread) {
+static void to_f32_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const uint8_t *row = rows_of(j, unit, thread);
     for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->to_f32[j->type](out_of(j, thread), row, N_IN);
@@ -208,15 +215,14 @@ static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
     j->n_tokens = MATRIX_TOKENS;
     int per_number = 2 * j->n_tokens;
-    for (int type = TYPE_BF16; j->k->bf16 && type < N_KERNEL_DTYPES; type++) {
+    for (int type = 0; j->k->bf16 && type < N_KERNEL_DTYPES; type++) {
+        if (type == TYPE_F32 || type == TYPE_F16) continue; /* never rounded to BF16 */
         j->type = (dtype)type;
-        run_type(pool, j, "matrix", matrix_unit, per_number);
-        if (j->k->bf16->streams[type]) run_type(pool, j, "matrix_stream", stream_unit, per_number);
+        run_type(pool, j, "gemm_bf16", gemm_bf16_unit, per_number);
+        if (j->k->bf16->streams[type]) run_type(pool, j, "stream_bf16", stream_unit, per_number);
     }
-    if (j->k->matrix_bytes)
-        run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
-    if (j->k->floats)
-        run_rows(pool, j, "matrix_floats", matrix_floats_unit, "F32", row_bytes(TYPE_F32, N_IN), per_number);
+    if (j->k->gemm_q8) run_rows(pool, j, "gemm_q8", gemm_q8_unit, "bytes", quantized_row_bytes(N_IN), per_number);
+    if (j->k->floats) run_rows(pool, j, "gemm_f32", gemm_f32_unit, "F32", row_bytes(TYPE_F32, N_IN), per_number);
 }
 
 static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
@@ -225,7 +231,7 @@ static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
     for (int type = 0; type < N_KERNEL_DTYPES; type++) {
         j->type = (dtype)type;
         if (is_float(type)) run_type(pool, j, "weighted_sum", sum_unit, 2);
-        if (j->k->to_f32[type]) run_type(pool, j, "widen", widen_unit, 0);
+        if (j->k->to_f32[type]) run_type(pool, j, "to_f32", to_f32_unit, 0);
     }
     run_function(pool, j, "gelu", gelu_unit);
     run_function(pool, j, "softmax", softmax_unit);

@@ -64,10 +64,11 @@ static inline void add_scores(const attention_job *job, const query_tile *tile, 
     const attention_span *s = tile->span;
     for (int m, end = first + n; first < end; first += m) {
         m = n_contiguous(s, first, end - first);
-        job->e->kernels->dot_rows[s->type](tile->scores + first, tile->ld_scores, tile->q,
-                                           job->n_embd * (int64_t)sizeof(float),
-                                           head_at(job, s, KV_KEYS, first, tile->head), row_bytes(s->type, job->n_embd),
-                                           tile->n_queries, m, head_width(job));
+        job->e->kernels->dot_rows[s->type](
+            (out_view){tile->scores + first, tile->ld_scores},
+            (row_view){tile->q, job->n_embd * (int64_t)sizeof(float)},
+            (row_view){head_at(job, s, KV_KEYS, first, tile->head), row_bytes(s->type, job->n_embd)},
+            (gemm_size){tile->n_queries, m, head_width(job)});
     }
 }
 

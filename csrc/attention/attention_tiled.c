@@ -109,19 +109,11 @@ static void pack_x(const attention_job *job, const bf16_kv *kv, const activation
         pack_bf16_panel(job->e->kernels->bf16->panel, kv->x, t / MATRIX_LANES, x);
 }
 
-/* Packed keys, or columns of values: n_rows of n values each. */
-typedef struct bf16_operand {
-    const uint16_t *tiles;
-    int64_t ld;
-    int n_rows, n;
-} bf16_operand;
-
-/* out [n_queries][n_rows] = x w^T, x being kv->x. */
-static void multiply_tiles(const attention_job *job, const bf16_kv *kv, int n_queries, const bf16_operand *w,
-                           float *out, int64_t ldo) {
-    const bf16_output to = {.out = out, .ldo = ldo};
-    job->e->kernels->bf16->product(&to, NULL, kv->x, panel_k(w->n) * MATRIX_LANES, w->tiles, w->ld, n_queries,
-                                   w->n_rows, w->n, true, true);
+/* out = x w^T, where x is kv->x. */
+static void multiply_tiles(const attention_job *job, const bf16_kv *kv, bf16_view w, gemm_size size, out_view out) {
+    const bf16_output to = {.out = out.at, .ldo = out.ld};
+    const bf16_view x = {kv->x, panel_k(size.n_in) * MATRIX_LANES};
+    job->e->kernels->bf16->gemm(&to, NULL, x, w, size, true, true);
 }
 
 static void bf16_scores(const attention_job *job, const query_tile *tile, const bf16_kv *kv) {
@@ -129,16 +121,15 @@ static void bf16_scores(const attention_job *job, const query_tile *tile, const 
     pack_x(job, kv, &(activation_view){.x = tile->q, .ldx = job->n_embd, .n_tokens = tile->n_queries, .n_in = d});
     for (int key = 0, n; key < tile->n_keys; key += n) {
         n = n_contiguous(tile->span, key, tile->n_keys - key);
-        const bf16_operand keys = {.tiles = key_tiles(kv, key, d), .ld = MATRIX_ROWS * panel_k(d), .n_rows = n, .n = d};
-        multiply_tiles(job, kv, tile->n_queries, &keys, tile->scores + key, tile->ld_scores);
+        multiply_tiles(job, kv, (bf16_view){key_tiles(kv, key, d), MATRIX_ROWS * panel_k(d)},
+                       (gemm_size){tile->n_queries, n, d}, (out_view){tile->scores + key, tile->ld_scores});
     }
 }
 
 /* By their weights, which are in kv->x. */
 static void multiply_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv) {
-    const bf16_operand values = {
-        .tiles = kv->values, .ld = kv->ld_values, .n_rows = head_width(job), .n = tile->n_keys};
-    multiply_tiles(job, kv, tile->n_queries, &values, tile->out, job->n_embd);
+    multiply_tiles(job, kv, (bf16_view){kv->values, kv->ld_values},
+                   (gemm_size){tile->n_queries, head_width(job), tile->n_keys}, (out_view){tile->out, job->n_embd});
 }
 
 /* Softmax writes unnormalised exponentials as BF16 in the next product's layout; outputs are divided by their sum. */
@@ -146,9 +137,10 @@ static void bf16_softmax_values(const attention_job *job, const query_tile *tile
     const int d = head_width(job);
     float sums[QUERIES_PER_TILE];
     for (int t = 0; t < tile->n_queries; t += MATRIX_LANES)
-        job->e->kernels->bf16->softmax_panel(
-            kv->x + t * panel_k(tile->n_keys), sums + t, tile->scores + t * tile->ld_scores, tile->ld_scores,
-            min_int(MATRIX_LANES, tile->n_queries - t), tile->n_visible + t, tile->n_keys, softmax_scale(job));
+        job->e->kernels->bf16->softmax_panel(kv->x + t * panel_k(tile->n_keys), sums + t,
+                                             (f32_view){tile->scores + t * tile->ld_scores, tile->ld_scores},
+                                             min_int(MATRIX_LANES, tile->n_queries - t), tile->n_visible + t,
+                                             tile->n_keys, softmax_scale(job));
     multiply_values(job, tile, kv);
     for (int64_t t = 0; t < tile->n_queries; t++) {
         const float factor = 1 / sums[t];

@@ -69,6 +69,9 @@ typedef struct block_q6_k {
     uint16_t d; /* F16 */
 } block_q6_k;
 
+/* What kernels subtract from the integers of a block; those of Q8_0 are signed. */
+enum { ZERO_POINT_Q8_0 = 0, ZERO_POINT_Q4_0 = 8, ZERO_POINT_Q6_K = 32 };
+
 /* 32 weights: w[i] = d * nibble i + m; nibbles as in block_q4_0 */
 typedef struct block_q4_1 {
     uint16_t d, m; /* F16 */

@@ -29,11 +29,12 @@ static float dot_blocks(dtype type, const void *x, const void *w, int n_in) {
     return sum;
 }
 
-static void dot_rows(dtype type, float *out, int64_t ldo, const char *x, int64_t ldx, const char *w, int64_t ldw,
-                     int n_tokens, int n_rows, int n_in) {
+static void dot_rows(dtype type, out_view out, row_view x, row_view w, gemm_size size) {
     float (*dot)(dtype, const void *, const void *, int) = takes_quantized(type) ? dot_blocks : dot_floats;
-    for (int r = 0; r < n_rows; r++)
-        for (int t = 0; t < n_tokens; t++) out[t * ldo + r] += dot(type, x + t * ldx, w + r * ldw, n_in);
+    for (int r = 0; r < size.n_rows; r++)
+        for (int t = 0; t < size.n_tokens; t++)
+            out.at[t * out.ld + r] +=
+                dot(type, (const char *)x.at + t * x.ld, (const char *)w.at + r * w.ld, size.n_in);
 }
 
 static void weighted_sum(dtype type, float *out, const float *p, const char *v, int64_t ldv, int n_rows, int n) {
@@ -41,10 +42,9 @@ static void weighted_sum(dtype type, float *out, const float *p, const char *v, 
         for (int j = 0; j < n; j++) out[j] += p[i] * float_value(type, v + i * ldv, j);
 }
 
-#define DOT(NAME, name, block, block_values)                                                                \
-    static void dot_##name(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw, \
-                           int n_tokens, int n_rows, int n_in) {                                            \
-        dot_rows(TYPE_##NAME, out, ldo, x, ldx, w, ldw, n_tokens, n_rows, n_in);                            \
+#define DOT(NAME, name, block, block_values)                                       \
+    static void dot_##name(out_view out, row_view x, row_view w, gemm_size size) { \
+        dot_rows(TYPE_##NAME, out, x, w, size);                                    \
     }
 #define SUM(NAME, name, block, block_values)                                                            \
     static void sum_##name(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n) { \

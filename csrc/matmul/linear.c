@@ -62,10 +62,9 @@ static void dot_tile(const linear_job *job, const linear_tile *tile, int thread)
     (void)thread;
     const bool quantized = job->algorithm->prepare != NULL;
     const uint8_t *x = quantized ? job->prepared : (const void *)job->x.x;
-    int64_t ldx = quantized ? job->ld_quantized : job->x.ldx * (int64_t)sizeof(float);
-    job->e->kernels->dot_rows[w->type](output_of(job, tile), tile->task->ld_out, x + tile->first_token * ldx, ldx,
-                                       weight_row(w, tile->first_out), row_bytes(w->type, w->n_in), tile->n_tokens,
-                                       tile->n_out, w->n_in);
+    const int64_t ldx = quantized ? job->ld_quantized : job->x.ldx * (int64_t)sizeof(float);
+    job->e->kernels->dot_rows[w->type](output_of(job, tile), (row_view){x + tile->first_token * ldx, ldx},
+                                       weights_of(tile, 0), (gemm_size){tile->n_tokens, tile->n_out, w->n_in});
 }
 
 /* ---- gemm_q8 ---- */
@@ -78,14 +77,14 @@ static void pack_q8(const linear_job *job, int panel, int thread) {
 static void gemm_q8_tile(const linear_job *job, const linear_tile *tile, int thread) {
     const kernels *k = job->e->kernels;
     const weight *w = &tile->task->w;
-    const int64_t ld_out = tile->task->ld_out;
+    const out_view out = output_of(job, tile);
     for (int r = 0; r < tile->n_out; r += MATRIX_ROWS) {
         int first = tile->first_out + r, n_rows = min_int(MATRIX_ROWS, tile->n_out - r);
         const uint8_t *rows = unpack_u8_rows(k, w, first, n_rows, scratch_of(job, thread));
         for (int t = 0; t < tile->n_tokens; t += MATRIX_TOKENS)
-            k->matrix_bytes(output_of(job, tile) + t * ld_out + r, ld_out, q8_panel(job->prepared, t, w->n_in), rows,
-                            u8_zero_point(w->type), weight_row(w, first + MATRIX_ROWS),
-                            min_int(MATRIX_TOKENS, tile->n_tokens - t), n_rows, w->n_in);
+            k->gemm_q8((out_view){out.at + t * out.ld + r, out.ld}, q8_panel(job->prepared, t, w->n_in), rows,
+                       u8_zero_point(w->type), weight_row(w, first + MATRIX_ROWS),
+                       (gemm_size){min_int(MATRIX_TOKENS, tile->n_tokens - t), n_rows, w->n_in});
     }
 }
 
@@ -115,25 +114,23 @@ static read_ahead read_ahead_of(const weight_tile *tile) {
                         .line_numbers = line_values};
 }
 
-/* out [n_tokens] += x [n_tokens] rows^T, with the rows in place. */
-static void add_streamed(const linear_job *job, float *out, int64_t ld_out, const float *panels,
-                         const weight_tile *rows) {
+/* out += x rows^T for all tokens, with the rows in place. */
+static void add_streamed(const linear_job *job, out_view out, f32_view x, const weight_tile *rows) {
     const weight *w = rows->w;
     const float_kernels *f = job->e->kernels->floats;
+    const row_view in_place = {weight_at(w, rows->first_out, rows->first_k), row_bytes(w->type, w->n_in)};
     const int tokens_per_pass = STREAMED_PANELS * f->lanes;
     for (int t = 0; t < job->x.n_tokens; t += tokens_per_pass)
-        f->stream[w->type](out + t * ld_out, ld_out, panels + (int64_t)t * w->n_in, (int64_t)w->n_in * f->lanes,
-                           weight_at(w, rows->first_out, rows->first_k), row_bytes(w->type, w->n_in),
-                           min_int(tokens_per_pass, job->x.n_tokens - t), rows->n_out, rows->n_k);
+        f->stream[w->type]((out_view){out.at + t * out.ld, out.ld}, (f32_view){x.at + (int64_t)t * w->n_in, x.ld},
+                           in_place,
+                           (gemm_size){min_int(tokens_per_pass, job->x.n_tokens - t), rows->n_out, rows->n_k});
 }
 
 /* The same with rows that are converted first. */
-static void add_converted(const linear_job *job, float *out, int64_t ld_out, const float *panels,
-                          const weight_tile *rows, float *scratch) {
-    const float_kernels *f = job->e->kernels->floats;
-    const f32_view w = weights_as_f32(job->e->kernels, rows, scratch);
-    f->matrix(out, ld_out, panels, (int64_t)rows->w->n_in * f->lanes, w.at, w.ld, read_ahead_of(rows), job->x.n_tokens,
-              rows->n_out, rows->n_k);
+static void add_converted(const linear_job *job, out_view out, f32_view x, const weight_tile *rows, float *scratch) {
+    const f32_view converted = weights_as_f32(job->e->kernels, rows, scratch);
+    job->e->kernels->floats->gemm(out, x, converted, read_ahead_of(rows),
+                                  (gemm_size){job->x.n_tokens, rows->n_out, rows->n_k});
 }
 
 /* A tile has all tokens. */
@@ -141,17 +138,16 @@ static void gemm_f32_tile(const linear_job *job, const linear_tile *tile, int th
     const weight *w = &tile->task->w;
     const int lanes = job->e->kernels->floats->lanes;
     const bool streamed = is_float(w->type) && job->x.n_tokens <= MAX_STREAMED_PANELS * lanes;
-    float *out = output_of(job, tile);
-    const int64_t ld_out = tile->task->ld_out;
+    const out_view out = output_of(job, tile);
     for (int k = 0; k < w->n_in; k += WEIGHT_PANEL_K) {
         const weight_tile rows = {.w = w,
                                   .first_out = tile->first_out,
                                   .n_out = tile->n_out,
                                   .first_k = k,
                                   .n_k = min_int(WEIGHT_PANEL_K, w->n_in - k)};
-        const float *panels = (const float *)job->prepared + (int64_t)k * lanes;
-        if (streamed) add_streamed(job, out, ld_out, panels, &rows);
-        else add_converted(job, out, ld_out, panels, &rows, scratch_of(job, thread));
+        const f32_view x = {(const float *)job->prepared + (int64_t)k * lanes, (int64_t)w->n_in * lanes};
+        if (streamed) add_streamed(job, out, x, &rows);
+        else add_converted(job, out, x, &rows, scratch_of(job, thread));
     }
 }
 
@@ -160,6 +156,7 @@ static void gemm_f32_tile(const linear_job *job, const linear_tile *tile, int th
 static void sgemm_tile(const linear_job *job, const linear_tile *tile, int thread) {
     const weight *w = &tile->task->w;
     const float *x = job->x.x + tile->first_token * job->x.ldx;
+    const out_view out = output_of(job, tile);
     const int k_step = w->type == TYPE_F32 ? w->n_in : WEIGHT_PANEL_K;
     for (int k = 0; k < w->n_in; k += k_step) {
         const weight_tile panel = {.w = w,
@@ -176,8 +173,8 @@ static void sgemm_tile(const linear_job *job, const linear_tile *tile, int threa
                                .b = rows.at,
                                .ldb = rows.ld,
                                .transpose_b = true,
-                               .c = output_of(job, tile),
-                               .ldc = tile->task->ld_out,
+                               .c = out.at,
+                               .ldc = out.ld,
                                .accumulate = true});
     }
 }
@@ -213,7 +210,7 @@ static const matmul_algorithm sgemm = {.compute_tile = sgemm_tile,
                                        .tokens_per_unit = TOKENS_PER_SGEMM,
                                        .max_tokens_per_run = ALL};
 
-static bool can_gemm_q8(const kernels *k, dtype type) { return k->matrix_bytes && k->byte_row[type]; }
+static bool can_gemm_q8(const kernels *k, dtype type) { return k->gemm_q8 && k->unpack_u8[type]; }
 
 bool linear_uses_bf16(const kernels *k, dtype type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
@@ -309,9 +306,9 @@ static linear_tile tile_of_unit(const linear_job *job, int unit) {
 static void write_bias(const linear_job *job, const linear_tile *tile) {
     const float *b = bias_of(tile);
     const bool add = tile->task->add;
-    float *out = output_of(job, tile);
-    for (int t = 0; t < tile->n_tokens; t++, out += tile->task->ld_out)
-        for (int i = 0; i < tile->n_out; i++) out[i] = (add ? out[i] : 0) + (b ? b[i] : 0);
+    out_view out = output_of(job, tile);
+    for (int t = 0; t < tile->n_tokens; t++, out.at += out.ld)
+        for (int i = 0; i < tile->n_out; i++) out.at[i] = (add ? out.at[i] : 0) + (b ? b[i] : 0);
 }
 
 static void compute_unit(void *arg, int claim, int thread) {

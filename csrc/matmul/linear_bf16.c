@@ -23,7 +23,8 @@ static bf16_output bf16_output_of(const linear_job *job, const linear_tile *tile
     const linear_task *task = tile->task;
     const int n_out = task->w.n_out;
     if (!task->packed)
-        return (bf16_output){.out = output_of(job, tile), .ldo = task->ld_out, .bias = bias_of(tile), .add = task->add};
+        return (bf16_output){
+            .out = output_of(job, tile).at, .ldo = task->ld_out, .bias = bias_of(tile), .add = task->add};
     return (bf16_output){.bias = bias_of(tile),
                          .activation = job->e->kernels->activation[task->activation],
                          .panels = bf16_panel(task->packed, tile->first_token, n_out) + tile->first_out * MATRIX_LANES,
@@ -34,9 +35,8 @@ static void stream_tile(const linear_job *job, const linear_tile *tile, int thre
     const weight *w = &tile->task->w;
     const bf16_output to = bf16_output_of(job, tile);
     (void)thread;
-    job->e->kernels->bf16->stream(&to, bf16_panel(job->prepared, tile->first_token, w->n_in),
-                                  weight_row(w, tile->first_out), row_bytes(w->type, w->n_in), w->type, tile->n_tokens,
-                                  tile->n_out, w->n_in);
+    job->e->kernels->bf16->stream(&to, bf16_panel(job->prepared, tile->first_token, w->n_in), weights_of(tile, 0),
+                                  w->type, (gemm_size){tile->n_tokens, tile->n_out, w->n_in});
 }
 
 /* The most whole blocks that n values hold, in values. */
@@ -58,10 +58,11 @@ static void gemm_bf16_tile(const linear_job *job, const linear_tile *tile, int t
     gemm_scratch *scratch = scratch_of(job, thread);
     for (int i = 0, n; i < w->n_in; i += n) {
         n = min_int(whole_blocks(w->type, K_BLOCK), w->n_in - i);
-        k->tiles(scratch->tiles, weight_at(w, tile->first_out, i), row_bytes(w->type, w->n_in), w->type, tile->n_out,
-                 n);
-        k->product(&to, scratch->sums, x + i * MATRIX_LANES, panel_k(w->n_in) * MATRIX_LANES, scratch->tiles,
-                   panel_k(n) * MATRIX_ROWS, tile->n_tokens, tile->n_out, n, i == 0, i + n == w->n_in);
+        const row_view rows = weights_of(tile, i);
+        k->tiles(scratch->tiles, rows.at, rows.ld, w->type, tile->n_out, n);
+        k->gemm(&to, scratch->sums, (bf16_view){x + i * MATRIX_LANES, panel_k(w->n_in) * MATRIX_LANES},
+                (bf16_view){scratch->tiles, panel_k(n) * MATRIX_ROWS}, (gemm_size){tile->n_tokens, tile->n_out, n},
+                i == 0, i + n == w->n_in);
     }
 }
 

@@ -48,8 +48,16 @@ static inline const float *bias_of(const linear_tile *tile) {
     return b ? b + tile->first_out : NULL;
 }
 
-static inline float *output_of(const linear_job *job, const linear_tile *tile) {
-    return tile->task->out + (job->first_token + tile->first_token) * tile->task->ld_out + tile->first_out;
+static inline out_view output_of(const linear_job *job, const linear_tile *tile) {
+    const linear_task *task = tile->task;
+    return (out_view){.at = task->out + (job->first_token + tile->first_token) * task->ld_out + tile->first_out,
+                      .ld = task->ld_out};
+}
+
+/* Rows of weights of a tile, from column k on. */
+static inline row_view weights_of(const linear_tile *tile, int k) {
+    const weight *w = &tile->task->w;
+    return (row_view){.at = weight_at(w, tile->first_out, k), .ld = row_bytes(w->type, w->n_in)};
 }
 
 static inline void *scratch_of(const linear_job *job, int thread) { return engine_scratch(job->e, thread); }

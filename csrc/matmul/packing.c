@@ -79,7 +79,7 @@ void pack_f32_panels(const kernels *k, void *panels, int first, const activation
 const uint8_t *unpack_u8_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch) {
     uint8_t *rows = scratch;
     for (int64_t r = 0; r < n_rows; r++)
-        k->byte_row[w->type](rows + r * quantized_row_bytes(w->n_in), weight_row(w, first + r), w->n_in);
+        k->unpack_u8[w->type](rows + r * quantized_row_bytes(w->n_in), weight_row(w, first + r), w->n_in);
     return rows;
 }
 

@@ -19,12 +19,6 @@ typedef struct weight_tile {
     int first_k, n_k;
 } weight_tile;
 
-/* Rows of floats, ld apart. */
-typedef struct f32_view {
-    const float *at;
-    int64_t ld;
-} f32_view;
-
 /* Values of a row in panels of BF16: n_in, padded with zeros to a multiple of MATRIX_K. */
 int64_t panel_k(int64_t n_in);
 

@@ -6,10 +6,10 @@
  *
  * includes vectors.inl.h, writes the functions that portable vector code expresses badly or not at all,
  *
- *     vec widen_f16(halves h)             IEEE half precision to F32
- *     vec widen_bf16(halves h)            bfloat16, which is the upper half of F32
+ *     vec f16_to_f32(halves h)             IEEE half precision to F32
+ *     vec bf16_to_f32(halves h)            bfloat16, which is the upper half of F32
  *     vec splat_f16(const uint16_t *p)    one half precision number, in every lane
- *     vec widen_bytes(const int8_t *p)    WIDTH integers as F32
+ *     vec i8_to_f32(const int8_t *p)    WIDTH integers as F32
  *     void split_nibbles(bytes *q, const uint8_t *p)    the lower halves of 16 bytes, then the upper halves: 32 numbers
  *     ivec dot_bytes(ivec sum, bytes w, bytes x)    lane i: sum[i] + bytes 4 i .. 4 i + 3 of w times those of x, where
  *                                         -128 <= w <= 127 and -127 <= x <= 127
@@ -41,22 +41,22 @@
 #define MATH_ENTRY(NAME, name) [NAME] = MATH(name),
 
 /* What one file makes of all that; the kernels of matrices may be NULL. */
-#define KERNELS(its_name, its_family, its_bf16, its_matrix_bytes, its_floats)   \
-    {                                                                           \
-        .name = its_name,                                                       \
-        .family = its_family,                                                   \
-        .dot_rows = {KERNEL_DTYPES(DOT_ROWS_ENTRY)},                            \
-        .to_f32 = {KERNEL_DTYPES(TO_F32_ENTRY)},                                \
-        .weighted_sum = {FLOAT_DTYPES(WEIGHTED_SUM_ENTRY)},                     \
-        .from_f32 = {FLOAT_DTYPES(FROM_F32_ENTRY)},                             \
-        .bf16 = its_bf16,                                                       \
-        .matrix_bytes = its_matrix_bytes,                                       \
-        .floats = its_floats,                                                   \
-        .byte_row = {[TYPE_Q8_0] = byte_row_q8_0, [TYPE_Q4_0] = byte_row_q4_0}, \
-        .quantize_row = quantize_row,                                           \
-        .softmax = MATH(softmax),                                               \
-        .activation = {ACTIVATIONS(MATH_ENTRY)},                                \
-        .layer_norm = MATH(layer_norm),                                         \
+#define KERNELS(its_name, its_family, its_bf16, its_gemm_q8, its_floats)           \
+    {                                                                              \
+        .name = its_name,                                                          \
+        .family = its_family,                                                      \
+        .dot_rows = {KERNEL_DTYPES(DOT_ROWS_ENTRY)},                               \
+        .to_f32 = {KERNEL_DTYPES(TO_F32_ENTRY)},                                   \
+        .weighted_sum = {FLOAT_DTYPES(WEIGHTED_SUM_ENTRY)},                        \
+        .from_f32 = {FLOAT_DTYPES(FROM_F32_ENTRY)},                                \
+        .bf16 = its_bf16,                                                          \
+        .gemm_q8 = its_gemm_q8,                                                    \
+        .floats = its_floats,                                                      \
+        .unpack_u8 = {[TYPE_Q8_0] = unpack_u8_q8_0, [TYPE_Q4_0] = unpack_u8_q4_0}, \
+        .quantize_row = quantize_row,                                              \
+        .softmax = MATH(softmax),                                                  \
+        .activation = {ACTIVATIONS(MATH_ENTRY)},                                   \
+        .layer_norm = MATH(layer_norm),                                            \
     }
 
 #endif

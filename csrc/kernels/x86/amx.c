@@ -17,15 +17,15 @@
 
 #include "kernels/x86/amx_stream.inl.h"
 
-#include "kernels/x86/matrix_floats.inl.h"
+#include "kernels/x86/gemm_f32.inl.h"
 
-#include "kernels/x86/stream_floats.inl.h"
+#include "kernels/x86/stream_f32.inl.h"
 
 static const bf16_kernels bf16 = {.panel = bf16_panel,
                                   .tiles = bf16_tiles,
                                   .columns = bf16_columns,
                                   .softmax_panel = bf16_softmax_panel,
-                                  .product = bf16_product,
+                                  .gemm = bf16_gemm,
                                   .stream = bf16_stream,
                                   .stream_panel = bf16_stream_panel,
                                   .streams = {[TYPE_BF16] = true, [TYPE_Q8_0] = true, [TYPE_Q4_0] = true}};

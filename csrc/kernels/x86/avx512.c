@@ -9,8 +9,8 @@
 #include "kernels/x86/avx512_math.h"
 #include "kernels/generic/simd.inl.h"
 
-#include "kernels/x86/matrix_floats.inl.h"
+#include "kernels/x86/gemm_f32.inl.h"
 
-#include "kernels/x86/stream_floats.inl.h"
+#include "kernels/x86/stream_f32.inl.h"
 
 const kernels kernels_avx512 = KERNELS("avx512", "avx512", NULL, NULL, &float_products);

@@ -6,13 +6,13 @@
 
 #include "kernels/generic/vectors.inl.h"
 
-static inline vec widen_f16(halves h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
+static inline vec f16_to_f32(halves h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
 
-static inline vec widen_bf16(halves h) { return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16); }
+static inline vec bf16_to_f32(halves h) { return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16); }
 
 static inline vec splat_f16(const uint16_t *p) { return (vec)_mm256_cvtph_ps(_mm_set1_epi16((int16_t)*p)); }
 
-static inline vec widen_bytes(const int8_t *p) {
+static inline vec i8_to_f32(const int8_t *p) {
     return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 

@@ -29,7 +29,7 @@ static const type_case types[] = {
     {FASTGPT_TYPE_Q5_1, "Q5_1", 32, 24, 0, 0},    {FASTGPT_TYPE_Q4_K, "Q4_K", 256, 144, 0, 0},
     {FASTGPT_TYPE_Q5_K, "Q5_K", 256, 176, 0, 0}};
 enum { N_TYPES = sizeof types / sizeof *types, N = 512, N_ROWS = 3 };
-_Static_assert(N_TYPES == N_DTYPES, "every dtype is tested");
+_Static_assert(sizeof types / sizeof *types == N_DTYPES, "every dtype is tested");
 
 /* The other types are only read. */
 static bool is_written(const type_case *t) { return t->block_values == 1 || t->steps > 0; }

@@ -139,7 +139,7 @@ static void test_softmax_panel(const kernels *k) {
         const float *x = causal_scores(tokens, seen, factors[i / 3 / N_SEEN]);
         float sums[MATRIX_LANES];
         memset(panel, 0xFF, sizeof panel);
-        k->bf16->softmax_panel(panel, sums, x, n, tokens, seen, n, 0.125f);
+        k->bf16->softmax_panel(panel, sums, (f32_view){x, n}, tokens, seen, n, 0.125f);
         for (int t = 0; t < tokens; t++)
             CHECK_FOR(is_softmax_row(panel, t, sums[t], x + t * n, seen + t, n, 0.125), "%s: %d of %d tokens, %d seen",
                       k->name, t, tokens, seen);
@@ -157,7 +157,7 @@ static void test_softmax_panel_of_nan(const kernels *k) {
         float *x = random_numbers(0, n), sum;
         if (at >= n) continue;
         x[at] = bad[i % 2];
-        k->bf16->softmax_panel(panel, &sum, x, n, 1, n, n, 1);
+        k->bf16->softmax_panel(panel, &sum, (f32_view){x, n}, 1, n, n, 1);
         CHECK_FOR(isnan(sum), "%s: n %d, %g at %d", k->name, n, (double)bad[i % 2], at);
     }
 }
@@ -263,25 +263,19 @@ static void test_layer_norm(const kernels *k) {
     }
 }
 
-/* Every set that this CPU can run is in the build, those that leave others out included. */
+/* Every set that this CPU can run is in the build, under the name that the list has: only others are left out. */
 static void test_no_set_is_missing(const kernels *const *sets, int n_sets) {
-    enum { VNNI = OS_CPU_AVX512 | OS_CPU_AVX512_VNNI, BF16 = VNNI | OS_CPU_AVX512_BF16 };
+#define EXPECTED(set, name, family, needs) {name, #family, needs},
     static const struct {
-        const char *name;
+        const char *name, *family;
         unsigned needs;
-    } all[] = {{"portable", 0},
-               {"avx2", OS_CPU_AVX2},
-               {"avx2-vnni", OS_CPU_AVX_VNNI},
-               {"avx512", OS_CPU_AVX512},
-               {"avx512-vnni", VNNI},
-               {"avx512-bf16", BF16},
-               {"amx", BF16 | OS_CPU_AMX_BF16},
-               {"neon", OS_CPU_NEON},
-               {"neon-dotprod", OS_CPU_DOTPROD}};
+    } all[] = {INSTRUCTION_SETS(EXPECTED)};
     int n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (all[i].needs & ~os_cpu_features()) continue;
-        CHECK_FOR(n < n_sets && strcmp(sets[n]->name, all[i].name) == 0, "%s is not in this build", all[i].name);
+        const bool found =
+            n < n_sets && strcmp(sets[n]->name, all[i].name) == 0 && strcmp(sets[n]->family, all[i].family) == 0;
+        CHECK_FOR(found, "%s is not in this build", all[i].name);
         n++;
     }
     CHECK(n == n_sets);

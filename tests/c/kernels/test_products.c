@@ -73,7 +73,8 @@ static void check_dot(const kernels *k, dtype type, int n_tokens, int n_rows, in
     for (int64_t i = 0; i < (n_tokens - 1) * ldo + n_rows; i++) out[i] = NAN;
     for (int t = 0; t < n_tokens; t++)
         for (int r = 0; r < n_rows; r++) out[t * ldo + r] = start_of(t, r);
-    k->dot_rows[type](out, ldo, x.at, x.ld, w.at, w.ld, n_tokens, n_rows, n);
+    k->dot_rows[type]((out_view){out, ldo}, (row_view){x.at, x.ld}, (row_view){w.at, w.ld},
+                      (gemm_size){n_tokens, n_rows, n});
     double worst = 0; /* error as a part of the bound: n + 8 roundings of at most the sum of absolute products */
     bool same_as_alone = true, gaps_untouched = true;
     for (int r = 0; r < n_rows; r++) {
@@ -87,7 +88,8 @@ static void check_dot(const kernels *k, dtype type, int n_tokens, int n_rows, in
             double error = fabs(out[t * ldo + r] - sum) / ((n + 8) * (double)FLT_EPSILON * absolute);
             worst = error <= worst ? worst : error; /* NaN counts as worst, and stays */
             float alone = start_of(t, r);
-            k->dot_rows[type](&alone, 1, x.at + t * x.ld, x.ld, w.at + r * w.ld, w.ld, 1, 1, n);
+            k->dot_rows[type]((out_view){&alone, 1}, (row_view){x.at + t * x.ld, x.ld},
+                              (row_view){w.at + r * w.ld, w.ld}, (gemm_size){1, 1, n});
             same_as_alone &= same_bits(alone, out[t * ldo + r]);
         }
     }
@@ -211,7 +213,7 @@ int main(void) {
         test_quantize_row(sets[i]);
         test_quantize_row_of_nan(sets[i]);
         if (sets[i]->bf16) check_bf16_kernels(sets[i]->name, sets[i]->bf16);
-        if (sets[i]->floats) check_matrix_floats_kernel(sets[i]);
+        if (sets[i]->floats) check_gemm_f32_sizes(sets[i]);
         if (sets[i]->floats) check_float_streams(sets[i]);
         printf("%s\n", sets[i]->name);
     }

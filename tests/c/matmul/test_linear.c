@@ -24,7 +24,7 @@ typedef struct product {
  *  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
 static double rounding(const engine *e, product p, double largest, double sum_w, double sum_xw) {
     bool few = p.n_tokens <= gemv_max_tokens(e->kernels, p.type);
-    bool bytes = e->kernels->matrix_bytes && e->kernels->byte_row[p.type];
+    bool bytes = e->kernels->gemm_q8 && e->kernels->unpack_u8[p.type];
     if (takes_quantized(p.type) && (few || bytes)) return sum_w * largest / 127 * 0.501;
     bool bf16_products = !few && e->kernels->bf16 && p.type != TYPE_F32 && p.type != TYPE_F16;
     return bf16_products ? sum_xw * 0x1.02p-8 : 0; /* two roundings of 2^-9 each */

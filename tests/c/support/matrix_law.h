@@ -85,14 +85,15 @@ static inline void multiply_pieces(const bf16_case *c, const bf16_output *to, co
         n = c->n_in - i < LAW_PIECE ? c->n_in - i : LAW_PIECE;
         const char *w = (const char *)c->w + row_bytes(c->type, i);
         c->k->tiles(tiles, w, c->ldw, c->type, c->n_rows, n);
-        c->k->product(to, sums, x + i * MATRIX_LANES, ldx, tiles, round_up(n, MATRIX_K) * MATRIX_ROWS, n_tokens,
-                      c->n_rows, n, i == 0, i + n == c->n_in);
+        c->k->gemm(to, sums, (bf16_view){x + i * MATRIX_LANES, ldx},
+                   (bf16_view){tiles, round_up(n, MATRIX_K) * MATRIX_ROWS}, (gemm_size){n_tokens, c->n_rows, n}, i == 0,
+                   i + n == c->n_in);
     }
     free(sums);
 }
 
 static inline void multiply_stream(const bf16_case *c, const bf16_output *to, const uint16_t *x, int n_tokens) {
-    c->k->stream(to, x, c->w, c->ldw, c->type, n_tokens, c->n_rows, c->n_in);
+    c->k->stream(to, x, (row_view){c->w, c->ldw}, c->type, (gemm_size){n_tokens, c->n_rows, c->n_in});
 }
 
 /* Panels of tokens [first, first + n_tokens) of x, for `product` or `stream`; to be freed. */
@@ -249,14 +250,15 @@ static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_bf16_panel(name, k, n_tokens, sizes[i]);
 }
 
-static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_tokens, int n_rows, int n_in) {
+static inline void check_gemm_f32(const kernels *k, uint64_t *state, int n_tokens, int n_rows, int n_in) {
     const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, n_x = (n_tokens + lanes - 1) / lanes * lanes * n_in;
     float *x = guarded_floats(0, n_x), *w = guarded_floats(1, (int64_t)n_rows * n_in);
     random_fill(state, x, n_x);
     random_fill(state, w, (int64_t)n_rows * n_in);
     read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_numbers = 16 << n_in % 3};
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    k->floats->matrix(out, ldo, x, lanes * n_in, w, n_in, next, n_tokens, n_rows, n_in);
+    k->floats->gemm((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (f32_view){w, n_in}, next,
+                    (gemm_size){n_tokens, n_rows, n_in});
     check_sums(k->name, out, ldo, true, NULL, x, lanes == 8 ? float_of_panels_of_8 : float_of_panels_of_16, w,
                float_of_row, n_tokens, n_rows, n_in);
 }
@@ -277,9 +279,11 @@ static inline void check_stream_floats(const kernels *k, uint64_t *state, dtype 
     const size_t n_bytes = (size_t)((2 * lanes - 1) * ldo + n_rows) * sizeof(float);
     float *among_more = memcpy(malloc(n_bytes), new_sums(2, (2 * lanes - 1) * ldo + n_rows), n_bytes);
     read_ahead nothing = {.at = w, .line_numbers = 16};
-    k->floats->matrix(among_more, ldo, x, lanes * n_in, numbers, n_in, nothing, (int)(2 * lanes), n_rows, n_in);
+    k->floats->gemm((out_view){among_more, ldo}, (f32_view){x, lanes * n_in}, (f32_view){numbers, n_in}, nothing,
+                    (gemm_size){(int)(2 * lanes), n_rows, n_in});
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    k->floats->stream[type](out, ldo, x, lanes * n_in, w, ldw, n_tokens, n_rows, n_in);
+    k->floats->stream[type]((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (row_view){w, ldw},
+                            (gemm_size){n_tokens, n_rows, n_in});
     bool same = true;
     for (int64_t t = 0; t < n_tokens; t++)
         same &= memcmp(out + t * ldo, among_more + t * ldo, (size_t)n_rows * sizeof *out) == 0;
@@ -298,14 +302,14 @@ static inline void check_float_streams(const kernels *k) {
                     check_stream_floats(k, &state, type, n_tokens, rows[i], sizes[j]);
 }
 
-static inline void check_matrix_floats_kernel(const kernels *k) {
+static inline void check_gemm_f32_sizes(const kernels *k) {
     uint64_t state = 8;
     static const int rows[] = {1, 2, 5, 6, 7, 11, 12, 13, 18, 47, 48}, sizes[] = {1, 2, 3, 31, 32, 33, 66};
     CHECK(k->floats->lanes == 8 || k->floats->lanes == 16);
     for (int n_tokens = 1; n_tokens <= 4 * k->floats->lanes + 1; n_tokens++)
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
             for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
-                check_matrix_floats(k, &state, n_tokens, rows[i], sizes[j]);
+                check_gemm_f32(k, &state, n_tokens, rows[i], sizes[j]);
 }
 
 #endif
