@@ -9,6 +9,7 @@
 #include "common/thread_pool.h"
 #include "support/check.h"
 #include "support/engine.h"
+#include "support/reference_bf16.h"
 #include "support/weights.h"
 
 static uint64_t seed = 2;
@@ -168,12 +169,17 @@ static void test_common_prefix(const engine *e) {
 }
 
 int main(void) {
+    bf16_kernels bf16;
+    const kernels reference = reference_bf16_set(&bf16, false), *sets[] = {kernels_chosen(), &reference};
     fastgpt_pool *pool;
     CHECK(fastgpt_pool_create(3, &pool) == FASTGPT_OK && pool_enter(pool) == FASTGPT_OK);
     for (int threads = 1; threads <= 3; threads += 2) {
         engine e = new_engine(threads == 1 ? NULL : pool, threads, 1, 256);
-        test_attention(&e);
-        test_common_prefix(&e);
+        for (int i = 0; i < 2; i++) {
+            e.kernels = sets[i];
+            test_attention(&e);
+            test_common_prefix(&e);
+        }
         free_engine(&e);
     }
     pool_leave(pool);

@@ -8,8 +8,10 @@
 #include <string.h>
 
 #include "common/thread_pool.h"
+#include "matmul/packing.h"
 #include "support/check.h"
 #include "support/engine.h"
+#include "support/reference_bf16.h"
 #include "support/weights.h"
 
 static uint64_t seed = 3;
@@ -127,19 +129,57 @@ static void test_type(fastgpt_pool *pool, dtype type, const int *n_in, int n_siz
                     check_linear(pool, (product){type, n_tokens[t], n_out[o], n_in[i], (t + o + i) % 2});
 }
 
-int main(void) {
+static void test_all_types(fastgpt_pool *pool, const kernels *kernels) {
     static const int any[] = {33, 1, 7, 96, 1030}, blocks[] = {96, 32}, q6_k[] = {256, 1280};
+    set = kernels;
+    for (dtype type = 0; type < N_FLOAT_DTYPES; type++) test_type(pool, type, any, 5);
+    test_type(pool, TYPE_Q8_0, blocks, 2);
+    test_type(pool, TYPE_Q4_0, blocks, 2);
+    test_type(pool, TYPE_Q6_K, q6_k, 2);
+}
+
+/* ---- The fused epilogue ---- */
+
+/* proj(gelu(fc(x))), where fc leaves its activated output packed, has the bits of the separate ops. */
+static void check_fused_epilogue(fastgpt_pool *pool, const kernels *kernels, int n_tokens) {
+    enum { N_EMBD = 40, N_FF = 333 };
+    engine e = new_engine(pool, 3, n_tokens, N_FF);
+    e.kernels = kernels;
+    weight fc = new_weight(TYPE_BF16, N_FF, N_EMBD), proj = new_weight(TYPE_BF16, N_EMBD, N_FF);
+    float *x = new_random(&seed, n_tokens * N_EMBD), *ff = new_random(&seed, n_tokens * N_FF);
+    float *separate = new_random(&seed, n_tokens * N_EMBD), *fused = new_random(&seed, n_tokens * N_EMBD);
+    void *packed = os_alloc((size_t)panels_bytes(n_tokens, N_FF));
+    if (!packed) abort();
+    linear_task first = {.out = ff, .ld_out = N_FF, .w = fc, .activation = GELU_TANH};
+    linear_task second = {.out = separate, .ld_out = N_EMBD, .w = proj};
+    linear(&e, x, N_EMBD, &first, 1, n_tokens);
+    for (int64_t t = 0; t < n_tokens; t++) kernels->activation[GELU_TANH](ff + t * N_FF, N_FF);
+    linear(&e, ff, N_FF, &second, 1, n_tokens);
+    first.packed = packed;
+    second.out = fused;
+    CHECK(linear_can_fuse_activation(&e, &fc, &proj, n_tokens));
+    linear(&e, x, N_EMBD, &first, 1, n_tokens);
+    linear_packed(&e, packed, &second, n_tokens);
+    CHECK_FOR(memcmp(fused, separate, (size_t)(n_tokens * N_EMBD) * sizeof(float)) == 0, "%d tokens", n_tokens);
+    float *values[] = {x, ff, separate, fused, (float *)fc.b, (float *)proj.b};
+    for (int i = 0; i < 6; i++) free(values[i]);
+    os_free(packed);
+    os_free((void *)fc.w);
+    os_free((void *)proj.w);
+    free_engine(&e);
+}
+
+int main(void) {
     int n_sets;
     const kernels *const *sets = kernels_all(&n_sets);
+    bf16_kernels bf16, bf16_stream;
+    const kernels reference = reference_bf16_set(&bf16, false), stream = reference_bf16_set(&bf16_stream, true);
     fastgpt_pool *pool;
     CHECK(fastgpt_pool_create(3, &pool) == FASTGPT_OK && pool_enter(pool) == FASTGPT_OK);
-    for (int i = 0; i < n_sets; i++) {
-        set = sets[i];
-        for (dtype type = 0; type < N_FLOAT_DTYPES; type++) test_type(pool, type, any, 5);
-        test_type(pool, TYPE_Q8_0, blocks, 2);
-        test_type(pool, TYPE_Q4_0, blocks, 2);
-        test_type(pool, TYPE_Q6_K, q6_k, 2);
-    }
+    for (int i = 0; i < n_sets; i++) test_all_types(pool, sets[i]);
+    test_all_types(pool, &reference);
+    test_all_types(pool, &stream);
+    for (int n_tokens = 5; n_tokens <= 65; n_tokens += 12) check_fused_epilogue(pool, &reference, n_tokens);
     pool_leave(pool);
     fastgpt_pool_free(pool);
     return check_report();
