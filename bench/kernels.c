@@ -2,9 +2,9 @@
  *
  *     kernels N_THREADS      FASTGPT_ISA names the family of kernels
  *
- * First the ceilings of the machine (fastgpt_measure_roofline), then each kernel: weights from an array that no cache
- * holds, as in the decode of one model, and from one that stays in the cache of each core, which shows the arithmetic.
- * bench/kernels.py makes a table of it. */
+ * First the ceilings of the machine (fastgpt_measure_roofline), then each kernel: weights from an array that is larger
+ * than the caches, as in the decode of a model, and from one that stays in the cache of each core, where arithmetic is
+ * the limit. bench/kernels.py makes a table of it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,14 +18,14 @@ enum {
     ROWS_PER_UNIT = 64,
     CACHED_UNITS_PER_THREAD = 64, /* units that read the same rows again and again */
     MAX_TOKENS = 32,
-    N_FUNCTION = 3072, /* numbers of a row of gelu, softmax ... */
+    N_FUNCTION = 3072, /* values of a row of gelu, softmax ... */
     ROUNDS = 5,
-    OUT_FLOATS = MAX_TOKENS * N_FUNCTION + ROWS_PER_UNIT * N_IN / 2, /* and tiles of BF16 numbers */
+    OUT_FLOATS = MAX_TOKENS * N_FUNCTION + ROWS_PER_UNIT * N_IN / 2, /* and tiles of BF16 values */
 };
 
 #define MEMORY_BYTES ((int64_t)256 << 20)
 
-/* As bits of every type an ordinary number: 0.01 in F32 and BF16, 1.06 in F16 and as the scale of a block. */
+/* As bits of every type an ordinary value: 0.01 in F32 and BF16, 1.06 in F16 and as the scale of a block. */
 enum { FILLER = 0x3C };
 
 typedef struct job {
@@ -41,7 +41,7 @@ typedef struct job {
 
 static float *out_of(const job *j, int thread) { return j->out + (int64_t)thread * OUT_FLOATS; }
 
-/* The first row of a unit: its own from memory, the same of every unit of a thread from the cache. */
+/* The first row of a unit: its own, from memory; or, from the cache, that of all units of a thread. */
 static const uint8_t *rows_of(const job *j, int unit, int thread) {
     return j->weights + (int64_t)(j->cached ? thread : unit) * ROWS_PER_UNIT * j->ldw;
 }
@@ -143,8 +143,8 @@ static double best_seconds(fastgpt_pool *pool, pool_job function, job *j, int n_
     for (int i = 0; i < ROUNDS; i++) {
         int64_t begin = os_nanoseconds();
         pool_run(pool, function, j, n_units);
-        int64_t taken = os_nanoseconds() - begin;
-        best = taken < best ? taken : best;
+        int64_t elapsed = os_nanoseconds() - begin;
+        best = elapsed < best ? elapsed : best;
     }
     return 1e-9 * (double)best;
 }
@@ -157,9 +157,9 @@ static void print_row(const job *j, const char *kernel, const char *type, double
         j->k->name, kernel, type, j->n_tokens, j->cached ? "true" : "false", n_bytes / seconds, n_operations / seconds);
 }
 
-/* A kernel over rows of weights of ldw bytes; per_number: operations for each number of a row. */
+/* A kernel over rows of weights of ldw bytes; per_value: operations for each value of a row. */
 static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, const char *type, int64_t ldw,
-                     int per_number) {
+                     int per_value) {
     j->ldw = ldw;
     for (int cached = 0; cached < 2; cached++) {
         j->cached = cached;
@@ -167,15 +167,15 @@ static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job fu
             cached ? CACHED_UNITS_PER_THREAD * pool_n_threads(pool) : (int)(MEMORY_BYTES / ldw / ROWS_PER_UNIT);
         double seconds = best_seconds(pool, function, j, n_units);
         double n_rows = (double)n_units * ROWS_PER_UNIT;
-        print_row(j, kernel, type, n_rows * (double)ldw, per_number * n_rows * N_IN, seconds);
+        print_row(j, kernel, type, n_rows * (double)ldw, per_value * n_rows * N_IN, seconds);
     }
 }
 
-static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_number) {
-    run_rows(pool, j, kernel, function, dtype_infos[j->type].name, row_bytes(j->type, N_IN), per_number);
+static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_value) {
+    run_rows(pool, j, kernel, function, dtype_infos[j->type].name, row_bytes(j->type, N_IN), per_value);
 }
 
-/* A function of numbers that stay in the cache. */
+/* A function of values that stay in the cache. */
 static void run_function(fastgpt_pool *pool, job *j, const char *kernel, pool_job function) {
     j->cached = true;
     int n_units = CACHED_UNITS_PER_THREAD * pool_n_threads(pool);
@@ -214,15 +214,15 @@ static void run_products(fastgpt_pool *pool, job *j, uint8_t *x) {
 static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
     j->n_tokens = MATRIX_TOKENS;
-    int per_number = 2 * j->n_tokens;
+    int per_value = 2 * j->n_tokens;
     for (int type = 0; j->k->bf16 && type < N_KERNEL_DTYPES; type++) {
         if (type == TYPE_F32 || type == TYPE_F16) continue; /* never rounded to BF16 */
         j->type = (dtype)type;
-        run_type(pool, j, "gemm_bf16", gemm_bf16_unit, per_number);
-        if (j->k->bf16->streams[type]) run_type(pool, j, "stream_bf16", stream_unit, per_number);
+        run_type(pool, j, "gemm_bf16", gemm_bf16_unit, per_value);
+        if (j->k->bf16->streams[type]) run_type(pool, j, "stream_bf16", stream_unit, per_value);
     }
-    if (j->k->gemm_q8) run_rows(pool, j, "gemm_q8", gemm_q8_unit, "bytes", quantized_row_bytes(N_IN), per_number);
-    if (j->k->floats) run_rows(pool, j, "gemm_f32", gemm_f32_unit, "F32", row_bytes(TYPE_F32, N_IN), per_number);
+    if (j->k->gemm_q8) run_rows(pool, j, "gemm_q8", gemm_q8_unit, "bytes", quantized_row_bytes(N_IN), per_value);
+    if (j->k->floats) run_rows(pool, j, "gemm_f32", gemm_f32_unit, "F32", row_bytes(TYPE_F32, N_IN), per_value);
 }
 
 static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {

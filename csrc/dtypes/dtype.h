@@ -111,6 +111,10 @@ typedef struct block_q5_k {
     uint8_t q[128];
 } block_q5_k;
 
+_Static_assert(sizeof(block_q8_0) == 34 && sizeof(block_q4_0) == 18 && sizeof(block_q6_k) == 210, "no padding");
+_Static_assert(sizeof(block_q4_1) == 20 && sizeof(block_q5_0) == 22 && sizeof(block_q5_1) == 24, "no padding");
+_Static_assert(sizeof(block_q4_k) == 144 && sizeof(block_q5_k) == 176, "no padding");
+
 typedef struct dtype_info {
     const char *name; /* "F32" ... as GGUF's own tools write it */
     uint32_t gguf_type; /* its number in the file, a fastgpt_type */

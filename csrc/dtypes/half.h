@@ -34,8 +34,8 @@ static inline float f32_of_f16(uint16_t h) {
     return f32_of_bits(bits_of_f32(value) | sign);
 }
 
-/* Values from the middle between the largest number and the next power of two on become infinity.  NaN stays NaN, with
- * the upper bits of its payload, and quiet. */
+/* Values from half way between the largest finite value and the next power of two on become infinity.  NaN stays NaN,
+ * with the upper bits of its payload, and quiet. */
 static inline uint16_t bf16_of_f32(float value) {
     uint32_t bits = bits_of_f32(value);
     uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16; /* a carry moves the exponent, as it should */
@@ -52,7 +52,7 @@ static inline uint16_t f16_of_f32(float value) {
     uint32_t normal = (bits - ((127 - 15) << 23) + 0x0FFF + (bits >> 13 & 1)) >> 13;
     uint32_t infinite = bits > 0x7F800000 ? quiet : 0x7C00;
     uint32_t above = bits < 143u << 23 ? normal : infinite; /* 2^16 */
-    float with_half = f32_of_bits(bits) + 0.5f;             /* the last bit of numbers in [0.5, 1) is 2^-24 */
+    float with_half = f32_of_bits(bits) + 0.5f;             /* the last bit of values in [0.5, 1) is 2^-24 */
     uint32_t subnormal = bits_of_f32(with_half) - bits_of_f32(0.5f);
     return (uint16_t)(sign | (bits < smallest ? subnormal : above));
 }

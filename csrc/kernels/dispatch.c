@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
-#include "common/os.h"
+#include "kernels/instruction_sets.h"
 
 typedef struct candidate {
     const kernels *kernels;
@@ -14,9 +13,9 @@ typedef struct candidate {
 } candidate;
 
 /* From the plainest to the best. */
-#define CANDIDATE(set, name, family, needs) IF_BUILT(set)({&kernels_##set, needs}, )
+#define CANDIDATE(set, table, family, needs) IF_BUILT(set)({&table, needs}, )
 static const candidate candidates[] = {INSTRUCTION_SETS(CANDIDATE)};
-#define KNOWN_FAMILY(set, name, family, needs) static_assert(FAMILY_##family < N_FAMILIES, "a family of the list");
+#define KNOWN_FAMILY(set, table, family, needs) static_assert(FAMILY_##family < N_FAMILIES, "FAMILIES lacks it");
 INSTRUCTION_SETS(KNOWN_FAMILY)
 
 enum { N_CANDIDATES = sizeof candidates / sizeof *candidates };

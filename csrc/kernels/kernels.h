@@ -155,7 +155,7 @@ enum { MAX_FLOAT_LANES = 16, FLOAT_ROWS = 48 };
 typedef struct read_ahead {
     const uint8_t *at;
     int64_t ld, line_bytes;
-    int line_numbers;
+    int line_values;
 } read_ahead;
 
 /* out[t][r] += x[t] . w[r], the products summed in rising order of k
@@ -253,44 +253,7 @@ const kernels *kernels_chosen(void);
 /* Every set that this CPU and build can run, portable first, the best last; *n of them. */
 const kernels *const *kernels_all(int *n);
 
-/* Every instruction set of this architecture that has kernels of its own, from the plainest to the best.  A line is
- * SET(set, name, family, needs): kernels_set, its name and the name of its family, and the features of os_cpu_features
- * that it needs.  CMake defines FASTGPT_HAS_set as 1, or as 0 where it leaves the set out (FASTGPT_THIS_CPU_ONLY); a
- * set that it does not know does not compile. */
-#define FASTGPT_HAS_portable 1
-
-#if defined(__x86_64__)
-#define INSTRUCTION_SETS(SET)                                                                        \
-    SET(portable, "portable", portable, 0)                                                           \
-    SET(avx2, "avx2", avx2, OS_CPU_AVX2)                                                             \
-    SET(avx2_vnni, "avx2-vnni", avx2, OS_CPU_AVX2 | OS_CPU_AVX_VNNI)                                 \
-    SET(avx512, "avx512", avx512, OS_CPU_AVX512)                                                     \
-    SET(avx512_vnni, "avx512-vnni", avx512, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI)                      \
-    SET(avx512_bf16, "avx512-bf16", avx512, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16) \
-    SET(amx, "amx", amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16 | OS_CPU_AMX_BF16)
-#define FAMILIES(FAMILY) FAMILY(portable) FAMILY(avx2) FAMILY(avx512) FAMILY(amx)
-#elif defined(__aarch64__)
-#define INSTRUCTION_SETS(SET)              \
-    SET(portable, "portable", portable, 0) \
-    SET(neon, "neon", neon, OS_CPU_NEON)   \
-    SET(neon_dotprod, "neon-dotprod", neon, OS_CPU_NEON | OS_CPU_DOTPROD)
-#define FAMILIES(FAMILY) FAMILY(portable) FAMILY(neon)
-#else
-#define INSTRUCTION_SETS(SET) SET(portable, "portable", portable, 0)
-#define FAMILIES(FAMILY) FAMILY(portable)
-#endif
-
-/* IF_BUILT(set)(tokens) is the tokens where the set, or the family that is named like its first set, is built. */
-#define IF_BUILT(set) IF_BUILT_JOIN(IF_BUILT_, FASTGPT_HAS_##set)
-#define IF_BUILT_JOIN(prefix, has) IF_BUILT_PASTE(prefix, has)
-#define IF_BUILT_PASTE(prefix, has) prefix##has
-#define IF_BUILT_1(...) __VA_ARGS__
-#define IF_BUILT_0(...)
-
-#define FAMILY_VALUE(family) FAMILY_##family,
-typedef enum family { FAMILIES(FAMILY_VALUE) N_FAMILIES } family;
-
-#define DECLARE_KERNELS(set, name, family, needs) extern const kernels kernels_##set;
-INSTRUCTION_SETS(DECLARE_KERNELS)
+/* The specification, which every CPU runs. */
+extern const kernels kernels_portable;
 
 #endif

@@ -1,4 +1,4 @@
-/* portable.c - the specification: plain loops in the order of the formulas. */
+/* portable.c - the specification of the kernels: plain loops in the order of the formulas. */
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -76,7 +76,7 @@ static void quantize_row(void *out, const float *x, int n) {
     for (int i = 0; i < n; i += 32) quantize_group(q + i, d + i / 32, x + i);
 }
 
-/* ---- Functions of one number, and rows ---- */
+/* ---- Softmax, activations and layer_norm ---- */
 
 static void softmax(float *x, int n, float scale) {
     float max = x[0], sum = 0;

@@ -111,7 +111,7 @@ static read_ahead read_ahead_of(const weight_tile *tile) {
                                                : weight_row(w, tile->first_out + OUTPUTS_PER_GEMM_F32),
                         .ld = row_bytes(w->type, w->n_in),
                         .line_bytes = row_bytes(w->type, 256) * line_values / 256,
-                        .line_numbers = line_values};
+                        .line_values = line_values};
 }
 
 /* out += x rows^T for all tokens, with the rows in place. */

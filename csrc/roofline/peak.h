@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/kernels.h"
+#include "kernels/instruction_sets.h"
 
 /* The same operations on registers, again and again.  The result means nothing; it keeps the compiler from removing the
  * loop. */

@@ -4,9 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
 #include "roofline/peak.h"
-#include "common/os.h"
 #include "common/thread_pool.h"
 
 /* Other processes may use the machine, too, so it is timed in many short windows, of which the best counts. */

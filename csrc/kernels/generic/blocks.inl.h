@@ -48,7 +48,7 @@ ALWAYS_INLINE group group_q6_k(const char *row, int i) {
     for (int p = 0; p < PARTS; p++) {
         int at = 4 * WIDTH * p;
         g.q[p] = bits_of(load_bytes(low + at), j / 2 * 4, 15) | (bits_of(load_bytes(high + at), 2 * j, 3) << 4);
-        g.scale[p] = splat_f16(&block->d) * choose(lane_numbers + WIDTH * p < 4, splat(scales[0]), splat(scales[1]));
+        g.scale[p] = splat_f16(&block->d) * choose(lane_indices + WIDTH * p < 4, splat(scales[0]), splat(scales[1]));
     }
     return g;
 }
@@ -90,15 +90,15 @@ ALWAYS_INLINE void block_tile(const dtype type, out_view out, row_view x, row_vi
     tile_sums sum = {{{0}}};
     const char *const x_rows = x.at, *const w_rows = w.at;
     const int group_bytes = group_bytes_of(type);
-    const char *next = w_rows + c.n_rows * w.ld + FETCH_BEYOND; /* prefetched line by line */
+    const char *next = w_rows + c.n_rows * w.ld + PREFETCH_BEYOND; /* prefetched line by line */
     for (int i = 0; i < n_in / GROUP; i++) {
         group_starts start;
         start_sums(start, type, x, i, c.n_tokens);
 #pragma GCC unroll 8
         for (int r = 0; r < c.n_rows; r++) {
             const char *row = w_rows + r * c.apart * w.ld;
-            if (!c.stream) __builtin_prefetch(next + (int64_t)(i * c.n_rows + r) * group_bytes, 0, FETCH_LEVEL);
-            else if (STREAM_AHEAD) __builtin_prefetch(row + i * group_bytes + STREAM_AHEAD, 0, FETCH_LEVEL);
+            if (!c.stream) __builtin_prefetch(next + (int64_t)(i * c.n_rows + r) * group_bytes, 0, PREFETCH_LEVEL);
+            else if (STREAM_AHEAD) __builtin_prefetch(row + i * group_bytes + STREAM_AHEAD, 0, PREFETCH_LEVEL);
             group g = group_of(type, row, i);
 #pragma GCC unroll 8
             for (int t = 0; t < c.n_tokens; t++) {

@@ -8,9 +8,9 @@
 #include "kernels/generic/vectors.inl.h"
 #include "kernels/kernels.h"
 
-#ifndef FETCH_LEVEL
-#define FETCH_LEVEL 3
-#define FETCH_BEYOND 0
+#ifndef PREFETCH_LEVEL
+#define PREFETCH_LEVEL 3
+#define PREFETCH_BEYOND 0
 #endif
 #ifndef STREAMS
 #define STREAMS ROWS
@@ -44,7 +44,7 @@ typedef struct prefetch {
 
 ALWAYS_INLINE prefetch prefetch_after(row_view w, int n_rows, int64_t bytes_of_row, int step, int n_ahead) {
     const char *at = w.at;
-    if (w.ld == bytes_of_row) return (prefetch){at + n_rows * w.ld + FETCH_BEYOND, step, n_rows};
+    if (w.ld == bytes_of_row) return (prefetch){at + n_rows * w.ld + PREFETCH_BEYOND, step, n_rows};
     return (prefetch){at + n_ahead * w.ld, w.ld, 1};
 }
 
@@ -80,9 +80,10 @@ ALWAYS_INLINE void dot_tile(const dtype type, out_view out, row_view x, row_view
         for (int r = 0; r < c.n_rows; r++) {
             const char *row = w_rows + r * c.apart * w.ld;
             if (c.stream && STREAM_AHEAD && k * element % LINE == 0)
-                __builtin_prefetch(row + (int64_t)k * element + STREAM_AHEAD, 0, FETCH_LEVEL);
+                __builtin_prefetch(row + (int64_t)k * element + STREAM_AHEAD, 0, PREFETCH_LEVEL);
             if (!c.stream && (next.per_byte == 1 || r * element * WIDTH % LINE == 0)) /* each line once */
-                __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte, 0, FETCH_LEVEL);
+                __builtin_prefetch(next.at + r * next.per_row + (int64_t)k * element * next.per_byte, 0,
+                                   PREFETCH_LEVEL);
             vec wr = load_row(type, row, k);
 #pragma GCC unroll 8
             for (int t = 0; t < c.n_tokens; t++) sum[r][t] += wr * load_row(TYPE_F32, x_rows + t * x.ld, k);
@@ -155,7 +156,7 @@ ALWAYS_INLINE void sum_columns(const dtype type, float *out, const float *p, row
 #pragma GCC unroll 8
         for (int c = 0; c < n_columns; c++) {
             int at = c * WIDTH;
-            if (at * element % LINE == 0) __builtin_prefetch(row + at * element + ahead, 0, FETCH_LEVEL);
+            if (at * element % LINE == 0) __builtin_prefetch(row + at * element + ahead, 0, PREFETCH_LEVEL);
             sum[c] += p[i] * load_row(type, row, at);
         }
     }

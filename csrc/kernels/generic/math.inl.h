@@ -32,7 +32,7 @@ static inline float largest_lane(vec v) {
     return lanes[0];
 }
 
-/* Of many, the last ones count twice. */
+/* Where n is no multiple of WIDTH, the last vector overlaps the one before. */
 static inline float largest(const float *x, int n) {
     float result = x[0];
     if (n >= WIDTH) {

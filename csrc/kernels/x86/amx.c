@@ -5,8 +5,8 @@
 #define STREAMS 8
 #define STREAMED(type, n_tokens) ((n_tokens) == 1 || is_float(type))
 #define STREAM_AHEAD 512
-#define FETCH_LEVEL 2
-#define FETCH_BEYOND 2048
+#define PREFETCH_LEVEL 2
+#define PREFETCH_BEYOND 2048
 #include "kernels/x86/x86.inl.h"
 
 #include "kernels/x86/avx512_math.h"

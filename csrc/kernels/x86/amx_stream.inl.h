@@ -50,7 +50,7 @@ static void unpack_tile(uint16_t *tile, const streams *s, const char *at, int n)
 }
 
 /* What each stream reads next, where `left` of its bytes remain: after its end, the rows of the next streams. */
-static inline void prefetch_lines_of_streams(const streams *s, const char *at, int64_t left) {
+static inline void prefetch_streams_at(const streams *s, const char *at, int64_t left) {
     const int64_t ahead = left > PREFETCHED_BYTES ? PREFETCHED_BYTES : PREFETCHED_BYTES + (TILE_ROWS - 1) * s->apart;
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_ROWS; i++) __builtin_prefetch(at + ahead + i * s->apart, 0, 3);
@@ -72,17 +72,17 @@ ALWAYS_INLINE void multiply_panels(const uint16_t *x, int64_t panel, int n_panel
 }
 
 /* Where a row of each stream is read. */
-typedef struct place {
+typedef struct stream_position {
     const char *at;
-    int64_t left;    /* bytes of the streams */
-    int64_t prefetched; /* bytes that were */
-} place;
+    int64_t left;       /* bytes of the streams */
+    int64_t prefetched; /* bytes that are prefetched already */
+} stream_position;
 
 /* BF16 values of a row of each stream, as far as they fill tiles; returns how many. */
-static int multiply_in_place(const streams *s, place *p, const uint16_t *x, int64_t panel, int n_panels) {
+static int multiply_in_place(const streams *s, stream_position *p, const uint16_t *x, int64_t panel, int n_panels) {
     int k = 0;
     for (; k + MATRIX_K <= s->n_in; k += MATRIX_K, p->at += TILE_BYTES, p->left -= TILE_BYTES) {
-        prefetch_lines_of_streams(s, p->at, p->left);
+        prefetch_streams_at(s, p->at, p->left);
         _tile_loadd(4, p->at, s->apart);
         multiply_panels(x + (int64_t)k * MATRIX_LANES, panel, n_panels);
     }
@@ -90,8 +90,8 @@ static int multiply_in_place(const streams *s, place *p, const uint16_t *x, int6
 }
 
 /* The next MATRIX_K values of each stream, or the last n of their rows. */
-static inline void unpack_next(const streams *s, place *p, uint16_t *tile, int n) {
-    if (p->prefetched <= 0) prefetch_lines_of_streams(s, p->at, p->left), p->prefetched += LINE;
+static inline void unpack_next(const streams *s, stream_position *p, uint16_t *tile, int n) {
+    if (p->prefetched <= 0) prefetch_streams_at(s, p->at, p->left), p->prefetched += LINE;
     unpack_tile(tile, s, p->at, min_int(n, MATRIX_K));
     p->at += s->bytes;
     p->left -= s->bytes;
@@ -99,8 +99,8 @@ static inline void unpack_next(const streams *s, place *p, uint16_t *tile, int n
 }
 
 /* Values [k, n_in) of a row of each stream.  A tile's stores have time to end while the one before is multiplied. */
-static void multiply_unpacked(const streams *s, place p, unpacked_tiles *w, int k, const uint16_t *x, int64_t panel,
-                              int n_panels) {
+static void multiply_unpacked(const streams *s, stream_position p, unpacked_tiles *w, int k, const uint16_t *x,
+                              int64_t panel, int n_panels) {
     unpack_next(s, &p, w->tile[0], s->n_in - k);
     for (int i = 0; k < s->n_in; k += MATRIX_K, i = !i) {
         if (k + MATRIX_K < s->n_in) unpack_next(s, &p, w->tile[!i], s->n_in - k - MATRIX_K);
@@ -125,7 +125,7 @@ static void multiply_streams(stream_sums *sums, const streams *s, const char *w,
                              const uint16_t *x, int64_t panel, int n_panels) {
     const bool in_place = s->type == TYPE_BF16 && s->n == TILE_ROWS;
     for (int row = 0; row < s->rows_each; row++, w += s->ld) {
-        place p = {.at = w, .left = s->apart - row * s->ld};
+        stream_position p = {.at = w, .left = s->apart - row * s->ld};
         zero_sums();
         const int k = in_place ? multiply_in_place(s, &p, x, panel, n_panels) : 0;
         if (k < s->n_in) multiply_unpacked(s, p, tiles, k, x, panel, n_panels);

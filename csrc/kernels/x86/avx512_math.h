@@ -1,5 +1,5 @@
-/* avx512_math.h - math.inl.h in registers of 16 floats, for all sets of AVX-512: their products have 8, since sums of
- * one token are not computed but fetched. */
+/* avx512_math.h - math.inl.h in registers of 16 floats, for all sets of AVX-512.  Their row-wise products use registers
+ * of 8, which is enough where memory is the limit. */
 #ifndef FASTGPT_AVX512_MATH_H
 #define FASTGPT_AVX512_MATH_H
 

@@ -33,30 +33,11 @@ static inline __m512i bf16_of_first(const float *x, int n) {
 /* Values of a row that are unpacked at a time: whole blocks of every type. */
 enum { UNPACKED = 256 };
 
-static void bf16_row_f32(uint16_t *out, const void *row, int n) {
+static void f32_to_bf16(uint16_t *out, const void *row, int n) {
     for (int i = 0; i < n; i += MATRIX_K) _mm512_storeu_si512(out + i, bf16_of_first((const float *)row + i, n - i));
 }
 
-/* Through F32, a piece at a time. */
-ALWAYS_INLINE void bf16_row_of(to_f32_kernel *to_f32, int64_t bytes_of_piece, uint16_t *out, const void *row, int n) {
-    float f32[UNPACKED];
-    const char *piece = row;
-    for (int i = 0; i < n; i += UNPACKED, piece += bytes_of_piece) {
-        int m = min_int(n - i, UNPACKED);
-        to_f32(f32, piece, m);
-        bf16_row_f32(out + i, f32, m);
-    }
-}
-
-static void bf16_row_f16(uint16_t *out, const void *row, int n) {
-    bf16_row_of(to_f32_f16, UNPACKED * sizeof(uint16_t), out, row, n);
-}
-
-static void bf16_row_q6_k(uint16_t *out, const void *row, int n) {
-    bf16_row_of(to_f32_q6_k, sizeof(block_q6_k), out, row, n);
-}
-
-static void bf16_row_bf16(uint16_t *out, const void *row, int n) {
+static void copy_bf16(uint16_t *out, const void *row, int n) {
     const uint16_t *values = row;
     int i = 0;
     for (; i + MATRIX_K <= n; i += MATRIX_K) _mm512_storeu_si512(out + i, _mm512_loadu_si512(values + i));
@@ -87,15 +68,43 @@ static void bf16_block_q4_0(uint16_t *out, const void *at) {
                         _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16((__m256i)split), _mm512_castsi256_si512(table)));
 }
 
-static void bf16_row_q8_0(uint16_t *out, const void *row, int n) {
+static void q8_0_to_bf16(uint16_t *out, const void *row, int n) {
     const block_q8_0 *block = row;
     for (int i = 0; i < n; i += MATRIX_K) bf16_block_q8_0(out + i, block++);
 }
 
-static void bf16_row_q4_0(uint16_t *out, const void *row, int n) {
+static void q4_0_to_bf16(uint16_t *out, const void *row, int n) {
     const block_q4_0 *block = row;
     for (int i = 0; i < n; i += MATRIX_K) bf16_block_q4_0(out + i, block++);
 }
+
+/* Through F32, a piece at a time: for the types that have no faster way. */
+ALWAYS_INLINE void to_bf16_by_f32(to_f32_kernel *to_f32, int64_t bytes_of_piece, uint16_t *out, const void *row,
+                                  int n) {
+    float f32[UNPACKED];
+    const char *piece = row;
+    for (int i = 0; i < n; i += UNPACKED, piece += bytes_of_piece) {
+        int m = min_int(n - i, UNPACKED);
+        to_f32(f32, piece, m);
+        f32_to_bf16(out + i, f32, m);
+    }
+}
+
+typedef void bf16_row(uint16_t *out, const void *row, int n);
+
+/* A row of each type as BF16, padded with zeros to a multiple of MATRIX_K. */
+#define BF16_ROW(NAME, name, block, block_values)                                                      \
+    static void bf16_row_##name(uint16_t *out, const void *row, int n) {                               \
+        if (TYPE_##NAME == TYPE_F32) f32_to_bf16(out, row, n);                                         \
+        else if (TYPE_##NAME == TYPE_BF16) copy_bf16(out, row, n);                                     \
+        else if (TYPE_##NAME == TYPE_Q8_0) q8_0_to_bf16(out, row, n);                                  \
+        else if (TYPE_##NAME == TYPE_Q4_0) q4_0_to_bf16(out, row, n);                                  \
+        else to_bf16_by_f32(to_f32_##name, UNPACKED / block_values * (int)sizeof(block), out, row, n); \
+    }
+KERNEL_DTYPES(BF16_ROW)
+
+#define BF16_ROW_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = bf16_row_##name,
+static bf16_row *const bf16_rows[N_KERNEL_DTYPES] = {KERNEL_DTYPES(BF16_ROW_ENTRY)};
 
 /* ---- Panels and tiles ---- */
 
@@ -194,11 +203,6 @@ ALWAYS_INLINE void transpose_tile(uint16_t *tile, const char *at, int64_t ld) {
 }
 
 enum { TWO_TILES = 2 * TILE_VALUES }; /* contiguous: MATRIX_K values of 32 rows */
-
-typedef void bf16_row(uint16_t *out, const void *row, int n);
-
-#define BF16_ROW_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = bf16_row_##name,
-static bf16_row *const bf16_rows[N_KERNEL_DTYPES] = {KERNEL_DTYPES(BF16_ROW_ENTRY)};
 
 /* n <= UNPACKED values of n_rows <= 16 rows, as every second tile. */
 static void unpack_tiles(uint16_t *tiles, const char *w, int64_t ldw, dtype type, int n_rows, int n) {

@@ -34,7 +34,7 @@ static inline void store_lanes(float *p, lanes v) { *(lanes_anywhere *)p = v; }
 
 /* The cache line of each of n rows that is due at k. */
 ALWAYS_INLINE void prefetch_lines(read_ahead next, int first_row, const int n_rows, int k) {
-    const uint8_t *at = next.at + first_row * next.ld + k / next.line_numbers * next.line_bytes;
+    const uint8_t *at = next.at + first_row * next.ld + k / next.line_values * next.line_bytes;
 #pragma GCC unroll 16
     for (int r = 0; r < n_rows; r++) __builtin_prefetch(at + r * next.ld);
 }
@@ -69,7 +69,7 @@ ALWAYS_INLINE void gemm_block(float *c, f32_view x, f32_view w, read_ahead next,
     const float *rows = w.at + b.first_row * w.ld;
     for (int k = 0; k < n_in;) {
         prefetch_lines(next, b.first_row, b.n_rows, k);
-        for (int end = min_int(k + next.line_numbers, n_in); k < end; k++)
+        for (int end = min_int(k + next.line_values, n_in); k < end; k++)
             add_products(sum, (f32_view){x.at + k * LANES, x.ld}, (f32_view){rows + k, w.ld}, b.n_rows, b.n_panels);
     }
     store_lane_sums((out_view){c + b.first_row * MATRIX_TOKENS, MATRIX_TOKENS}, sum, b.n_rows, b.n_panels);
@@ -92,7 +92,7 @@ static void gemm_f32(out_view out, f32_view x, f32_view w, read_ahead next, gemm
         if (n > LANES) gemm_rows(c, panels, w, next, size.n_rows, 2, size.n_in);
         else gemm_rows(c, panels, w, next, size.n_rows, 1, size.n_in);
         add_transposed(out.at + t * out.ld, out.ld, c, n, size.n_rows);
-        next = (read_ahead){.at = (const uint8_t *)w.at, .line_numbers = size.n_in + 1}; /* all has been prefetched */
+        next = (read_ahead){.at = (const uint8_t *)w.at, .line_values = size.n_in + 1}; /* all has been prefetched */
     }
 }
 

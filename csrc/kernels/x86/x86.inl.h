@@ -1,4 +1,4 @@
-/* x86.inl.h - the functions that simd.inl.h wants, for AVX2 and, where the file is compiled for it, with VNNI. */
+/* x86.inl.h - the functions that simd.inl.h needs, for AVX2 and, where the file is compiled for it, with VNNI. */
 #ifndef FASTGPT_X86_INL_H
 #define FASTGPT_X86_INL_H
 
@@ -33,7 +33,7 @@ static inline ivec dot_unsigned(ivec sum, bytes w, bytes x) {
 #endif
 }
 
-/* The instructions multiply unsigned by signed bytes, so w gives its sign to x.  128 * 127 * 2 fits 16 bits. */
+/* The instructions multiply unsigned by signed bytes, so x gets the sign of w.  128 * 127 * 2 fits 16 bits. */
 static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
     __m256i magnitude = _mm256_abs_epi8((__m256i)w), signed_x = _mm256_sign_epi8((__m256i)x, (__m256i)w);
     return dot_unsigned(sum, (bytes)magnitude, (bytes)signed_x);

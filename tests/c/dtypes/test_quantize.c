@@ -90,7 +90,7 @@ static void check_unknown_types(void) {
     }
 }
 
-/* One number of many that the type cannot hold: NUMBERS, and out as it was.  The float before it is no error. */
+/* One value of many that the type cannot hold: NUMBERS, and out as it was.  The float before it is no error. */
 static void check_too_large(fastgpt_type type, float first_bad) {
     static float x[N];
     static uint8_t out[4 * N], before[4 * N];
@@ -113,14 +113,14 @@ static void check_numbers(void) {
     check_too_large(FASTGPT_TYPE_F32, INFINITY);
     check_too_large(FASTGPT_TYPE_BF16, 0x1.FFp127f);
     check_too_large(FASTGPT_TYPE_F16, 65520);
-    check_too_large(FASTGPT_TYPE_Q8_0, 65520.0f * 127); /* the scale is the largest number / 127, as F16 */
+    check_too_large(FASTGPT_TYPE_Q8_0, 65520.0f * 127); /* the scale is the largest value / 127, as F16 */
     check_too_large(FASTGPT_TYPE_Q4_0, 65520.0f * 8);
 }
 
 /* ---- Rounding ---- */
 
-/* What number i of a block may be off after the way there and back: half a step, and what the scale, an F16, is off.
- * Q4_0 has -8 but no 8, so that a number near the end without it may be off by a whole step. */
+/* The largest error of value i of a block after quantizing and dequantizing: half a step, and the error of the scale,
+ * an F16. Q4_0 has -8 but no 8, so that a value near the end without it may be off by a whole step. */
 static double allowed_error(const type_case *t, const float *block, int i) {
     double x = fabs((double)block[i]);
     if (t->block_values == 1) return (x + 0x1p-14) * t->rounding; /* below the smallest normal F16 the step stays */
@@ -131,7 +131,7 @@ static double allowed_error(const type_case *t, const float *block, int i) {
     return fabs(largest) / t->steps * (at_short_end ? 1 : 0.5) * (1 + 1e-4) + x * 0x1p-11;
 }
 
-/* And what came back once comes back the same for ever. */
+/* And values that have been quantized once are quantized to the same bytes again. */
 static void check_round_trip(const type_case *t, float magnitude) {
     int64_t n_bytes = fastgpt_type_row_bytes(t->type, N) * N_ROWS;
     float *x = guarded_floats(0, N_ROWS * N), *back = guarded_floats(1, N_ROWS * N);
@@ -160,7 +160,7 @@ static int nibble_of_32(const uint8_t *q, int i) { return i < 16 ? q[i] & 15 : q
 static int fifth_of_32(const uint8_t *high, int i) { return 16 * (high[i / 8] >> i % 8 & 1); }
 
 /* Q4_K, and Q5_K, which has 32 more bytes of fifth bits before the nibbles. */
-static double number_of_groups(const uint8_t *b, int i, bool five_bits) {
+static double value_of_groups(const uint8_t *b, int i, bool five_bits) {
     const uint8_t *packed = b + 4, *q = b + 16 + (five_bits ? 32 : 0);
     int group = i / 32, low = group % 4;
     int scale = packed[low] & 63, minimum = packed[low + 4] & 63;
@@ -168,20 +168,19 @@ static double number_of_groups(const uint8_t *b, int i, bool five_bits) {
         scale = (packed[low + 8] & 15) + 16 * (packed[low] >> 6);
         minimum = (packed[low + 8] >> 4) + 16 * (packed[low + 4] >> 6);
     }
-    int nibbles = q[32 * (group / 2) + i % 32], number = group % 2 ? nibbles >> 4 : nibbles & 15;
-    if (five_bits) number += 16 * (b[16 + i % 32] >> group & 1);
-    return f16_at(b) * scale * number - f16_at(b + 2) * minimum;
+    int nibbles = q[32 * (group / 2) + i % 32], value = group % 2 ? nibbles >> 4 : nibbles & 15;
+    if (five_bits) value += 16 * (b[16 + i % 32] >> group & 1);
+    return f16_at(b) * scale * value - f16_at(b + 2) * minimum;
 }
 
-/* Number i of a block, from its bytes, as ggml lays them out. */
-static double number_in_block(fastgpt_type type, const uint8_t *b, int i) {
+/* Value i of a block, from its bytes, as ggml lays them out. */
+static double value_in_block(fastgpt_type type, const uint8_t *b, int i) {
     if (type == FASTGPT_TYPE_Q8_0) return f16_at(b) * (int8_t)b[2 + i];
     if (type == FASTGPT_TYPE_Q4_0) return f16_at(b) * (nibble_of_32(b + 2, i) - 8);
     if (type == FASTGPT_TYPE_Q4_1) return f16_at(b) * nibble_of_32(b + 4, i) + f16_at(b + 2);
     if (type == FASTGPT_TYPE_Q5_0) return f16_at(b) * (nibble_of_32(b + 6, i) + fifth_of_32(b + 2, i) - 16);
     if (type == FASTGPT_TYPE_Q5_1) return f16_at(b) * (nibble_of_32(b + 8, i) + fifth_of_32(b + 4, i)) + f16_at(b + 2);
-    if (type == FASTGPT_TYPE_Q4_K || type == FASTGPT_TYPE_Q5_K)
-        return number_of_groups(b, i, type == FASTGPT_TYPE_Q5_K);
+    if (type == FASTGPT_TYPE_Q4_K || type == FASTGPT_TYPE_Q5_K) return value_of_groups(b, i, type == FASTGPT_TYPE_Q5_K);
     int half = i / 128, quarter = i % 128 / 32, l = i % 32;
     const uint8_t *low = b + 64 * half, *high = b + 128 + 32 * half;
     int nibbles[4] = {low[l] & 15, low[l + 32] & 15, low[l] >> 4, low[l + 32] >> 4};
@@ -200,10 +199,10 @@ static void check_reading(const type_case *t) {
         int n_wrong = 0;
         for (int i = 0; i < N; i++) {
             double expected =
-                number_in_block(t->type, bytes + i / t->block_values * t->block_bytes, i % t->block_values);
+                value_in_block(t->type, bytes + i / t->block_values * t->block_bytes, i % t->block_values);
             n_wrong += isfinite(expected) ? out[i] != (float)expected : isfinite(out[i]);
         }
-        CHECK_FOR(n_wrong == 0, "%s: %d of %d numbers", t->name, n_wrong, N);
+        CHECK_FOR(n_wrong == 0, "%s: %d of %d values", t->name, n_wrong, N);
     }
 }
 

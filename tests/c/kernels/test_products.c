@@ -39,8 +39,8 @@ static rows random_weights(int which, dtype type, int n_rows, int n) {
     return w;
 }
 
-/* Activations as products with that type take them; as_numbers [n_tokens][n] are what they stand for. */
-static rows random_activations(int which, dtype type, int n_tokens, int n, double *as_numbers) {
+/* Activations as products with that type need them; values [n_tokens][n] is what they represent. */
+static rows random_activations(int which, dtype type, int n_tokens, int n, double *values) {
     bool quantized = takes_quantized(type);
     rows x = new_rows(which, n_tokens, quantized ? quantized_row_bytes(n) : n * (int64_t)sizeof(float));
     static float row[MAX_N];
@@ -51,7 +51,7 @@ static rows random_activations(int which, dtype type, int n_tokens, int n, doubl
         else memcpy(at, row, (size_t)n * sizeof *row);
         const float *scales = (const float *)(const void *)(at + n);
         for (int i = 0; i < n; i++)
-            as_numbers[t * n + i] = quantized ? (double)scales[i / 32] * (int8_t)at[i] : (double)row[i];
+            values[t * n + i] = quantized ? (double)scales[i / 32] * (int8_t)at[i] : (double)row[i];
     }
     return x;
 }
@@ -64,10 +64,10 @@ static float start_of(int t, int r) { return (float)(t - 2 * r) / 8.0f; }
 static bool same_bits(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
 
 static void check_dot(const kernels *k, dtype type, int n_tokens, int n_rows, int n) {
-    static double x_numbers[MAX_ROWS * MAX_N];
+    static double x_values[MAX_ROWS * MAX_N];
     static float w_row[MAX_N];
     rows w = random_weights(1, type, n_rows, n);
-    rows x = random_activations(0, type, n_tokens, n, x_numbers);
+    rows x = random_activations(0, type, n_tokens, n, x_values);
     int64_t ldo = n_rows + 2;
     float *out = guarded_floats(2, (n_tokens - 1) * ldo + n_rows);
     for (int64_t i = 0; i < (n_tokens - 1) * ldo + n_rows; i++) out[i] = NAN;
@@ -82,8 +82,8 @@ static void check_dot(const kernels *k, dtype type, int n_tokens, int n_rows, in
         for (int t = 0; t < n_tokens; t++) {
             double sum = start_of(t, r), absolute = fabs(sum) + FLT_MIN;
             for (int i = 0; i < n; i++) {
-                sum += x_numbers[t * n + i] * w_row[i];
-                absolute += fabs(x_numbers[t * n + i] * w_row[i]);
+                sum += x_values[t * n + i] * w_row[i];
+                absolute += fabs(x_values[t * n + i] * w_row[i]);
             }
             double error = fabs(out[t * ldo + r] - sum) / ((n + 8) * (double)FLT_EPSILON * absolute);
             worst = error <= worst ? worst : error; /* NaN counts as worst, and stays */
@@ -135,7 +135,7 @@ static void test_weighted_sum(const kernels *k, dtype type) {
             check_weighted_sum(k, type, n_rows, float_sizes[s]);
 }
 
-/* ---- Rows and activations: the same bits as the portable kernels ---- */
+/* ---- Rows and activations: the same bits as those of the portable kernels ---- */
 
 static void test_rows(const kernels *k, dtype type, int n) {
     static float expected[MAX_N];
@@ -150,7 +150,7 @@ static void test_rows(const kernels *k, dtype type, int n) {
     CHECK_FOR(memcmp(back, w.at, (size_t)row_bytes(type, n)) == 0, "%s: %s, n %d", k->name, dtype_infos[type].name, n);
 }
 
-/* Rows with ties, zeros, and numbers too large or too small to divide by. */
+/* Rows with ties, zeros, and values too large or too small to divide by. */
 static void test_quantize_row(const kernels *k) {
     static uint8_t out[MAX_N + MAX_N / 8], expected[MAX_N + MAX_N / 8];
     static const float factors[] = {1, 0, 1e-38f, 1e-30f, 1e30f, 3e38f, 127.0f / 256.0f};
@@ -163,7 +163,7 @@ static void test_quantize_row(const kernels *k) {
             kernels_portable.quantize_row(expected, x, n);
             CHECK_FOR(memcmp(out, expected, (size_t)quantized_row_bytes(n)) == 0, "%s: n %d, factor %g", k->name, n,
                       (double)factors[f]);
-            double worst = 0; /* each number is within half a step */
+            double worst = 0; /* each value is within half a step */
             const float *d = (const float *)(const void *)(out + n);
             for (int i = 0; i < n; i++) {
                 double error = fabs((double)d[i / 32] * (int8_t)out[i] - x[i]) / (0.5001 * d[i / 32] + 1e-30);

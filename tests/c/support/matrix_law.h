@@ -255,7 +255,7 @@ static inline void check_gemm_f32(const kernels *k, uint64_t *state, int n_token
     float *x = guarded_floats(0, n_x), *w = guarded_floats(1, (int64_t)n_rows * n_in);
     random_fill(state, x, n_x);
     random_fill(state, w, (int64_t)n_rows * n_in);
-    read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_numbers = 16 << n_in % 3};
+    read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_values = 16 << n_in % 3};
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
     k->floats->gemm((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (f32_view){w, n_in}, next,
                     (gemm_size){n_tokens, n_rows, n_in});
@@ -278,7 +278,7 @@ static inline void check_stream_floats(const kernels *k, uint64_t *state, dtype 
     }
     const size_t n_bytes = (size_t)((2 * lanes - 1) * ldo + n_rows) * sizeof(float);
     float *among_more = memcpy(malloc(n_bytes), new_sums(2, (2 * lanes - 1) * ldo + n_rows), n_bytes);
-    read_ahead nothing = {.at = w, .line_numbers = 16};
+    read_ahead nothing = {.at = w, .line_values = 16};
     k->floats->gemm((out_view){among_more, ldo}, (f32_view){x, lanes * n_in}, (f32_view){numbers, n_in}, nothing,
                     (gemm_size){(int)(2 * lanes), n_rows, n_in});
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
