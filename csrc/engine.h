@@ -1,4 +1,4 @@
-/* engine.h - who computes, and with what: the threads, kernels and scratch of products and of attention. */
+/* engine.h - what products and attention run with: threads, kernels and scratch. */
 #ifndef FASTGPT_ENGINE_H
 #define FASTGPT_ENGINE_H
 
@@ -8,13 +8,13 @@
 typedef struct engine {
     fastgpt_pool *pool;
     const kernels *kernels;
-    uint8_t *activations; /* scratch of linear.h */
-    uint8_t *panels;      /* [n_threads][panel_bytes] scratch of linear.h and attention.h */
-    int64_t panel_bytes;
-    bool deterministic; /* a token's sums do not depend on what else is in its step: no BLAS, among others */
+    uint8_t *activations; /* scratch of linear.h, which the threads share */
+    uint8_t *scratch;     /* [n_threads][scratch_bytes] of linear.h and attention.h */
+    int64_t scratch_bytes;
+    bool deterministic; /* a token's sums must not depend on what else is in its step: no BLAS, for one */
 } engine;
 
 /* The scratch of one thread. */
-static inline void *engine_panel(const engine *e, int thread) { return e->panels + thread * e->panel_bytes; }
+static inline void *engine_scratch(const engine *e, int thread) { return e->scratch + thread * e->scratch_bytes; }
 
 #endif

@@ -1,16 +1,17 @@
-/* attention_job.h - what the two ways of attention.c and attention_tiled.c share. */
+/* attention_job.h - what the algorithms of attention.c and attention_tiled.c share. */
 #ifndef FASTGPT_ATTENTION_JOB_H
 #define FASTGPT_ATTENTION_JOB_H
 
 #include <math.h>
 
-#include "common/arithmetic.h"
 #include "attention/attention.h"
+#include "common/arithmetic.h"
+#include "kv_cache/kv_cache.h"
 
 enum {
-    FEW_QUERIES = 4,        /* of a span: fewer are streamed */
-    QUERIES_PER_BLOCK = 64, /* at most, whose scores stand side by side */
-    ROWS_PER_BLOCK = 64     /* of keys or values that stay in cache for a block of queries */
+    MAX_STREAMED_QUERIES = 3, /* of a span: more are tiled */
+    QUERIES_PER_TILE = 64,    /* at most, whose scores are in memory at a time */
+    ROWS_PER_TILE = 64        /* of keys or values that stay in L1 for a tile of queries */
 };
 
 typedef struct attention_job {
@@ -18,26 +19,37 @@ typedef struct attention_job {
     const attention_span *spans;
     int n_head, n_embd, n_ctx;
     float *scores;
-    struct group *groups; /* of a round of the stream */
+    struct prefix_group *groups; /* of a round of streamed spans */
     int n_groups;
 } attention_job;
 
+/* One head of some queries. */
+typedef struct query_tile {
+    const attention_span *span; /* whose keys and values they read */
+    int head, n_queries;
+    int n_visible; /* keys that the first query sees; each later one sees one more */
+    int n_keys;    /* that are multiplied */
+    const float *q; /* [n_queries][head_width], rows n_embd apart */
+    float *out;     /* the same */
+    float *scores;  /* [n_queries], rows ld_scores apart */
+    int64_t ld_scores;
+} query_tile;
+
 static inline int head_width(const attention_job *job) { return job->n_embd / job->n_head; }
 
-enum { KEYS, VALUES };
-
 /* A head's columns of the row of a key or value. */
-static inline const uint8_t *head_at(const attention_job *job, const attention_span *s, int which, int64_t key,
+static inline const uint8_t *head_at(const attention_job *job, const attention_span *s, kv_part part, int64_t key,
                                      int head) {
-    bool shared = key < s->n_prefix;
-    const uint8_t *prefix = which == KEYS ? s->prefix_keys : s->prefix_values;
-    const uint8_t *rows = shared ? prefix : which == KEYS ? s->keys : s->values;
-    int64_t row = shared ? key : key - s->n_prefix;
+    const bool in_prefix = key < s->n_prefix;
+    const uint8_t *prefix = part == KV_KEYS ? s->prefix_keys : s->prefix_values;
+    const uint8_t *tail = part == KV_KEYS ? s->keys : s->values;
+    const uint8_t *rows = in_prefix ? prefix : tail;
+    int64_t row = in_prefix ? key : key - s->n_prefix;
     return rows + row * row_bytes(s->type, job->n_embd) + row_bytes(s->type, (int64_t)head * head_width(job));
 }
 
-/* Of the n rows from key `first` on, how many lie behind each other. */
-static inline int n_together(const attention_span *s, int first, int n) {
+/* How many of the n rows from key `first` on are contiguous in memory: prefix and tail are apart. */
+static inline int n_contiguous(const attention_span *s, int first, int n) {
     return first < s->n_prefix ? min_int(n, s->n_prefix - first) : n;
 }
 
@@ -48,14 +60,15 @@ static inline void softmax_of_scores(const attention_job *job, float *scores, in
 }
 
 /* scores[t][key] += q[t] . k[key] for keys [first, first + n) */
-static inline void add_scores(const attention_job *job, const attention_span *s, int head, float *scores,
-                              int64_t ld_scores, const float *q, int n_queries, int first, int n) {
+static inline void add_scores(const attention_job *job, const query_tile *tile, int first, int n) {
+    const attention_span *s = tile->span;
     for (int m, end = first + n; first < end; first += m) {
-        m = n_together(s, first, end - first);
+        m = n_contiguous(s, first, end - first);
         job->e->kernels->dot_rows[s->type](
-            (out_view){scores + first, ld_scores}, (row_view){q, job->n_embd * (int64_t)sizeof(float)},
-            (row_view){head_at(job, s, KEYS, first, head), row_bytes(s->type, job->n_embd)},
-            (gemm_size){n_queries, m, head_width(job)});
+            (out_view){tile->scores + first, tile->ld_scores},
+            (row_view){tile->q, job->n_embd * (int64_t)sizeof(float)},
+            (row_view){head_at(job, s, KV_KEYS, first, tile->head), row_bytes(s->type, job->n_embd)},
+            (gemm_size){tile->n_queries, m, head_width(job)});
     }
 }
 
@@ -63,27 +76,28 @@ static inline void add_scores(const attention_job *job, const attention_span *s,
 static inline void add_values(const attention_job *job, const attention_span *s, int head, float *out,
                               const float *scores, int first, int n) {
     for (int m, end = first + n; first < end; first += m) {
-        m = n_together(s, first, end - first);
-        job->e->kernels->weighted_sum[s->type](out, scores + first, head_at(job, s, VALUES, first, head),
+        m = n_contiguous(s, first, end - first);
+        job->e->kernels->weighted_sum[s->type](out, scores + first, head_at(job, s, KV_VALUES, first, head),
                                                row_bytes(s->type, job->n_embd), m, head_width(job));
     }
 }
 
-/* Whether many queries of s, or of spans like it, are multiplied as BF16 numbers. */
+/* Whether tiles of queries of s, or of spans like it, are multiplied as BF16 values. */
 bool attention_in_bf16(const attention_job *job, const attention_span *s);
 
-/* One head of n_queries <= QUERIES_PER_BLOCK that read the prefix of s together, the first of which is the first of s:
- * their scores [n_queries], n_head * n_ctx apart; and their outputs from what softmax made of those. */
+/* For one head of n_queries <= QUERIES_PER_TILE that share the prefix of s, the first of them being the first of s:
+ * their scores for its keys, [n_queries], n_head * n_ctx apart; and its part of their outputs, from what softmax made
+ * of the scores. */
 void attention_prefix_keys(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
                            int thread);
 void attention_prefix_values(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
                              int thread);
 
-/* Floats of the scratch that a thread has for scores of blocks. */
-int64_t attention_block_scores(int64_t n_ctx);
+/* Floats of a thread's scratch for the scores of a tile. */
+int64_t attention_tile_scores(int64_t n_ctx);
 
-/* The units of a span with many queries: one head of a block of them each. */
-int attention_n_block_units(const attention_job *job, const attention_span *s);
-void attention_block_unit(const attention_job *job, const attention_span *s, int unit, int thread);
+/* The units of a span with many queries: one head of some of its queries each. */
+int attention_n_tile_units(const attention_job *job, const attention_span *s);
+void attention_tile_unit(const attention_job *job, const attention_span *s, int unit, int thread);
 
 #endif

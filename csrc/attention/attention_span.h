@@ -5,7 +5,7 @@
 #include "attention/attention.h"
 #include "kv_cache/kv_cache.h"
 
-/* The n newest tokens of a sequence in one layer, whose keys and values lie behind the n_past positions of kv already.
+/* The n newest tokens of a sequence in one layer; kv has their keys and values after its n_past positions already.
  *   q, out  [n][n_embd]
  *   bf16    many queries may be multiplied as BF16 values */
 static inline attention_span attention_span_of(const fastgpt_kv_cache *kv, int32_t layer, const float *q, float *out,

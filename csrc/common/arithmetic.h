@@ -1,4 +1,4 @@
-/* arithmetic.h - small sums about sizes, units and tiles. */
+/* arithmetic.h - sizes, units and tiles. */
 #ifndef FASTGPT_ARITHMETIC_H
 #define FASTGPT_ARITHMETIC_H
 
@@ -14,11 +14,10 @@ static inline int n_tiles(int64_t n, int64_t tile) { return (int)((n + tile - 1)
 /* The next multiple of unit. */
 static inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/* Floats from a row of n to the next: an odd number of cache lines, so that a column of rows is spread over the sets of
- * L1 and L2. */
+/* Floats between rows of n: an odd number of cache lines, so that a column is spread over the sets of L1 and L2. */
 static inline int64_t conflict_free_stride(int64_t n) {
-    enum { LINE = 64 / sizeof(float) };
-    return (n_tiles(n, LINE) | 1) * (int64_t)LINE;
+    enum { CACHE_LINE = 64 / sizeof(float) };
+    return (n_tiles(n, CACHE_LINE) | 1) * (int64_t)CACHE_LINE;
 }
 
 #endif

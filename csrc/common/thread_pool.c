@@ -1,7 +1,7 @@
 /* thread_pool.c - see thread_pool.h.
  *
  * A job is published by one 64-bit ticket: its number in the upper half, its next free unit in the lower.
- * Whoever wants a unit raises the ticket by compare-and-swap.  A thread that wakes late finds another job
+ * A thread claims a unit by raising the ticket with compare-and-swap.  A thread that wakes late finds another job
  * number or no unit left, so nobody ever waits for a sleeper: the step waits for units, not for threads. */
 #include "common/thread_pool.h"
 
@@ -17,7 +17,7 @@ typedef struct worker {
     fastgpt_pool *pool;
     pthread_t thread;
     int index; /* 1 .. n_threads - 1; the caller of a step is 0 */
-    int64_t start_ns, end_ns; /* see pool_take_share; written while the worker has a unit that is not counted as done */
+    int64_t start_ns, end_ns; /* see pool_take_share; written while the worker has units that are not counted as done */
 } worker;
 
 struct fastgpt_pool {
@@ -28,7 +28,7 @@ struct fastgpt_pool {
     atomic_int_fast64_t process_id;
     worker *workers; /* [n_threads - 1] */
 
-    /* Atomic, since a late thread may read them while the next job is written; its ticket then fails. */
+    /* Atomic, since a late thread may read them while the next job is written; it then fails to claim a unit. */
     _Atomic pool_job job;
     _Atomic(void *) arg;
     atomic_int n_units;
@@ -45,33 +45,33 @@ static uint32_t number_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
 
 /* ---- Work ---- */
 
-static void note_start(fastgpt_pool *pool, int thread) {
+static void record_start(fastgpt_pool *pool, int thread) {
     if (thread == 0 || !pool->watched) return;
     worker *w = &pool->workers[thread - 1];
     if (w->start_ns == 0) w->start_ns = os_nanoseconds();
 }
 
-static void note_end(fastgpt_pool *pool, int thread) {
+static void record_end(fastgpt_pool *pool, int thread) {
     if (thread > 0 && pool->watched) pool->workers[thread - 1].end_ns = os_nanoseconds();
 }
 
-/* Takes units of job `number` until none is left.  They count as done together, at the end: until then the job is not
- * over, and nobody else looks at what this thread notes. */
-static void work(fastgpt_pool *pool, uint32_t number, int thread) {
+/* Claims and runs units of job `number` until none is left.  They count as done together, at the end: until then the
+ * job is not over, and nobody else reads this thread's times. */
+static void run_units(fastgpt_pool *pool, uint32_t number, int thread) {
     pool_job job = atomic_load(&pool->job);
     void *arg = atomic_load(&pool->arg);
     int n_units = atomic_load(&pool->n_units);
     uint64_t ticket = atomic_load(&pool->ticket);
-    int n_taken = 0;
+    int n_claimed = 0;
     while (number_of(ticket) == number && (int)(uint32_t)ticket < n_units) {
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
-        if (n_taken++ == 0) note_start(pool, thread);
+        if (n_claimed++ == 0) record_start(pool, thread);
         job(arg, (int)(uint32_t)ticket, thread);
         ticket = atomic_load(&pool->ticket);
     }
-    if (n_taken == 0) return;
-    note_end(pool, thread);
-    atomic_fetch_add(&pool->n_done, n_taken);
+    if (n_claimed == 0) return;
+    record_end(pool, thread);
+    atomic_fetch_add(&pool->n_done, n_claimed);
 }
 
 static bool nothing_new(fastgpt_pool *pool, uint32_t seen) {
@@ -85,13 +85,13 @@ static void wait_for_job(fastgpt_pool *pool, uint32_t seen) {
         os_pause();
     }
     pthread_mutex_lock(&pool->sleep);
-    atomic_fetch_add(&pool->n_sleeping, 1); /* before the look at the ticket: see wake_sleepers */
+    atomic_fetch_add(&pool->n_sleeping, 1); /* before it reads the ticket: see wake_sleepers */
     while (nothing_new(pool, seen)) pthread_cond_wait(&pool->wake, &pool->sleep);
     atomic_fetch_sub(&pool->n_sleeping, 1);
     pthread_mutex_unlock(&pool->sleep);
 }
 
-/* After the new ticket is out: a worker either counted itself asleep before, or sees the ticket. */
+/* Called after the new ticket is stored: a worker either counted itself as asleep before, or sees the ticket. */
 static void wake_sleepers(fastgpt_pool *pool) {
     if (atomic_load(&pool->n_sleeping) == 0) return;
     pthread_mutex_lock(&pool->sleep);
@@ -106,16 +106,16 @@ static void *worker_main(void *arg) {
         wait_for_job(self->pool, seen);
         if (atomic_load(&self->pool->stop)) return NULL;
         seen = number_of(atomic_load(&self->pool->ticket));
-        work(self->pool, seen, self->index);
+        run_units(self->pool, seen, self->index);
     }
 }
 
 /* No unit of this job number is left, however many units a late thread believes it to have. */
 static uint64_t exhausted(uint64_t ticket) { return ticket | UINT32_C(0x7FFFFFFF); }
 
-/* The old job is closed before any field changes, and the new number comes out after all of them: whoever
- * takes a unit of the new job has seen its fields, and nobody takes one of the old job any more. */
-static void publish(fastgpt_pool *pool, pool_job job, void *arg, int n_units) {
+/* The old job is closed before any field changes, and the new number is stored after all of them: who claims a unit of
+ * the new job has seen its fields, and nobody can claim one of the old job. */
+static void publish_job(fastgpt_pool *pool, pool_job job, void *arg, int n_units) {
     uint64_t old = atomic_load(&pool->ticket);
     atomic_store(&pool->ticket, exhausted(old));
     atomic_store(&pool->job, job);
@@ -131,8 +131,8 @@ void pool_run(fastgpt_pool *pool, pool_job job, void *arg, int n_units) {
         for (int i = 0; i < n_units; i++) job(arg, i, 0);
         return;
     }
-    publish(pool, job, arg, n_units);
-    work(pool, number_of(atomic_load(&pool->ticket)), 0);
+    publish_job(pool, job, arg, n_units);
+    run_units(pool, number_of(atomic_load(&pool->ticket)), 0);
     for (int i = 0; atomic_load(&pool->n_done) < n_units; i++) {
         if (i < SPINS_BEFORE_YIELD) os_pause();
         else os_yield();
@@ -153,7 +153,7 @@ bool pool_take_share(fastgpt_pool *pool, int thread, int64_t *start_ns, int64_t 
     return *start_ns != 0;
 }
 
-/* ---- Life ---- */
+/* ---- Create, fork and free ---- */
 
 static void init_locks(fastgpt_pool *pool) {
     pthread_mutex_init(&pool->step, NULL);
@@ -162,7 +162,7 @@ static void init_locks(fastgpt_pool *pool) {
     atomic_store(&pool->n_sleeping, 0);
 }
 
-/* Workers leave signals to the threads of the host. */
+/* Workers block all signals: they are for the threads of the host. */
 static fastgpt_status start_thread(worker *w) {
     sigset_t all, before;
     sigfillset(&all);
@@ -182,9 +182,9 @@ static fastgpt_status start_threads(fastgpt_pool *pool) {
     return FASTGPT_OK;
 }
 
-/* In the child of a fork the threads are gone, the locks may be held by nobody, and a job may be half done.
- * One thread of the child puts that right; others wait for it. */
-static void start_afresh_after_fork(fastgpt_pool *pool) {
+/* In the child of a fork there are no workers, locks may be held by threads that do not exist, and a job may be half
+ * done.  One thread of the child resets all that; others wait for it. */
+static void reset_after_fork(fastgpt_pool *pool) {
     enum { BUSY = -1 };
     int64_t id = os_process_id(), before = atomic_load(&pool->process_id);
     while (before != id) {
@@ -201,7 +201,7 @@ static void start_afresh_after_fork(fastgpt_pool *pool) {
 
 fastgpt_status pool_enter(fastgpt_pool *pool) {
     if (!pool || pool->n_threads == 1) return FASTGPT_OK;
-    start_afresh_after_fork(pool);
+    reset_after_fork(pool);
     pthread_mutex_lock(&pool->step);
     fastgpt_status status = start_threads(pool);
     if (status) pthread_mutex_unlock(&pool->step);
@@ -255,7 +255,7 @@ static void stop_threads(fastgpt_pool *pool) {
 
 void fastgpt_pool_free(fastgpt_pool *pool) {
     if (!pool) return;
-    start_afresh_after_fork(pool);
+    reset_after_fork(pool);
     stop_threads(pool);
     pthread_mutex_destroy(&pool->step);
     pthread_mutex_destroy(&pool->sleep);

@@ -26,7 +26,7 @@ bool guard_claim(guard *g, claim *c) {
     return true;
 }
 
-static void let_go(guard *g, claim *c) {
+static void release_claim(guard *g, claim *c) {
     if (!g->keep && c->kv && fastgpt_kv_cache_n_past(c->kv) > c->n_past) fastgpt_kv_cache_truncate(c->kv, c->n_past);
     g->claims = c->next;
     __atomic_store_n(&c->taken, false, __ATOMIC_RELEASE);
@@ -50,7 +50,7 @@ static void *thread_main(void *arg) {
     return NULL;
 }
 
-/* A clock that never goes back, where waiting can follow one. */
+/* A monotonic clock, where a condition variable can wait by one. */
 #ifdef __APPLE__
 static const clockid_t wait_clock = CLOCK_REALTIME;
 static void init_ended(pthread_cond_t *ended) { pthread_cond_init(ended, NULL); }
@@ -71,7 +71,7 @@ static void free_thread(struct guard_thread *t) {
     free(t);
 }
 
-/* The thread leaves signals to those of Python. */
+/* The thread blocks all signals: they are for the threads of Python. */
 bool guard_start(guard *g) {
     struct guard_thread *t = calloc(1, sizeof *t);
     if (!t) return false;
@@ -92,7 +92,7 @@ bool guard_start(guard *g) {
     return true;
 }
 
-static struct timespec after(int32_t ms) {
+static struct timespec time_after(int32_t ms) {
     struct timespec at;
     clock_gettime(wait_clock, &at);
     at.tv_sec += ms / 1000;
@@ -106,11 +106,11 @@ static struct timespec after(int32_t ms) {
 
 bool guard_wait(guard *g, int32_t ms) {
     struct guard_thread *t = g->thread;
-    if (t->process != getpid()) { /* a signal handler forked and went on: nobody ends this step here */
+    if (t->process != getpid()) { /* a signal handler forked: in the child no thread runs this step */
         g->status = FASTGPT_ERR_CANCELLED;
         return true;
     }
-    const struct timespec end = after(ms);
+    const struct timespec end = time_after(ms);
     int error = 0;
     pthread_mutex_lock(&t->lock);
     while (!t->has_ended && !error) error = pthread_cond_timedwait(&t->ended, &t->lock, &end);
@@ -119,7 +119,8 @@ bool guard_wait(guard *g, int32_t ms) {
     return has_ended;
 }
 
-/* In the child of a fork the thread's memory is left alone: its lock may be held by a thread that is not there. */
+/* In the child of a fork the thread's memory is not freed: its lock may be held by a thread that does not exist there.
+ */
 static void end_thread(guard *g) {
     struct guard_thread *t = g->thread;
     if (!t) return;
@@ -132,5 +133,5 @@ static void end_thread(guard *g) {
 
 void guard_end(guard *g) {
     end_thread(g);
-    while (g->claims) let_go(g, g->claims);
+    while (g->claims) release_claim(g, g->claims);
 }

@@ -1,16 +1,17 @@
-/* guard.h - for the Python extension alone: work in the library that has ended before Python goes on, whatever signal
- * handlers raise meanwhile, and however often.
+/* guard.h - for the Python extension alone: a step that has ended before Python goes on, even if signal handlers raise
+ * exceptions during it, and however often.
  *
- * Python looks for signals after every call, so whatever is to be put right in Python itself may be skipped by the
- * next exception.  Thus a guard is ended by C, as the destructor of ffi.gc in a "with" statement:
+ * Python runs signal handlers after every call, so any cleanup written in Python may be skipped by the next exception.
+ * Thus C ends a guard, as the destructor of ffi.gc in a "with" statement:
  *
  *     guard = ffi.new("guard *")
- *     with ffi.gc(guard, lib.guard_end):              # no name: nothing but this block owns the end
+ *     with ffi.gc(guard, lib.guard_end):              # no name: only this block owns the guard's end
  *         if not lib.guard_claim(guard, claim): ...
  *         lib.guard_step(guard), or lib.guard_start(guard) and lib.guard_wait(guard, ms) until it is true
  *         guard.keep = True
  *
- * An exception in the block, or one that keeps Python from calling __exit__ and so drops the object, runs guard_end.
+ * An exception in the block runs guard_end, and so does one that keeps Python from calling __exit__: the object is
+ * freed.
  */
 #ifndef FASTGPT_GUARD_H
 #define FASTGPT_GUARD_H
@@ -38,7 +39,7 @@ typedef struct guard {
     float *logits;
     fastgpt_status status; /* of the step, once it has ended */
 
-    bool keep; /* or else guard_end takes back what was appended to the claimed caches */
+    bool keep; /* else guard_end truncates the claimed caches to where they were */
 
     claim *claims;
     int32_t stop; /* the step's, see fastgpt_step_options */
@@ -51,13 +52,13 @@ bool guard_claim(guard *g, claim *c);
 /* Runs the step in the calling thread. */
 void guard_step(guard *g);
 
-/* Runs the step in a thread of its own; false, and nothing has begun, where there is none to be had. */
+/* Runs the step in a thread of its own; false, and nothing has begun, if no thread is available. */
 bool guard_start(guard *g);
 
-/* Waits for the end of the step that guard_start began, for so many milliseconds at most; true when it has ended. */
+/* Waits at most ms milliseconds for the end of the step that guard_start began; true when it has ended. */
 bool guard_wait(guard *g, int32_t ms);
 
-/* Stops a step that still runs and waits for it, takes back what is not to be kept, and lets go of the caches. */
+/* Stops a step that still runs and waits for it, rolls the caches back unless `keep`, and releases them. */
 void guard_end(guard *g);
 
 /* cdef:end */

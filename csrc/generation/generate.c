@@ -1,8 +1,8 @@
 /* generate.c - the loop from a prompt to text: step, sample, stream, until something ends it. */
 #include <stdlib.h>
 
-#include "transformer/context.h"
 #include "kv_cache/kv_cache.h"
+#include "transformer/context.h"
 
 typedef struct generation {
     fastgpt_context *ctx;
@@ -22,47 +22,48 @@ static bool ends_text(const fastgpt_model *model, int32_t token) {
     return false;
 }
 
-/* Draws a token into *token, -1 for one that ends the text. */
-static fastgpt_status draw(generation *g, int32_t *token) {
+/* Samples the next token into *token; -1 for one that ends the text. */
+static fastgpt_status sample_token(generation *g, int32_t *token) {
     fastgpt_status status = fastgpt_profile_sample(g->ctx, g->sampler, g->logits, token);
     if (!status) status = fastgpt_sampler_accept(g->sampler, token, 1);
     if (!status && ends_text(g->ctx->model, *token)) *token = -1;
     return status;
 }
 
-/* Hands the text of a token to the callback; true when that ends the text. */
-static bool ends_here(generation *g, int32_t token) {
+/* Calls the callback with the text of a token; true when it ends the text. */
+static bool stream_token(generation *g, int32_t token) {
     const char *text;
     size_t n_bytes;
     fastgpt_stream_push(g->stream, token, &text, &n_bytes);
     return g->callback && g->callback(g->user, token, text, n_bytes) != 0;
 }
 
-static void give_rest(generation *g) {
+/* What of the text was not yet a whole character. */
+static void stream_rest(generation *g) {
     const char *text;
     size_t n_bytes;
     fastgpt_stream_finish(g->stream, &text, &n_bytes);
     if (n_bytes > 0 && g->callback) g->callback(g->user, -1, text, n_bytes);
 }
 
-static fastgpt_status run(generation *g, const int32_t *prompt, int32_t n_prompt, int32_t max_new_tokens) {
+static fastgpt_status generate_tokens(generation *g, const int32_t *prompt, int32_t n_prompt, int32_t max_new_tokens) {
     fastgpt_status status = fastgpt_prefill(g->ctx, g->kv, prompt, n_prompt, g->logits);
     if (!status) status = fastgpt_sampler_accept_prompt(g->sampler, prompt, n_prompt);
     while (!status && g->n_generated < max_new_tokens) {
         int32_t token;
-        status = draw(g, &token);
+        status = sample_token(g, &token);
         if (status || token < 0) break;
         g->n_generated++;
-        if (ends_here(g, token)) return FASTGPT_OK;
+        if (stream_token(g, token)) return FASTGPT_OK;
         if (g->n_generated < max_new_tokens) status = fastgpt_decode(g->ctx, g->kv, token, g->logits);
     }
-    if (!status) give_rest(g);
+    if (!status) stream_rest(g);
     return status;
 }
 
-static fastgpt_status check(const fastgpt_context *ctx, const fastgpt_kv_cache *kv, const fastgpt_sampler *sampler,
-                            const fastgpt_tokenizer *tokenizer, const int32_t *prompt, int32_t n_prompt,
-                            int32_t max_new_tokens) {
+static fastgpt_status check_arguments(const fastgpt_context *ctx, const fastgpt_kv_cache *kv,
+                                      const fastgpt_sampler *sampler, const fastgpt_tokenizer *tokenizer,
+                                      const int32_t *prompt, int32_t n_prompt, int32_t max_new_tokens) {
     if (!ctx || !kv || !sampler || !tokenizer || !prompt || max_new_tokens < 0) return FASTGPT_ERR_ARGUMENT;
     int32_t n_vocab = ctx->model->n_vocab;
     if (fastgpt_sampler_n_vocab(sampler) != n_vocab) return FASTGPT_ERR_ARGUMENT;
@@ -72,18 +73,19 @@ static fastgpt_status check(const fastgpt_context *ctx, const fastgpt_kv_cache *
     return n_wanted > kv->n_ctx ? FASTGPT_ERR_CONTEXT_FULL : FASTGPT_OK;
 }
 
+/* Its ten parameters are the public interface, which may only grow. */
 fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fastgpt_sampler *sampler,
                                 const fastgpt_tokenizer *tokenizer, const int32_t *prompt, int32_t n_prompt,
                                 int32_t max_new_tokens, fastgpt_piece_callback callback, void *user,
                                 int32_t *n_generated) {
-    fastgpt_status status = check(ctx, kv, sampler, tokenizer, prompt, n_prompt, max_new_tokens);
+    fastgpt_status status = check_arguments(ctx, kv, sampler, tokenizer, prompt, n_prompt, max_new_tokens);
     if (status) return status;
     generation g = {.ctx = ctx, .kv = kv, .sampler = sampler, .callback = callback, .user = user};
     int32_t n_past = kv->n_past;
     g.logits = malloc((size_t)ctx->model->n_vocab * sizeof *g.logits);
     status = fastgpt_stream_create(tokenizer, &g.stream);
     if (!g.logits) status = FASTGPT_ERR_MEMORY;
-    if (!status) status = run(&g, prompt, n_prompt, max_new_tokens);
+    if (!status) status = generate_tokens(&g, prompt, n_prompt, max_new_tokens);
     if (status) fastgpt_kv_cache_truncate(kv, n_past);
     else if (n_generated) *n_generated = g.n_generated;
     fastgpt_stream_free(g.stream);

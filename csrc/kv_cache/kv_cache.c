@@ -14,10 +14,10 @@ static size_t block_bytes(const fastgpt_kv_cache *kv) {
 
 static size_t token_bytes(const fastgpt_kv_cache *kv) { return (size_t)kv->n_ctx * sizeof *kv->tokens; }
 
-/* ---- The parts ---- */
+/* ---- Prefix and tail ---- */
 
-/* A prefix of n_rows for the first n positions of a cache, with nothing in them yet and one owner; NULL when there is
- * no memory. */
+/* A prefix of n_rows, of which the first n are claimed but not yet written, with one owner; NULL when there is no
+ * memory. */
 static kv_prefix *prefix_create(const fastgpt_kv_cache *kv, int32_t n, int32_t n_rows) {
     kv_prefix *prefix = malloc(sizeof *prefix);
     if (!prefix) return NULL;
@@ -55,8 +55,8 @@ void kv_cache_read(const fastgpt_kv_cache *kv, int32_t first, int32_t end, uint8
 
 /* ---- Create and free ---- */
 
-/* An empty cache with the sizes of `shape` and of its prefix, which it owns from now on, and a tail of its own; NULL
- * when there is no memory. */
+/* A cache with the sizes of `shape`, an empty tail, and the prefix of `shape`, which it now owns, too; NULL when there
+ * is no memory. */
 static fastgpt_kv_cache *cache_create(fastgpt_kv_cache shape) {
     fastgpt_kv_cache *kv = malloc(sizeof *kv);
     if (!kv) return NULL;
@@ -119,8 +119,8 @@ void fastgpt_kv_cache_free(fastgpt_kv_cache *kv) {
 
 /* ---- Copy and fork ---- */
 
-/* A cache like kv with that prefix and room, which holds its first n_past positions; those behind the prefix must be in
- * kv's tail.  NULL when there is no memory. */
+/* A copy of kv's first n_past positions with that prefix and n_ctx.  Positions after the prefix are copied to its tail.
+ * NULL when there is no memory. */
 static fastgpt_kv_cache *cache_create_like(const fastgpt_kv_cache *kv, kv_prefix *prefix, int32_t n_prefix,
                                            int32_t n_ctx, int32_t n_past) {
     fastgpt_kv_cache shape = *kv;
@@ -143,7 +143,7 @@ fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cach
     return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
-/* `other` becomes what kv is, and takes what kv was with it. */
+/* Replaces the contents of kv with those of `other`, which is freed with what kv held before. */
 static void replace_cache(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
     fastgpt_kv_cache old = *kv;
     *kv = *other;
@@ -151,7 +151,7 @@ static void replace_cache(fastgpt_kv_cache *kv, fastgpt_kv_cache *other) {
     fastgpt_kv_cache_free(other);
 }
 
-/* Whether the free rows behind kv's positions in its prefix, up to n, are kv's to write from now on. */
+/* Claims rows [kv->n_prefix, n) of kv's prefix for kv to write; false where they do not exist or are claimed. */
 static bool claim_rows(const fastgpt_kv_cache *kv, int32_t n) {
     int n_claimed = kv->n_prefix;
     return kv->prefix && n <= kv->prefix->n_rows &&
@@ -159,19 +159,19 @@ static bool claim_rows(const fastgpt_kv_cache *kv, int32_t n) {
                                                    memory_order_relaxed);
 }
 
-/* Rows of a new prefix for n positions of kv.  Who forks further on once will do so again, token by token perhaps: so
- * there is as much room again, and positions are copied a few times, not at every fork. */
-static int32_t rows_for(const fastgpt_kv_cache *kv, int32_t n) {
+/* Rows of a new prefix for n positions of kv.  A caller that extends a prefix once tends to do so again, so capacity
+ * doubles. */
+static int32_t prefix_capacity(const fastgpt_kv_cache *kv, int32_t n) {
     if (!kv->n_prefix) return n;
     return n < kv->max_ctx / 2 ? 2 * n : kv->max_ctx;
 }
 
-/* Another owner of a prefix with the first n > n_prefix positions of kv: its own, where there is room behind what it
- * reads of it and nobody was quicker, else a new one; NULL when there is no memory. */
-static kv_prefix *prefix_with(const fastgpt_kv_cache *kv, int32_t n) {
+/* A prefix with the first n > n_prefix positions of kv, owned by the caller: kv's own, if its next rows can be claimed,
+ * otherwise a new one; NULL when there is no memory. */
+static kv_prefix *extend_prefix(const fastgpt_kv_cache *kv, int32_t n) {
     bool in_place = claim_rows(kv, n);
     int32_t first = in_place ? kv->n_prefix : 0;
-    kv_prefix *prefix = in_place ? prefix_share(kv->prefix) : prefix_create(kv, n, rows_for(kv, n));
+    kv_prefix *prefix = in_place ? prefix_share(kv->prefix) : prefix_create(kv, n, prefix_capacity(kv, n));
     if (!prefix) return NULL;
     kv_cache_read(kv, first, n, prefix->block + kv_cache_row_bytes(kv, first), kv_cache_row_bytes(kv, prefix->n_rows));
     return prefix;
@@ -179,10 +179,10 @@ static kv_prefix *prefix_with(const fastgpt_kv_cache *kv, int32_t n) {
 
 /* Moves the first n positions of kv into a prefix.  False when there is no memory; then kv is as it was. */
 static bool move_to_prefix(fastgpt_kv_cache *kv, int32_t n) {
-    kv_prefix *prefix = prefix_with(kv, n);
+    kv_prefix *prefix = extend_prefix(kv, n);
     if (!prefix) return false;
     fastgpt_kv_cache *moved = cache_create_like(kv, prefix, n, kv->n_ctx, kv->n_past);
-    prefix_release(prefix); /* `moved` is its owner now */
+    prefix_release(prefix); /* `moved` owns it now */
     if (!moved) return false;
     replace_cache(kv, moved);
     return true;
@@ -199,14 +199,14 @@ fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int
     return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
-/* ---- What it tells ---- */
+/* ---- Accessors and positions ---- */
 
 int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv) { return kv->n_ctx; }
 const int32_t *fastgpt_kv_cache_tokens(const fastgpt_kv_cache *kv) { return kv->tokens; }
 int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv) { return kv->n_past; }
 size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv) { return sizeof *kv + block_bytes(kv) + token_bytes(kv); }
 
-/* The field may still count positions that a truncation, or a step that was cancelled, took back. */
+/* The field may still count positions that were truncated, or rolled back when a step was cancelled. */
 int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv) {
     return kv->n_deterministic < kv->n_past ? kv->n_deterministic : kv->n_past;
 }

@@ -2,27 +2,32 @@
 #ifndef FASTGPT_BLAS_H
 #define FASTGPT_BLAS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "fastgpt.h"
 
-/* Called for each context, before its first product: the memory for n_threads products at a time, where this library
- * owns the BLAS, until blas_release.  A system BLAS is left as its host set it, and allocates as it likes.  OK or
- * MEMORY. */
+/* Called for each context, before its first product.  Where this library owns the BLAS, this reserves the memory of
+ * n_threads products at a time, until blas_release; a system BLAS allocates as it likes.  OK or MEMORY. */
 fastgpt_status blas_reserve(int n_threads);
 void blas_release(int n_threads);
 
 /* "OpenBLAS (ILP64)", "Accelerate", "Native" ...: static storage. */
 const char *blas_name(void);
 
-/* c = alpha a b^T + beta c
- *   a [m][k], rows lda apart   b [n][k], rows ldb apart   c [m][n], rows ldc apart */
-void blas_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                  int64_t ldb, float beta, float *c, int64_t ldc);
+/* c = a op(b), or with accumulate c += a op(b); op(b) is b, or b^T with transpose_b
+ *   a [m][k], rows lda apart   op(b) [k][n], rows of b ldb apart   c [m][n], rows ldc apart */
+typedef struct gemm_args {
+    int64_t m, n, k;
+    const float *a;
+    int64_t lda;
+    const float *b; /* [k][n], or [n][k] with transpose_b */
+    int64_t ldb;
+    float *c; /* without accumulate it is overwritten, whatever it holds */
+    int64_t ldc;
+    bool transpose_b, accumulate;
+} gemm_args;
 
-/* c = alpha a b + beta c
- *   a [m][k], rows lda apart   b [k][n], rows ldb apart   c [m][n], rows ldc apart */
-void blas_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                  int64_t ldb, float beta, float *c, int64_t ldc);
+void blas_gemm(const gemm_args *g);
 
 #endif

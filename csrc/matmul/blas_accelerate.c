@@ -12,8 +12,8 @@
 
 _Static_assert(sizeof(__LAPACK_int) == sizeof(int64_t), "sizes must not narrow");
 
-/* Nothing to do: Accelerate allocates as it likes, and its threading model belongs to each calling thread, so gemm sets
- * it. */
+/* Nothing to do: Accelerate allocates as it likes, and its threading model is set by blas_gemm, for each calling
+ * thread. */
 fastgpt_status blas_reserve(int n_threads) {
     (void)n_threads;
     return FASTGPT_OK;
@@ -23,35 +23,23 @@ void blas_release(int n_threads) { (void)n_threads; }
 
 const char *blas_name(void) { return "Accelerate (ILP64)"; }
 
-/* BLAS refuses a leading dimension of 0, even where there is nothing to step over. */
+/* BLAS refuses a leading dimension of 0, even for a matrix without elements. */
 static __LAPACK_int leading(int64_t ld) { return ld > 0 ? ld : 1; }
 
-static void gemm(enum CBLAS_TRANSPOSE op_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, op_b, m, n, k, alpha, a, leading(lda), b, leading(ldb), beta, c,
-                leading(ldc));
+static void sgemm(const gemm_args *g) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, g->transpose_b ? CblasTrans : CblasNoTrans, g->m, g->n, g->k, 1.0f, g->a,
+                leading(g->lda), g->b, leading(g->ldb), g->accumulate ? 1.0f : 0.0f, g->c, leading(g->ldc));
 }
 
-/* The same in the calling thread alone; the caller's threading model is given back.  Before macOS 15
- * there is no such switch, and Accelerate may use threads of its own. */
-static void gemm_in_this_thread(enum CBLAS_TRANSPOSE op_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
-                                int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+/* In the calling thread alone, whose threading model is restored afterwards.  Before macOS 15 there is no such switch,
+ * and Accelerate may use threads of its own. */
+void blas_gemm(const gemm_args *g) {
     if (__builtin_available(macOS 15.0, *)) {
-        const BLAS_THREADING callers = BLASGetThreading();
+        const BLAS_THREADING before = BLASGetThreading();
         BLASSetThreading(BLAS_THREADING_SINGLE_THREADED);
-        gemm(op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-        BLASSetThreading(callers);
+        sgemm(g);
+        BLASSetThreading(before);
     } else {
-        gemm(op_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+        sgemm(g);
     }
-}
-
-void blas_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                  int64_t ldb, float beta, float *c, int64_t ldc) {
-    gemm_in_this_thread(CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-
-void blas_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                  int64_t ldb, float beta, float *c, int64_t ldc) {
-    gemm_in_this_thread(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }

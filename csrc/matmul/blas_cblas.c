@@ -41,15 +41,15 @@ typedef int blas_int;
 #endif
 
 /* A system's OpenBLAS may run threads of its own, and hangs when the process forks while they work; our copy has locks
- * that a child would find locked for ever.  So a fork waits for the products that run, and products wait for the fork.
- * OpenBLAS has set up its own fork handlers when it was loaded, before these: thus these hold the lock around its.  A
- * fork waits at most for the end of the steps that run. */
+ * that a child would find locked for ever.  So a fork waits for the running products, at most until their steps end,
+ * and new products wait for the fork.  OpenBLAS registers its own fork handlers when it is loaded, before these; so
+ * this lock is held while OpenBLAS's handlers run. */
 static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 static void before_fork(void) { pthread_rwlock_wrlock(&fork_lock); }
 static void after_fork_in_parent(void) { pthread_rwlock_unlock(&fork_lock); }
 
-/* Unlocking is for the thread that locked, and the child's thread is another one. */
+/* Only the thread that locked may unlock, and the child's thread is another one: so the lock is made anew. */
 static void after_fork_in_child(void) { pthread_rwlock_init(&fork_lock, NULL); }
 
 static void watch_forks(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
@@ -60,29 +60,30 @@ static void hold_forks(void) {
     pthread_rwlock_rdlock(&fork_lock);
 }
 
-static void let_fork(void) { pthread_rwlock_unlock(&fork_lock); }
+static void allow_forks(void) { pthread_rwlock_unlock(&fork_lock); }
 
 #ifdef FASTGPT_OPENBLAS_IS_PRIVATE
-/* More products at a time than there are cores are no faster.  OpenBLAS has a table of two buffers for each thread that
- * it was built for, and prints when it is full; one of them it keeps for itself. */
-static int most_products(void) {
+/* How many products may run at a time: not more than there are cores, since that is no faster; and not more than
+ * OpenBLAS has buffers for.  Its table has two for each thread that it was built for, one of which it keeps for itself,
+ * and it prints when the table is full. */
+static int max_products(void) {
     const char *built_for = strstr(scipy_openblas_get_config64_(), "MAX_THREADS=");
-    int most = built_for ? 2 * atoi(built_for + strlen("MAX_THREADS=")) - 1 : 1;
+    int max = built_for ? 2 * atoi(built_for + strlen("MAX_THREADS=")) - 1 : 1;
     long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return n_cores > 0 && n_cores < most ? (int)n_cores : most;
+    return n_cores > 0 && n_cores < max ? (int)n_cores : max;
 }
 
 fastgpt_status blas_reserve(int n_threads) {
     hold_forks();
-    bool reserved = fastgpt_openblas_reserve(n_threads, most_products());
-    let_fork();
+    bool reserved = fastgpt_openblas_reserve(n_threads, max_products());
+    allow_forks();
     return reserved ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
 void blas_release(int n_threads) {
     hold_forks();
     fastgpt_openblas_release(n_threads);
-    let_fork();
+    allow_forks();
 }
 
 static void begin_product(void) {
@@ -92,7 +93,7 @@ static void begin_product(void) {
 
 static void end_product(void) {
     fastgpt_openblas_end();
-    let_fork();
+    allow_forks();
 }
 #else
 fastgpt_status blas_reserve(int n_threads) {
@@ -103,45 +104,43 @@ fastgpt_status blas_reserve(int n_threads) {
 void blas_release(int n_threads) { (void)n_threads; }
 
 static void begin_product(void) { hold_forks(); }
-static void end_product(void) { let_fork(); }
+static void end_product(void) { allow_forks(); }
 #endif
 
 const char *blas_name(void) { return sizeof(blas_int) == sizeof(int64_t) ? LIBRARY " (ILP64)" : LIBRARY " (LP64)"; }
 
 static bool fits(int64_t size) { return (blas_int)size == size; }
 
-/* CBLAS refuses a leading dimension of 0, even where there is nothing to step over. */
+static bool all_fit(const gemm_args *g) {
+    return fits(g->m) && fits(g->n) && fits(g->k) && fits(g->lda) && fits(g->ldb) && fits(g->ldc);
+}
+
+/* CBLAS refuses a leading dimension of 0, even for a matrix without elements. */
 static blas_int leading(int64_t ld) { return (blas_int)(ld > 0 ? ld : 1); }
 
-/* c = alpha a op(b) + beta c for sizes that the library's integer cannot hold.  Slow, and never wrong.
- * Element (p, j) of op(b) is b[p * k_stride + j * n_stride]. */
-static void gemm_huge(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                      int64_t k_stride, int64_t n_stride, float beta, float *c, int64_t ldc) {
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t j = 0; j < n; j++) {
+/* For sizes that the library's integer cannot hold: slow, but correct. */
+static void gemm_huge(const gemm_args *g) {
+    const int64_t k_stride = g->transpose_b ? 1 : g->ldb, n_stride = g->transpose_b ? g->ldb : 1;
+    for (int64_t i = 0; i < g->m; i++)
+        for (int64_t j = 0; j < g->n; j++) {
             float sum = 0.0f;
-            for (int64_t p = 0; p < k; p++) sum += a[i * lda + p] * b[p * k_stride + j * n_stride];
-            c[i * ldc + j] = alpha * sum + (beta == 0.0f ? 0.0f : beta * c[i * ldc + j]);
+            for (int64_t p = 0; p < g->k; p++) sum += g->a[i * g->lda + p] * g->b[p * k_stride + j * n_stride];
+            g->c[i * g->ldc + j] = sum + (g->accumulate ? g->c[i * g->ldc + j] : 0.0f);
         }
 }
 
-static void gemm(enum CBLAS_TRANSPOSE op_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
-    if (fits(m) && fits(n) && fits(k) && fits(lda) && fits(ldb) && fits(ldc)) {
-        begin_product();
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, op_b, (blas_int)m, (blas_int)n, (blas_int)k, alpha, a, leading(lda), b,
-                    leading(ldb), beta, c, leading(ldc));
-        end_product();
-    } else
-        gemm_huge(m, n, k, alpha, a, lda, b, op_b == CblasTrans ? 1 : ldb, op_b == CblasTrans ? ldb : 1, beta, c, ldc);
+static void gemm_by_library(const gemm_args *g) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, g->transpose_b ? CblasTrans : CblasNoTrans, (blas_int)g->m, (blas_int)g->n,
+                (blas_int)g->k, 1.0f, g->a, leading(g->lda), g->b, leading(g->ldb), g->accumulate ? 1.0f : 0.0f, g->c,
+                leading(g->ldc));
 }
 
-void blas_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                  int64_t ldb, float beta, float *c, int64_t ldc) {
-    gemm(CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-
-void blas_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                  int64_t ldb, float beta, float *c, int64_t ldc) {
-    gemm(CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+void blas_gemm(const gemm_args *g) {
+    if (!all_fit(g)) {
+        gemm_huge(g);
+        return;
+    }
+    begin_product();
+    gemm_by_library(g);
+    end_product();
 }

@@ -7,7 +7,8 @@
 
 /* out = x w^T + b, or with `add` out += x w^T + b
  *   out [n_tokens][w.n_out], rows ld_out apart
- * Or, with packed, activation(x w^T + b), packed for linear_packed, where linear_can_fuse_activation. */
+ * With `packed`, where linear_can_fuse_activation, the activation is a fused epilogue: activation(x w^T + b) is left
+ * packed for linear_packed, and out is not written. */
 typedef struct linear_task {
     float *out;
     int64_t ld_out;
@@ -17,28 +18,28 @@ typedef struct linear_task {
     activation activation;
 } linear_task;
 
-/* Scratch of one context, in bytes; n_in is the widest input of any product. */
+/* Bytes of one context's scratch; n_in is the widest input of any product. */
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in); /* shared by the threads */
-int64_t linear_panel_bytes(int64_t n_in);                       /* of each thread */
+int64_t linear_scratch_bytes(int64_t n_in);                       /* of each thread */
 
-/* Up to so many tokens each weight is read once for all of them and meets them one by one; beyond, rows and tokens
- * multiply as matrices, which is faster there. */
+/* Largest token count for which row-wise dot products beat a matrix product. */
 int gemv_max_tokens(const kernels *k, dtype type);
 
-/* Whether many tokens meet weights of this type as BF16 numbers, or might: whether so much rounding is agreed to. */
+/* Whether this CPU multiplies weights of this type as BF16 values where there are many tokens: rounding activations to
+ * BF16 is then acceptable, in attention, too. */
 bool linear_uses_bf16(const kernels *k, dtype type);
 
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 
-/* Does all tasks for the same x [n_tokens][n_in], rows ldx apart, which no output may overlap.  The weights are of one
- * type and width; their units share one run of the pool. */
+/* Computes all tasks for the same x [n_tokens][n_in], rows ldx apart, which no output may overlap.  Their weights have
+ * one type and n_in; their units share one run of the pool. */
 void linear(const engine *e, const float *x, int64_t ldx, const linear_task *tasks, int n_tasks, int n_tokens);
 
-/* Whether outputs of the first weight may go to the second without ever being floats in memory. */
+/* Whether the first product can leave its activated output packed for the second, never writing it as F32. */
 bool linear_can_fuse_activation(const engine *e, const weight *first, const weight *second, int n_tokens);
 
-/* The same for an x that a task handed over. */
+/* linear for an x that another task has left packed. */
 void linear_packed(const engine *e, void *packed, const linear_task *task, int n_tokens);
 
 #endif

@@ -1,56 +1,71 @@
-/* linear_job.h - what the ways of linear.c and linear_bf16.c share. */
+/* linear_job.h - what the matmul algorithms of linear.c and linear_bf16.c share. */
 #ifndef FASTGPT_LINEAR_JOB_H
 #define FASTGPT_LINEAR_JOB_H
 
 #include "matmul/linear.h"
+#include "matmul/packing.h"
 
 enum {
-    OUTPUTS_PER_DOT = 64, /* rows of weights in a unit that reads them once, at least */
-    MOST_OUTPUTS_PER_DOT = 128,
-    OUTPUTS_PER_MATRIX = 64, /* a multiple of MATRIX_ROWS */
+    OUTPUTS_PER_DOT = 64, /* in a unit that reads each row of weights once, at least */
+    MAX_OUTPUTS_PER_DOT = 128,
+    OUTPUTS_PER_GEMM = 64, /* a multiple of MATRIX_ROWS */
     ALL = INT32_MAX
 };
 
 typedef struct linear_job linear_job;
 
-/* One way: how a tile is computed, its size, and how activations are prepared. */
-typedef struct way {
-    void (*tile)(const linear_job *job, const linear_task *task, int first_out, int n_out, int first_token,
-                 int n_tokens, int thread);
+/* What a unit computes: outputs [first_out, first_out + n_out) of tokens [first_token, first_token + n_tokens). */
+typedef struct linear_tile {
+    const linear_task *task;
+    int first_out, n_out;
+    int first_token, n_tokens; /* counted from the job's first token */
+} linear_tile;
+
+typedef struct matmul_algorithm {
+    void (*compute_tile)(const linear_job *job, const linear_tile *tile, int thread);
     int outputs_per_unit;
-    int most_outputs; /* more than that, for ways whose outputs do not depend on others of their unit; else 0 */
+    int max_outputs_per_unit; /* if larger: units may grow up to it, since each output is an independent sum; else 0 */
     int tokens_per_unit;
-    void (*prepare)(const linear_job *job, int unit, int thread); /* NULL: x is used as it is */
+    void (*prepare)(const linear_job *job, int unit, int thread); /* packs or quantizes x; NULL: x is used as it is */
     int tokens_per_preparation;
-    int tokens_at_once; /* in one run of the pool */
-    bool starts; /* outputs with the bias itself; else tile adds to what is there */
-} way;
+    int max_tokens_per_run; /* of the pool */
+    bool writes_bias; /* else compute_tile adds to outputs that hold the bias already */
+} matmul_algorithm;
 
 struct linear_job {
     const engine *e;
-    const float *x;
-    void *activations; /* what `prepare` makes of x */
+    const matmul_algorithm *algorithm;
+    activation_view x;
+    void *prepared; /* what `prepare` makes of x */
+    int64_t ld_quantized; /* bytes between its rows, where it is quantized rows */
     const linear_task *tasks;
-    const way *way;
-    int64_t first_token; /* of the tasks, where x begins */
-    int64_t ldx;
-    int n_tokens, n_in;
+    int64_t first_token; /* of the tasks' tokens, the first in x */
     int n_units;
-    int64_t ld_activations; /* bytes between prepared rows */
 };
 
-static inline const float *bias_of(const weight *w, int first) { return w->b ? w->b + first : NULL; }
-
-static inline float *output_of(const linear_job *job, const linear_task *task, int first_out, int first_token) {
-    return task->out + (job->first_token + first_token) * task->ld_out + first_out;
+static inline const float *bias_of(const linear_tile *tile) {
+    const float *b = tile->task->w.b;
+    return b ? b + tile->first_out : NULL;
 }
 
-static inline void *scratch_of(const linear_job *job, int thread) { return engine_panel(job->e, thread); }
+static inline out_view output_of(const linear_job *job, const linear_tile *tile) {
+    const linear_task *task = tile->task;
+    return (out_view){.at = task->out + (job->first_token + tile->first_token) * task->ld_out + tile->first_out,
+                      .ld = task->ld_out};
+}
 
-/* Many tokens, or few, and weights as BF16 numbers: see linear.c. */
-extern const way linear_matrix, linear_stream;
+/* Rows of weights of a tile, from column k on. */
+static inline row_view weights_of(const linear_tile *tile, int k) {
+    const weight *w = &tile->task->w;
+    return (row_view){.at = weight_at(w, tile->first_out, k), .ld = row_bytes(w->type, w->n_in)};
+}
 
-/* Of a thread's scratch that linear_matrix takes. */
-extern const int64_t linear_matrix_bytes;
+static inline void *scratch_of(const linear_job *job, int thread) { return engine_scratch(job->e, thread); }
+
+/* Products of BF16 values, for many tokens and for few: see linear.c. */
+extern const matmul_algorithm linear_gemm_bf16, linear_stream;
+
+/* The part of a thread's scratch that linear_gemm_bf16 uses. */
+extern const int64_t linear_gemm_bf16_bytes;
 
 #endif

@@ -1,9 +1,9 @@
 /* openblas_os.h - the operating system as the private copy of OpenBLAS sees it (cmake/private_openblas.cmake).
  *
  * OpenBLAS starts threads when it is loaded, maps a buffer of 32 MB in the middle of a product, and prints and ends the
- * process where it gets none.  So the copy asks these functions instead of the C library's: its environment asks for
- * one thread, and its buffers are mapped before a product needs them.  They are a shared library of their own, because
- * all of a process has one copy, and the copy is loaded with them. */
+ * process where it gets none.  So the copy calls these functions instead of the C library's: they ask it for one
+ * thread, and map its buffers before a product needs them.  They are a shared library of their own, because a process
+ * has one copy of OpenBLAS, which is loaded with them. */
 #ifndef FASTGPT_OPENBLAS_OS_H
 #define FASTGPT_OPENBLAS_OS_H
 
@@ -13,10 +13,9 @@
 
 /* ---- For blas_cblas.c ---- */
 
-/* n_threads more may multiply from now on, until they are released.  There is a buffer for each of them, or as many as
- * all others together have; but there are never more than `most`.  Threads without one wait for each other.  False when
- * there is no memory for that; then nothing has changed. */
-bool fastgpt_openblas_reserve(int n_threads, int most);
+/* Lets n_threads more threads multiply, until they are released.  Afterwards there are at least n_threads buffers, or
+ * max_buffers; products that find none free wait.  False when there is no memory for them; then nothing has changed. */
+bool fastgpt_openblas_reserve(int n_threads, int max_buffers);
 void fastgpt_openblas_release(int n_threads);
 
 /* Around each product: begin waits while all buffers are in use. */

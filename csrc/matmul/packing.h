@@ -1,38 +1,49 @@
-/* packing.h - activations and weights as the matrix kernels of kernels.h take them. */
+/* packing.h - activations and weights, packed as the matrix kernels of kernels.h read them. */
 #ifndef FASTGPT_PACKING_H
 #define FASTGPT_PACKING_H
 
 #include "kernels/kernels.h"
 #include "model/model.h"
 
-/* BF16 products: rows are filled up with zeros to a multiple of MATRIX_K numbers. */
+/* x [n_tokens][n_in], rows ldx apart. */
+typedef struct activation_view {
+    const float *x;
+    int64_t ldx;
+    int n_tokens, n_in;
+} activation_view;
+
+/* Columns [first_k, first_k + n_k) of rows [first_out, first_out + n_out) of w. */
+typedef struct weight_tile {
+    const weight *w;
+    int first_out, n_out;
+    int first_k, n_k;
+} weight_tile;
+
+/* Values of a row in panels of BF16: n_in, padded with zeros to a multiple of MATRIX_K. */
 int64_t panel_k(int64_t n_in);
 
-/* Bytes of the panels of n_tokens, of BF16 numbers or bytes and of floats, and of the scratch that functions below
- * take. */
+/* Bytes of the packed panels of n_tokens: of BF16 or 8-bit values, and of floats. */
 int64_t panels_bytes(int64_t n_tokens, int64_t n_in);
-int64_t float_panels_bytes(int64_t n_tokens, int64_t n_in);
-int64_t panel_scratch_bytes(int64_t n_in);
+int64_t f32_panels_bytes(int64_t n_tokens, int64_t n_in);
 
-/* Where the panel of MATRIX_LANES tokens stands that holds the given one. */
+/* Bytes of the scratch of pack_q8_panel and unpack_u8_rows. */
+int64_t packing_scratch_bytes(int64_t n_in);
+
+/* The panel of MATRIX_LANES tokens that the given token is in. */
 uint16_t *bf16_panel(void *panels, int token, int n_in);
-matrix_block *bytes_panel(void *panels, int token, int n_in);
+matrix_block *q8_panel(void *panels, int token, int n_in);
 
-/* Fills panel number `panel` from x [n_tokens][n_in], the activations of all panels, rows ldx apart. */
-void fill_bf16_panel(bf16_panel_kernel *fill, void *panels, int panel, const float *x, int64_t ldx, int n_tokens,
-                     int n_in);
-void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x, int64_t ldx, int n_tokens, int n_in,
-                      void *scratch);
+/* Pack panel number `panel` of all tokens of x. */
+void pack_bf16_panel(bf16_panel_kernel *pack, void *panels, int panel, const activation_view *x);
+void pack_q8_panel(const kernels *k, void *panels, int panel, const activation_view *x, void *scratch);
 
-/* Fills the panels of MAX_FLOAT_LANES tokens at most, from `first` on, a multiple of that; panels [n_tokens rounded
- * up][n_in] in all. */
-void fill_float_panels(const kernels *k, void *panels, int first, const float *x, int64_t ldx, int n_tokens, int n_in);
+/* Packs up to MAX_FLOAT_LANES tokens of x, from `first` on, a multiple of that; panels [n_tokens rounded up][n_in]. */
+void pack_f32_panels(const kernels *k, void *panels, int first, const activation_view *x);
 
-/* Rows [first, first + n_rows) of w for `gemm_q8`, in scratch; for types that have an unpack_u8. */
-const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
+/* Whole rows of w as unsigned bytes, in scratch; for types that the kernels can unpack so. */
+const uint8_t *unpack_u8_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
 
-/* Columns [first, first + n) of FLOAT_ROWS rows at most, for `gemm_f32`, *ld floats apart. */
-const float *float_rows(const kernels *k, const weight *w, int first_row, int n_rows, int first, int n, int64_t *ld,
-                        void *scratch);
+/* A tile of weights as F32: in place, or converted to scratch [n_out][n_k]. */
+f32_view weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch);
 
 #endif

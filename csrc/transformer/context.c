@@ -4,12 +4,12 @@
 #include <stdlib.h>
 
 #include "common/arithmetic.h"
-#include "matmul/blas.h"
 #include "common/thread_pool.h"
+#include "matmul/blas.h"
 
 enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
 
-/* Gives out the next n bytes of the block, 64-byte aligned; with no block yet it only counts them. */
+/* The next n bytes of the block, 64-byte aligned; NULL while there is no block and bytes are only counted. */
 static void *carve_bytes(fastgpt_context *ctx, int64_t n) {
     void *at = ctx->block ? ctx->block + ctx->n_bytes : NULL;
     ctx->n_bytes += (size_t)round_up(n, 64);
@@ -18,10 +18,11 @@ static void *carve_bytes(fastgpt_context *ctx, int64_t n) {
 
 static float *carve(fastgpt_context *ctx, int64_t n) { return carve_bytes(ctx, n * (int64_t)sizeof(float)); }
 
-/* Arithmetic on NULL is for nobody: there is no block while bytes are only counted. */
-static float *at_row(float *block, int64_t n) { return block ? block + n : NULL; }
+/* block + n, without arithmetic on NULL. */
+static float *offset_of(float *block, int64_t n) { return block ? block + n : NULL; }
 
-static void lay_out(fastgpt_context *ctx) {
+/* Assigns all arrays; without a block it only counts n_bytes. */
+static void assign_arrays(fastgpt_context *ctx) {
     const fastgpt_model *m = ctx->model;
     engine *e = &ctx->engine;
     int64_t n_threads = pool_n_threads(e->pool), rows = (int64_t)ctx->n_batch * m->n_embd;
@@ -30,17 +31,17 @@ static void lay_out(fastgpt_context *ctx) {
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
     ctx->ff = carve(ctx, larger(ctx->n_batch * conflict_free_stride(m->n_ff), 4 * rows));
-    ctx->q = ctx->ff; /* what attention needs is done with when the feed-forward part begins */
-    ctx->k = at_row(ctx->ff, rows);
-    ctx->v = at_row(ctx->ff, 2 * rows);
-    ctx->heads = at_row(ctx->ff, 3 * rows);
+    ctx->q = ctx->ff; /* attention has ended when the feed-forward part begins, so they share memory */
+    ctx->k = offset_of(ctx->ff, rows);
+    ctx->v = offset_of(ctx->ff, 2 * rows);
+    ctx->heads = offset_of(ctx->ff, 3 * rows);
     ctx->scores = carve(ctx, attention_n_scores(n_threads, m->n_head, m->n_ctx));
     e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
-    e->panel_bytes = larger(linear_panel_bytes(n_in), attention_panel_bytes(m->n_ctx, m->n_embd / m->n_head));
-    e->panels = carve_bytes(ctx, n_threads * e->panel_bytes);
+    e->scratch_bytes = larger(linear_scratch_bytes(n_in), attention_scratch_bytes(m->n_ctx, m->n_embd / m->n_head));
+    e->scratch = carve_bytes(ctx, n_threads * e->scratch_bytes);
 }
 
-static fastgpt_status allocate(fastgpt_context *ctx) {
+static fastgpt_status allocate_block(fastgpt_context *ctx) {
     int n_threads = pool_n_threads(ctx->engine.pool);
     fastgpt_status status = blas_reserve(n_threads);
     if (status) return status;
@@ -61,13 +62,13 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
     ctx->model = model;
     ctx->engine = (engine){.pool = pool, .kernels = kernels_chosen()};
     ctx->n_batch = n_batch ? n_batch : DEFAULT_N_BATCH;
-    lay_out(ctx);
-    fastgpt_status status = allocate(ctx);
+    assign_arrays(ctx);
+    fastgpt_status status = allocate_block(ctx);
     if (status) {
         fastgpt_context_free(ctx);
         return status;
     }
-    lay_out(ctx);
+    assign_arrays(ctx);
     *out = ctx;
     return FASTGPT_OK;
 }

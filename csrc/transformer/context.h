@@ -16,25 +16,25 @@ struct fastgpt_context {
     engine engine;
     int32_t n_batch;
 
-    uint8_t *block; /* one allocation with everything below, and the scratch of the engine */
+    uint8_t *block; /* one allocation for the arrays below and the scratch of the engine */
     size_t n_bytes;
-    int n_reserved; /* threads that blas_reserve knows of */
+    int n_reserved; /* threads reserved with blas_reserve */
     float *x;      /* [n_batch][n_embd] the residual stream */
     float *normed; /* [n_batch][n_embd] */
     float *q;      /* [n_batch][n_embd] */
     float *k;      /* [n_batch][n_embd] where the product cannot write into the cache */
-    float *v;      /* [n_batch][n_embd] */
-    float *heads;  /* [n_batch][n_embd] what attention gives */
+    float *v;      /* [n_batch][n_embd] the same */
+    float *heads;  /* [n_batch][n_embd] attention output, heads side by side */
     float *ff;     /* [n_batch][n_ff], rows conflict_free_stride(n_ff) apart, in the memory of q, k, v and heads */
     float *scores; /* attention_n_scores */
 
-    /* [n_batch] each, since every span of a slice has a token at least */
+    /* [n_batch] each: every span of a slice has at least one token */
     attention_span *spans;
     int32_t *counts;
 
     profile profile;
-    taps taps; /* of the step that runs */
-    const int32_t *stop; /* of the step that runs, or NULL */
+    taps taps;           /* of the current step */
+    const int32_t *stop; /* of the current step, or NULL */
     atomic_bool cancelled;
 };
 

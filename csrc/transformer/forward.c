@@ -7,8 +7,8 @@
  *
  *     x, normed, q, k, v, heads  [n][n_embd]     ff  [n][n_ff]     logits  [n_rows][n_vocab]
  *
- * n counts the tokens of a slice, of one sequence or of many.  Each op ends in op_done, where it is timed and where
- * what it computed can be copied out. */
+ * n counts the tokens of a slice, of one sequence or of many.  Each op ends in op_done, where it is timed and its
+ * output can be copied out. */
 #include "transformer/forward.h"
 
 #include <string.h>
@@ -18,17 +18,17 @@
 #include "kv_cache/kv_cache.h"
 #include "transformer/op_done.h"
 
-/* out = x w^T + b, or out += x w^T + b with `add` */
+/* out = x w^T + b, or with `add` out += x w^T + b */
 static void op_linear(fastgpt_context *ctx, float *out, const float *x, const weight *w, bool add, int32_t n) {
     const linear_task task = {.out = out, .ld_out = w->n_out, .w = *w, .add = add};
     linear(&ctx->engine, x, w->n_in, &task, 1, n);
 }
 
-static void norm_rows(fastgpt_context *ctx, float *out, const float *x, const norm *norm, int32_t n) {
+static void layer_norm(fastgpt_context *ctx, float *out, const float *x, const norm *norm, int32_t n) {
     op_layer_norm(&ctx->engine, out, x, norm, ctx->model->layer_norm_epsilon, n, ctx->model->n_embd);
 }
 
-/* Positions count on from what each cache holds. */
+/* x = wte[token] + wpe[position]; positions follow those in each cache */
 static void embed(fastgpt_context *ctx, const slice *s) {
     float *x = ctx->x;
     for (int32_t i = 0; i < s->n_spans; i++) {
@@ -37,8 +37,8 @@ static void embed(fastgpt_context *ctx, const slice *s) {
     }
 }
 
-/* q, k, v = split(normed w^T + b).  A lone sequence with an F32 cache has its keys and values written in their place;
- * all others are rounded to the type of their cache on the way there. */
+/* q, k, v = split(normed w^T + b).  Keys and values of a single sequence with an F32 cache are written in place;
+ * otherwise they are converted to the type of each cache. */
 static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
     const weight *qkv = &ctx->model->layers[l].qkv;
     const int32_t n_embd = ctx->model->n_embd;
@@ -58,7 +58,7 @@ static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
     }
 }
 
-/* heads = softmax(q k^T / sqrt(n_embd / n_head)) v over each cache */
+/* heads = softmax(q k^T / sqrt(n_embd / n_head)) v, for each head, over each sequence's cache */
 static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
     const fastgpt_model *m = ctx->model;
     const bool bf16 = linear_uses_bf16(ctx->engine.kernels, m->layers[l].qkv.type);
@@ -70,8 +70,8 @@ static void attend(fastgpt_context *ctx, const slice *s, int32_t l) {
     op_attention(&ctx->engine, ctx->spans, s->n_spans, m->n_head, m->n_embd, ctx->scores, m->n_ctx);
 }
 
-/* Where possible, fc and its activation leave their output packed for proj: writing it as F32 and reading it again
- * would take longer than the activation. */
+/* x += proj(activation(fc(normed))).  Where possible fc + activation leave their output packed for proj; F32 through
+ * memory would cost more than the activation. */
 static void feed_forward(fastgpt_context *ctx, const layer_weights *w, int32_t l, int32_t n) {
     const fastgpt_model *m = ctx->model;
     const engine *e = &ctx->engine;
@@ -94,7 +94,7 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     const layer_weights *w = &ctx->model->layers[l];
     const int32_t n = s->n_tokens;
 
-    norm_rows(ctx, ctx->normed, ctx->x, &w->ln_1, n);
+    layer_norm(ctx, ctx->normed, ctx->x, &w->ln_1, n);
     op_done(ctx, FASTGPT_OP_LN_1, l, ctx->normed, n);
     project_qkv(ctx, s, l);
     op_done(ctx, FASTGPT_OP_QKV, l, ctx->q, n);
@@ -103,28 +103,28 @@ static void run_layer(fastgpt_context *ctx, const slice *s, int32_t l) {
     op_linear(ctx, ctx->x, ctx->heads, &w->attn_proj, true, n);
     op_done(ctx, FASTGPT_OP_ATTN_PROJ, l, ctx->x, n);
 
-    norm_rows(ctx, ctx->normed, ctx->x, &w->ln_2, n);
+    layer_norm(ctx, ctx->normed, ctx->x, &w->ln_2, n);
     op_done(ctx, FASTGPT_OP_LN_2, l, ctx->normed, n);
     feed_forward(ctx, w, l, n);
 }
 
-/* Moves the rows of x whose logits are wanted to its front; returns how many there are. */
+/* Moves the last token of each span that ends in this slice to the front of x; returns how many there are. */
 static int32_t gather_last(fastgpt_context *ctx, const slice *s) {
     const int64_t n_embd = ctx->model->n_embd;
     int64_t row = 0;
-    int32_t n_wanted = 0;
+    int32_t n_last = 0;
     for (int32_t i = 0; i < s->n_spans; i++) {
         row += s->counts[i];
         const bool ends = s->counts[i] + (i == 0 ? s->first : 0) == s->spans[i].n_tokens;
         if (!ends) continue;
-        memmove(ctx->x + n_wanted * n_embd, ctx->x + (row - 1) * n_embd, (size_t)n_embd * sizeof(float));
-        n_wanted++;
+        memmove(ctx->x + n_last * n_embd, ctx->x + (row - 1) * n_embd, (size_t)n_embd * sizeof(float));
+        n_last++;
     }
-    return n_wanted;
+    return n_last;
 }
 
-static void predict(fastgpt_context *ctx, int32_t n, float *logits) {
-    norm_rows(ctx, ctx->normed, ctx->x, &ctx->model->ln_f, n);
+static void compute_logits(fastgpt_context *ctx, int32_t n, float *logits) {
+    layer_norm(ctx, ctx->normed, ctx->x, &ctx->model->ln_f, n);
     op_done(ctx, FASTGPT_OP_LN_F, -1, ctx->normed, n);
     op_linear(ctx, logits, ctx->normed, &ctx->model->lm_head, false, n);
     op_done(ctx, FASTGPT_OP_LM_HEAD, -1, logits, n);
@@ -142,14 +142,15 @@ int32_t forward(fastgpt_context *ctx, const slice *s, bool all_logits, float *lo
         if (is_cancelled(ctx)) return -1;
         run_layer(ctx, s, l);
     }
-    if (ctx->taps.to.ln_f) norm_rows(ctx, taps_rows(ctx, ctx->taps.to.ln_f, 0), ctx->x, &ctx->model->ln_f, s->n_tokens);
+    if (ctx->taps.to.ln_f)
+        layer_norm(ctx, taps_rows(ctx, ctx->taps.to.ln_f, 0), ctx->x, &ctx->model->ln_f, s->n_tokens);
     const int32_t n_rows = !logits ? 0 : all_logits ? s->n_tokens : gather_last(ctx, s);
     op_done(ctx, FASTGPT_OP_OTHER, -1, NULL, 0);
-    if (n_rows > 0) predict(ctx, n_rows, logits);
+    if (n_rows > 0) compute_logits(ctx, n_rows, logits);
     return n_rows;
 }
 
 void forward_logits(fastgpt_context *ctx, const float *x, int32_t n, float *logits) {
-    norm_rows(ctx, ctx->normed, x, &ctx->model->ln_f, n);
+    layer_norm(ctx, ctx->normed, x, &ctx->model->ln_f, n);
     op_linear(ctx, logits, ctx->normed, &ctx->model->lm_head, false, n);
 }

@@ -1,5 +1,5 @@
-/* ops.h - what a transformer does to rows of floats, apart from the matrix products of linear.h.  One op, one
- * function; rows are split over the pool in units whose size does not depend on the number of threads. */
+/* ops.h - the ops of a transformer on rows of floats, apart from the matrix products of linear.h.  Rows are split over
+ * the pool in units whose size does not depend on the number of threads. */
 #ifndef FASTGPT_OPS_H
 #define FASTGPT_OPS_H
 
@@ -10,7 +10,7 @@
 void op_embed(const engine *e, float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens,
               int32_t position);
 
-/* Row by row; out and x [n_rows][n], may be the same. */
+/* Row by row; out and x [n_rows][n], which may be the same memory. */
 void op_layer_norm(const engine *e, float *out, const float *x, const norm *norm, float epsilon, int n_rows, int n);
 
 /* In place; x [n_rows][n], rows ldx apart */

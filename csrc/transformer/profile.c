@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "transformer/context.h"
-#include "kv_cache/kv_cache.h"
 #include "common/thread_pool.h"
+#include "kv_cache/kv_cache.h"
+#include "transformer/context.h"
 
 enum { N_LAYER_OPS = FASTGPT_OP_PROJ - FASTGPT_OP_LN_1 + 1, N_LAST_OPS = FASTGPT_OP_OTHER - FASTGPT_OP_LN_F + 1 };
 
@@ -29,7 +29,7 @@ enum { LAYER_NORM_OPERATIONS = 7, GELU_OPERATIONS = 9 };
 
 static int64_t floats(int64_t n) { return n * (int64_t)sizeof(float); }
 
-/* n rows through w; the outputs move out_bytes. */
+/* n rows times w; writing the outputs moves out_bytes. */
 static cost product_cost(const weight *w, int64_t n, int64_t out_bytes) {
     int64_t weights = w->n_out * row_bytes(w->type, w->n_in) + (w->b ? floats(w->n_out) : 0);
     return (cost){weights + floats(n * w->n_in) + out_bytes, 2 * n * w->n_in * w->n_out};
@@ -98,8 +98,8 @@ static void add_event(profile *p, int32_t thread, int32_t layer, fastgpt_op op, 
     e->op = (int32_t)op;
 }
 
-/* What the workers did in the lap. */
-static void add_shares(profile *p, int32_t layer, fastgpt_op op) {
+/* When the workers worked in this lap. */
+static void add_worker_events(profile *p, int32_t layer, fastgpt_op op) {
     int64_t start, end;
     for (int thread = 1; thread < pool_n_threads(p->pool); thread++)
         if (pool_take_share(p->pool, thread, &start, &end)) add_event(p, thread, layer, op, start, end);
@@ -124,9 +124,9 @@ void profile_begin_slice(profile *p, const fastgpt_span *spans, const int32_t *c
         const fastgpt_kv_cache *kv = spans[i].kv;
         int64_t n = counts[i], row = 2 * row_bytes(kv->type, kv->n_embd);
         p->cache_bytes_written += n * row;
-        bool shared =
+        bool shares_prefix =
             i > 0 && kv->prefix && kv->prefix == spans[i - 1].kv->prefix && kv->n_prefix == spans[i - 1].kv->n_prefix;
-        p->cache_bytes_read += (kv->n_past + n - (shared ? kv->n_prefix : 0)) * row;
+        p->cache_bytes_read += (kv->n_past + n - (shares_prefix ? kv->n_prefix : 0)) * row;
         p->n_pairs += n * kv->n_past + n * (n + 1) / 2;
     }
 }
@@ -136,7 +136,7 @@ void profile_end_lap(profile *p, int32_t layer, fastgpt_op op, int32_t n_rows) {
     if (op == FASTGPT_OP_LN_1) p->layer_ns = p->lap_ns;
     add_to_record(p, layer, op, n_rows, now - p->lap_ns);
     add_event(p, 0, layer, op, p->lap_ns, now);
-    add_shares(p, layer, op);
+    add_worker_events(p, layer, op);
     if (op == FASTGPT_OP_PROJ) add_event(p, 0, layer, FASTGPT_OP_LAYER, p->layer_ns, now);
     p->lap_ns = now;
 }
@@ -152,26 +152,26 @@ void profile_end_step(profile *p) {
     phase->ns += p->lap_ns - p->step.start_ns;
 }
 
-/* ---- Drawing ---- */
+/* ---- Sampling ---- */
 
-void profile_begin_draw(profile *p) {
+void profile_begin_sampling(profile *p) {
     if (!p->on) return;
     p->lap_ns = os_nanoseconds();
     pool_watch(p->pool, p->n_kept > 0);
 }
 
-void profile_end_draw(profile *p, int32_t n_rows) {
+void profile_end_sampling(profile *p, int32_t n_rows) {
     if (!p->on) return;
     profile_end_lap(p, -1, FASTGPT_OP_SAMPLE, n_rows);
     pool_watch(p->pool, false);
 }
 
-void profile_add_draw(profile *p, int64_t start_ns, int64_t end_ns) {
+void profile_add_sample(profile *p, int64_t start_ns, int64_t end_ns) {
     add_to_record(p, -1, FASTGPT_OP_SAMPLE, 1, end_ns - start_ns);
     add_event(p, 0, -1, FASTGPT_OP_SAMPLE, start_ns, end_ns);
 }
 
-/* ---- Life ---- */
+/* ---- Start, stop and free ---- */
 
 void profile_free(profile *p) {
     free(p->records);
@@ -185,17 +185,17 @@ size_t profile_bytes(const profile *p) {
 
 fastgpt_status fastgpt_profile_start(fastgpt_context *ctx, int32_t n_events) {
     if (!ctx || n_events < 0) return FASTGPT_ERR_ARGUMENT;
-    profile new = {.model = ctx->model, .pool = ctx->engine.pool, .n_kept = n_events, .step.step = -1};
-    new.n_rows = FASTGPT_OP_LN_1 + ctx->model->n_layer * N_LAYER_OPS + N_LAST_OPS;
-    new.records = calloc(N_PHASES * (size_t)new.n_rows, sizeof *new.records);
-    new.events = calloc(n_events > 0 ? (size_t)n_events : 1, sizeof *new.events);
-    if (!new.records || !new.events) {
-        profile_free(&new);
+    profile started = {.model = ctx->model, .pool = ctx->engine.pool, .n_kept = n_events, .step.step = -1};
+    started.n_rows = FASTGPT_OP_LN_1 + ctx->model->n_layer * N_LAYER_OPS + N_LAST_OPS;
+    started.records = calloc(N_PHASES * (size_t)started.n_rows, sizeof *started.records);
+    started.events = calloc(n_events > 0 ? (size_t)n_events : 1, sizeof *started.events);
+    if (!started.records || !started.events) {
+        profile_free(&started);
         return FASTGPT_ERR_MEMORY;
     }
     profile_free(&ctx->profile);
-    new.on = true;
-    ctx->profile = new;
+    started.on = true;
+    ctx->profile = started;
     return FASTGPT_OK;
 }
 
@@ -203,7 +203,7 @@ void fastgpt_profile_stop(fastgpt_context *ctx) {
     if (ctx) ctx->profile.on = false;
 }
 
-/* ---- What the caller gets ---- */
+/* ---- Results ---- */
 
 fastgpt_status fastgpt_profile_summarize(const fastgpt_context *ctx, fastgpt_profile_summary *out) {
     if (!ctx || !out) return FASTGPT_ERR_ARGUMENT;

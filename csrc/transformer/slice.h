@@ -1,4 +1,4 @@
-/* slice.h - tokens that go through the layers together: some of each of a few neighbouring spans of a step. */
+/* slice.h - the tokens that go through the layers together: some of each of a few neighbouring spans of a step. */
 #ifndef FASTGPT_SLICE_H
 #define FASTGPT_SLICE_H
 
@@ -8,7 +8,7 @@ typedef struct slice {
     const fastgpt_span *spans; /* their caches hold the tokens of earlier slices */
     const int32_t *counts;     /* [n_spans] tokens of each span in this slice */
     int32_t n_spans;
-    int32_t first;    /* tokens of spans[0] that earlier slices had */
+    int32_t first;    /* tokens of spans[0] in earlier slices */
     int32_t n_tokens; /* sum of counts */
 } slice;
 

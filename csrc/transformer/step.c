@@ -1,4 +1,4 @@
-/* step.c - a step: its checks, its slices of at most n_batch tokens, and what is taken back when it is cancelled. */
+/* step.c - a step: checks, slices of at most n_batch tokens, and the roll back when it is cancelled. */
 #include <stdbool.h>
 
 #include "common/arithmetic.h"
@@ -60,7 +60,7 @@ static int32_t run_slice(fastgpt_context *ctx, const slice *s, bool all_logits, 
     return n_rows;
 }
 
-/* Puts every cache back to where it was: n_done spans are whole in theirs, and the first tokens of the next one. */
+/* Restores every cache: n_done spans were appended whole, and the first `first` tokens of the next one. */
 static void roll_back(const fastgpt_span *spans, int32_t n_done, int32_t first) {
     for (int32_t i = 0; i < n_done; i++) spans[i].kv->n_past -= spans[i].n_tokens;
     if (first > 0) spans[n_done].kv->n_past -= first;
@@ -68,7 +68,7 @@ static void roll_back(const fastgpt_span *spans, int32_t n_done, int32_t first) 
 
 static fastgpt_status run_slices(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans, bool all_logits,
                                  float *logits) {
-    int32_t n_done = 0, first = 0; /* spans wholly done, and tokens of the next one */
+    int32_t n_done = 0, first = 0; /* whole spans, and tokens of the next one */
     while (n_done < n_spans) {
         slice s = next_slice(ctx, spans + n_done, n_spans - n_done, first);
         int32_t n_rows = run_slice(ctx, &s, all_logits, logits);

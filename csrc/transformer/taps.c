@@ -3,12 +3,12 @@
 
 #include <string.h>
 
+#include "common/thread_pool.h"
+#include "common/versioned_struct.h"
 #include "kv_cache/kv_cache.h"
 #include "transformer/context.h"
-#include "common/versioned_struct.h"
-#include "common/thread_pool.h"
 
-/* ---- What is wanted ---- */
+/* ---- Checks ---- */
 
 static bool heads_exist(const fastgpt_taps *wanted, const fastgpt_model *model) {
     for (int32_t i = 0; i < wanted->n_heads; i++) {
@@ -52,7 +52,7 @@ typedef struct probabilities_job {
     int64_t n_keys;
 } probabilities_job;
 
-/* One row: what a token of the slice pays to each position up to its own; the others are 0. */
+/* One row: the attention of a token of the slice to each position up to its own; 0 for later ones. */
 static void probabilities_unit(void *arg, int row, int thread) {
     const probabilities_job *job = arg;
     const attention_span *s = job->spans;
@@ -60,9 +60,9 @@ static void probabilities_unit(void *arg, int row, int thread) {
     (void)thread;
     for (; t >= s->n_tokens; s++) t -= s->n_tokens;
     float *out = job->out + row * job->n_keys;
-    int64_t n_seen = s->n_past + t + 1;
+    int64_t n_visible = s->n_past + t + 1;
     attention_probabilities(job->e, s, job->n_head, job->n_embd, job->head, t, out);
-    memset(out + n_seen, 0, (size_t)(job->n_keys - n_seen) * sizeof *out);
+    memset(out + n_visible, 0, (size_t)(job->n_keys - n_visible) * sizeof *out);
 }
 
 static void copy_probabilities(const fastgpt_context *ctx, int32_t l, int32_t n) {

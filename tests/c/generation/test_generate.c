@@ -1,8 +1,8 @@
-/* test_generate.c - fastgpt_generate is the loop that a caller would write, and stops when it is told to. */
+/* test_generate.c - fastgpt_generate equals the loop that a caller would write, and stops when its callback says so. */
+#include <math.h>
+
 #include "support/session.h"
 #include "support/vocabulary.h"
-
-#include <math.h>
 
 enum { N_NEW = 24, N_PROMPT = 5, MAX_PIECES = 64 };
 
@@ -12,7 +12,7 @@ static fastgpt_context *ctx;
 static int32_t prompt[N_PROMPT];
 static const int32_t n_prompt = N_PROMPT;
 
-/* What a callback heard, and when it is to stop or to cancel. */
+/* What a callback received, and when it stops or cancels. */
 typedef struct listener {
     int32_t tokens[MAX_PIECES];
     int32_t n, stop_at, cancel_at;
@@ -45,8 +45,8 @@ static fastgpt_sampler *new_sampler(float temperature, float repetition_penalty)
     return sampler;
 }
 
-/* The same by hand: tokens [n], the one that ends a text not among them. */
-static int32_t by_hand(fastgpt_sampler *sampler, int32_t *tokens, int32_t n) {
+/* The loop that a caller would write: tokens [n], without the one that ends a text. */
+static int32_t generate_by_hand(fastgpt_sampler *sampler, int32_t *tokens, int32_t n) {
     fastgpt_kv_cache *kv = new_cache(model, 0);
     float *logits = new_floats(fastgpt_model_n_vocab(model));
     CHECK(fastgpt_prefill(ctx, kv, prompt, n_prompt, logits) == FASTGPT_OK);
@@ -63,7 +63,7 @@ static int32_t by_hand(fastgpt_sampler *sampler, int32_t *tokens, int32_t n) {
     return i;
 }
 
-/* Generates into a listener and a new cache; the cache must hold all but the last token drawn. */
+/* Generates into a listener and a new cache, which must then hold all tokens but the last. */
 static fastgpt_status generate(fastgpt_sampler *sampler, listener *l, int32_t *n_generated) {
     fastgpt_kv_cache *kv = new_cache(model, 0);
     fastgpt_status status =
@@ -82,7 +82,7 @@ static void test_same_as_by_hand(void) {
     for (int i = 0; i < 4; i++) {
         fastgpt_sampler *sampler = new_sampler(parameters[i][0], parameters[i][1]);
         listener l = {.n = 0};
-        int32_t expected[N_NEW], n_generated = -1, n = by_hand(sampler, expected, N_NEW);
+        int32_t expected[N_NEW], n_generated = -1, n = generate_by_hand(sampler, expected, N_NEW);
         CHECK(fastgpt_sampler_reset(sampler) == FASTGPT_OK);
         CHECK(generate(sampler, &l, &n_generated) == FASTGPT_OK && n_generated == n);
         CHECK_FOR(memcmp(l.tokens, expected, (size_t)n * sizeof *expected) == 0, "parameters %d", i);
@@ -90,7 +90,7 @@ static void test_same_as_by_hand(void) {
     }
 }
 
-/* The callback's answer ends the text at once, whichever token it is. */
+/* The text ends when the callback returns nonzero, at any token. */
 static void test_callback_stops(void) {
     fastgpt_sampler *sampler = new_sampler(0, 0);
     set_eos_bias(sampler, -INFINITY);
@@ -116,7 +116,7 @@ static void test_end_of_text(void) {
     }
 }
 
-/* Text that ends within a character ends with U+FFFD; what was complete came at once. */
+/* A text that ends within a character ends with U+FFFD; complete characters were streamed before. */
 static void test_incomplete_character(void) {
     static const char replacement[] = "\xEF\xBF\xBD";
     fastgpt_sampler *sampler = new_sampler(0, 0);
@@ -129,8 +129,8 @@ static void test_incomplete_character(void) {
     fastgpt_sampler_free(sampler);
 }
 
-/* A text in two parts: the second prompt is the token that the cache does not hold yet. */
-static void test_goes_on(void) {
+/* A text that is generated in two calls; the second prompt is the token that the cache does not hold yet. */
+static void test_text_in_two_parts(void) {
     fastgpt_sampler *sampler = new_sampler(0, 0);
     fastgpt_kv_cache *kv = new_cache(model, 0);
     set_eos_bias(sampler, -INFINITY);
@@ -159,7 +159,7 @@ static void test_cancel(void) {
     fastgpt_sampler_free(sampler);
 }
 
-static void test_nothing_to_draw(void) {
+static void test_no_token_is_possible(void) {
     fastgpt_sampler *sampler = new_sampler(1, 0);
     for (int32_t i = 0; i < fastgpt_model_n_vocab(model); i++) fastgpt_sampler_set_bias(sampler, i, -INFINITY);
     listener l = {.n = 0};
@@ -226,9 +226,9 @@ int main(void) {
     test_callback_stops();
     test_end_of_text();
     test_incomplete_character();
-    test_goes_on();
+    test_text_in_two_parts();
     test_cancel();
-    test_nothing_to_draw();
+    test_no_token_is_possible();
     test_refusals();
     fastgpt_context_free(ctx);
     fastgpt_tokenizer_free(tokenizer);

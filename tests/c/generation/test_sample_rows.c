@@ -1,16 +1,17 @@
-/* test_sample_rows.c - drawing for a whole batch is drawing row by row, whatever the number of threads. */
-#include "support/check.h"
+/* test_sample_rows.c - sampling a batch is sampling row by row, with any number of threads. */
 #include "fastgpt.h"
-#include "support/random.h"
 
 #include <math.h>
 #include <string.h>
+
+#include "support/check.h"
+#include "support/random.h"
 
 enum { N_VOCAB = 300, N_ROWS = 37, N_STEPS = 20 };
 
 static float logits[N_ROWS * N_VOCAB];
 
-/* Row i: greedy, plain and filtered draws, all with a penalty, so that what was accepted shows. */
+/* Row i: greedy, plain or filtered sampling, all with a penalty, so that accepted tokens change what follows. */
 static fastgpt_sampler *new_sampler(int i) {
     fastgpt_sampler_params p = {.struct_size = sizeof p,
                                 .temperature = (float)(i % 3) / 2,
@@ -25,13 +26,13 @@ static fastgpt_sampler *new_sampler(int i) {
 static bool is_left_out(int i) { return i % 5 == 4; }
 static bool is_spoiled(int i) { return i == 11; }
 
-static void draw_one(fastgpt_sampler *s, int row, int32_t *token) {
+static void sample_one(fastgpt_sampler *s, int row, int32_t *token) {
     if (is_left_out(row)) return;
     if (fastgpt_sampler_sample(s, logits + row * N_VOCAB, token)) *token = -1;
     else CHECK(fastgpt_sampler_accept(s, token, 1) == FASTGPT_OK);
 }
 
-/* The rows of one call, step after step, are those of two calls a row; what is left out stays as it was. */
+/* One call for all rows equals sample and accept row by row, step after step; rows without a sampler stay unchanged. */
 static void test_equals_one_by_one(int32_t n_threads) {
     fastgpt_sampler *rows[N_ROWS], *given[N_ROWS], *alone[N_ROWS];
     fastgpt_pool *pool = NULL;
@@ -44,7 +45,7 @@ static void test_equals_one_by_one(int32_t n_threads) {
     memset(tokens, 0x55, sizeof tokens), memset(expected, 0x55, sizeof expected);
     for (int step = 0; step < N_STEPS; step++) {
         CHECK(fastgpt_sample_rows(pool, given, N_ROWS, N_VOCAB, logits, tokens) == FASTGPT_OK);
-        for (int i = 0; i < N_ROWS; i++) draw_one(alone[i], i, &expected[i]);
+        for (int i = 0; i < N_ROWS; i++) sample_one(alone[i], i, &expected[i]);
         CHECK_FOR(memcmp(tokens, expected, sizeof tokens) == 0, "%d threads, step %d", n_threads, step);
         CHECK(tokens[11] == -1 && tokens[4] == 0x55555555);
     }

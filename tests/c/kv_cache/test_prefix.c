@@ -1,8 +1,8 @@
 /* test_prefix.c - caches that share a prefix: steps give the bits of caches that do not, the prefix is stored once, and
- * it lives until the last of its owners is freed, in whichever thread. */
-#include "support/session.h"
-
+ * it lives until its last owner is freed, in any thread. */
 #include <pthread.h>
+
+#include "support/session.h"
 
 enum { N_BASE = 45, N_FORKS = 6, N_CTX = 80 };
 
@@ -111,9 +111,9 @@ static void test_memory(void) {
     fastgpt_context_free(ctx);
 }
 
-/* ---- Forks of forks, further and further on ---- */
+/* ---- Forks of forks: prefixes that grow ---- */
 
-/* Decodes a token in both, which hold the same: the same bits come out. */
+/* Decodes a token in both caches, which hold the same: the logits are the same bits. */
 static void check_decode(fastgpt_context *ctx, fastgpt_kv_cache *shared, fastgpt_kv_cache *apart, int32_t token) {
     float *with = new_floats(n_vocab), *without = new_floats(n_vocab);
     CHECK(fastgpt_decode(ctx, shared, token, with) == FASTGPT_OK);
@@ -123,9 +123,10 @@ static void check_decode(fastgpt_context *ctx, fastgpt_kv_cache *shared, fastgpt
     free(without);
 }
 
-/* A text that goes on in one of two forks after each token; its rows are moved to a larger prefix only when the old one
- * is full.  The other fork of one place goes another way, in rows of its own, since the text was quicker. */
-static void test_going_on(fastgpt_type type) {
+/* A text is forked after each token and continued in the fork; its rows are moved to a larger prefix only when the old
+ * one is full.  A second fork at one position diverges: the text has claimed the next row of the shared prefix, so
+ * extending the second fork's prefix copies it. */
+static void test_growing_prefix(fastgpt_type type) {
     enum { N_FIRST = 9, N_BRANCH = 15, N_LAST = 60 };
     fastgpt_context *ctx = new_context(model, NULL, 0);
     fastgpt_kv_cache *base = base_cache(ctx, type), *text = unshared(base, N_FIRST), *apart = unshared(base, N_FIRST);
@@ -155,8 +156,8 @@ static void test_going_on(fastgpt_type type) {
     fastgpt_context_free(ctx);
 }
 
-/* A fork that was truncated into its prefix, copied, saved and loaded is what an unshared cache is. */
-static void test_other_ways(void) {
+/* A fork that was truncated into its prefix, copied, saved or loaded equals an unshared cache. */
+static void test_truncated_copied_saved_and_loaded(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     for (int32_t n = 0; n <= 44; n += 11) {
         temporary_file file = write_temporary("", 0);
@@ -172,7 +173,7 @@ static void test_other_ways(void) {
         CHECK(fastgpt_kv_cache_save(base, model, file.path, NULL) == FASTGPT_OK);
         CHECK(fastgpt_kv_cache_load(model, file.path, 0, &shared[2], NULL) == FASTGPT_OK);
         shared[3] = base;
-        check_steps(ctx, shared, apart, 4, true, "other ways");
+        check_steps(ctx, shared, apart, 4, true, "truncated, copied, saved and loaded");
         for (int i = 0; i < 4; i++) fastgpt_kv_cache_free(shared[i]), fastgpt_kv_cache_free(apart[i]);
         unlink(file.path);
     }
@@ -189,7 +190,7 @@ static void test_arguments(void) {
     CHECK(fastgpt_kv_cache_fork(base, 10, 9, &out) == FASTGPT_ERR_ARGUMENT);
     CHECK(fastgpt_kv_cache_fork(base, 10, N_CTX + 1, &out) == FASTGPT_ERR_ARGUMENT && !out);
     CHECK(fastgpt_kv_cache_n_prefix(base) == 0);
-    CHECK(fastgpt_kv_cache_fork(base, 10, 10, &out) == FASTGPT_OK); /* full at once */
+    CHECK(fastgpt_kv_cache_fork(base, 10, 10, &out) == FASTGPT_OK); /* full from the start */
     CHECK(fastgpt_decode(ctx, out, 1, NULL) == FASTGPT_ERR_CONTEXT_FULL);
     fastgpt_kv_cache_free(out);
     fastgpt_kv_cache_free(base);
@@ -198,7 +199,7 @@ static void test_arguments(void) {
 
 /* ---- Threads ---- */
 
-/* What a thread works with: made before it starts, since CHECK is for one thread. */
+/* What a thread uses: created before it starts, since CHECK is for one thread. */
 typedef struct user {
     fastgpt_kv_cache *fork;
     fastgpt_context *ctx;
@@ -206,7 +207,8 @@ typedef struct user {
     bool right;
 } user;
 
-/* Steps, forks further on, and frees its cache, while others do the same: one of them finds room in the prefix. */
+/* Steps, forks at a later position and frees its cache, while others do the same: one of them can claim the next rows
+ * of the prefix. */
 static void *use_fork(void *arg) {
     user *u = arg;
     fastgpt_kv_cache *more;
@@ -227,7 +229,7 @@ static void test_threads(void) {
     float *expected = new_floats(n_vocab);
     CHECK(fastgpt_prefill(ctx, apart, tokens, 7, NULL) == FASTGPT_OK);
     CHECK(fastgpt_decode(ctx, apart, tokens[7], expected) == FASTGPT_OK);
-    fastgpt_kv_cache_free(fork_at(base, 32, 0)); /* so that the next prefix is one with room */
+    fastgpt_kv_cache_free(fork_at(base, 32, 0)); /* so that the next prefix has free rows */
     for (int i = 0; i < N_FORKS; i++)
         users[i] = (user){fork_at(base, 33, 0), new_context(model, NULL, 0), new_floats(n_vocab), false};
     for (int i = 0; i < N_FORKS; i++) CHECK(pthread_create(&threads[i], NULL, use_fork, &users[i]) == 0);
@@ -251,8 +253,8 @@ int main(void) {
     test_forks_give_the_same_bits(NULL);
     test_forks_give_the_same_bits(pool);
     test_memory();
-    for (int i = 0; i < 3; i++) test_going_on(types[i]);
-    test_other_ways();
+    for (int i = 0; i < 3; i++) test_growing_prefix(types[i]);
+    test_truncated_copied_saved_and_loaded();
     test_arguments();
     test_threads();
     fastgpt_pool_free(pool);

@@ -1,4 +1,4 @@
-/* test_linear.c - y = x W^T + b for every type of weights and every way to compute it, against the sum in double
+/* test_linear.c - y = x W^T + b for every type of weights and every matmul algorithm, against the sum in double
  * precision, with one thread and with three, which must agree to the bit.  Arrays are of exactly the size that linear.h
  * gives. */
 #include "matmul/linear.h"
@@ -7,9 +7,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/thread_pool.h"
+#include "matmul/packing.h"
 #include "support/check.h"
 #include "support/engine.h"
-#include "common/thread_pool.h"
+#include "support/reference_bf16.h"
 #include "support/weights.h"
 
 static uint64_t seed = 3;
@@ -20,8 +22,8 @@ typedef struct product {
     bool add;
 } product;
 
-/* How far a product may be off because activations, and for BF16 products weights, are rounded: nothing where they are
- * not.  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
+/* The error that rounding of activations, and for BF16 products of weights, may cause: 0 where they are not rounded.
+ *  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
 static double rounding(const engine *e, product p, double largest, double sum_w, double sum_xw) {
     bool few = p.n_tokens <= gemv_max_tokens(e->kernels, p.type);
     bool bytes = e->kernels->gemm_q8 && e->kernels->unpack_u8[p.type];
@@ -40,11 +42,11 @@ static double linear_error(const engine *e, product p, const linear_task *task, 
             double largest = 0, sum_w = 0, sum_xw = 0;
             if (task->w.b) sum += task->w.b[r], absolute += fabsf(task->w.b[r]);
             for (int i = 0; i < p.n_in; i++) {
-                double number = x[t * (int64_t)(p.n_in + 3) + i], xw = number * w[i];
+                double value = x[t * (int64_t)(p.n_in + 3) + i], xw = value * w[i];
                 sum += xw;
                 sum_xw += fabs(xw);
                 sum_w += fabsf(w[i]);
-                largest = fabs(number) > largest ? fabs(number) : largest;
+                largest = fabs(value) > largest ? fabs(value) : largest;
             }
             double bound = (p.n_in + 8) * (double)FLT_EPSILON * (absolute + sum_xw);
             bound += rounding(e, p, largest, sum_w, sum_xw);
@@ -69,8 +71,8 @@ static weight new_weight(dtype type, int n_out, int n_in) {
     return (weight){.w = rows, .b = new_random(&seed, n_out), .type = type, .n_out = n_out, .n_in = n_in};
 }
 
-/* Runs both tasks from the same start, and returns what the outputs hold. */
-static void run(const engine *e, product p, linear_task *tasks, const float *x, float *const *before) {
+/* Runs both tasks; their outputs begin with the values of `before`. */
+static void run_tasks(const engine *e, product p, linear_task *tasks, const float *x, float *const *before) {
     for (int i = 0; i < 2; i++) {
         int64_t n = (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out;
         memcpy(tasks[i].out, before[i], (size_t)n * sizeof(float));
@@ -96,9 +98,9 @@ static void check_linear(fastgpt_pool *pool, product p) {
         before[i] = new_random(&seed, n);
         first[i] = tasks[i].out = new_random(&seed, n);
     }
-    run(&alone, p, tasks, x, before);
+    run_tasks(&alone, p, tasks, x, before);
     for (int i = 0; i < 2; i++) tasks[i].out = new_random(&seed, (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out);
-    run(&three, p, tasks, x, before);
+    run_tasks(&three, p, tasks, x, before);
     for (int i = 0; i < 2; i++) {
         int64_t n = (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out;
         double error = linear_error(&three, p, &tasks[i], x, before[i]);
@@ -127,19 +129,65 @@ static void test_type(fastgpt_pool *pool, dtype type, const int *n_in, int n_siz
                     check_linear(pool, (product){type, n_tokens[t], n_out[o], n_in[i], (t + o + i) % 2});
 }
 
-int main(void) {
+static void test_all_types(fastgpt_pool *pool, const kernels *kernels) {
     static const int any[] = {33, 1, 7, 96, 1030}, blocks[] = {96, 32}, q6_k[] = {256, 1280};
+    set = kernels;
+    for (dtype type = 0; type < N_FLOAT_DTYPES; type++) test_type(pool, type, any, 5);
+    test_type(pool, TYPE_Q8_0, blocks, 2);
+    test_type(pool, TYPE_Q4_0, blocks, 2);
+    test_type(pool, TYPE_Q6_K, q6_k, 2);
+}
+
+/* The types that a set multiplies as BF16 values, in one block of k and in several. */
+static void test_bf16_types(fastgpt_pool *pool, const kernels *kernels) {
+    static const int any[] = {33, 1030}, blocks[] = {96};
+    set = kernels;
+    test_type(pool, TYPE_BF16, any, 2);
+    test_type(pool, TYPE_Q8_0, blocks, 1);
+}
+
+/* ---- The fused epilogue ---- */
+
+/* proj(gelu(fc(x))), where fc leaves its activated output packed, has the bits of the separate ops. */
+static void check_fused_epilogue(fastgpt_pool *pool, const kernels *kernels, int n_tokens) {
+    enum { N_EMBD = 40, N_FF = 333 };
+    engine e = new_engine(pool, 3, n_tokens, N_FF);
+    e.kernels = kernels;
+    weight fc = new_weight(TYPE_BF16, N_FF, N_EMBD), proj = new_weight(TYPE_BF16, N_EMBD, N_FF);
+    float *x = new_random(&seed, n_tokens * N_EMBD), *ff = new_random(&seed, n_tokens * N_FF);
+    float *separate = new_random(&seed, n_tokens * N_EMBD), *fused = new_random(&seed, n_tokens * N_EMBD);
+    void *packed = os_alloc((size_t)panels_bytes(n_tokens, N_FF));
+    if (!packed) abort();
+    linear_task first = {.out = ff, .ld_out = N_FF, .w = fc, .activation = GELU_TANH};
+    linear_task second = {.out = separate, .ld_out = N_EMBD, .w = proj};
+    linear(&e, x, N_EMBD, &first, 1, n_tokens);
+    for (int64_t t = 0; t < n_tokens; t++) kernels->activation[GELU_TANH](ff + t * N_FF, N_FF);
+    linear(&e, ff, N_FF, &second, 1, n_tokens);
+    first.packed = packed;
+    second.out = fused;
+    CHECK(linear_can_fuse_activation(&e, &fc, &proj, n_tokens));
+    linear(&e, x, N_EMBD, &first, 1, n_tokens);
+    linear_packed(&e, packed, &second, n_tokens);
+    CHECK_FOR(memcmp(fused, separate, (size_t)(n_tokens * N_EMBD) * sizeof(float)) == 0, "%d tokens", n_tokens);
+    float *values[] = {x, ff, separate, fused, (float *)fc.b, (float *)proj.b};
+    for (int i = 0; i < 6; i++) free(values[i]);
+    os_free(packed);
+    os_free((void *)fc.w);
+    os_free((void *)proj.w);
+    free_engine(&e);
+}
+
+int main(void) {
     int n_sets;
     const kernels *const *sets = kernels_all(&n_sets);
+    bf16_kernels bf16, bf16_stream;
+    const kernels reference = reference_bf16_set(&bf16, false), stream = reference_bf16_set(&bf16_stream, true);
     fastgpt_pool *pool;
     CHECK(fastgpt_pool_create(3, &pool) == FASTGPT_OK && pool_enter(pool) == FASTGPT_OK);
-    for (int i = 0; i < n_sets; i++) {
-        set = sets[i];
-        for (dtype type = 0; type < N_FLOAT_DTYPES; type++) test_type(pool, type, any, 5);
-        test_type(pool, TYPE_Q8_0, blocks, 2);
-        test_type(pool, TYPE_Q4_0, blocks, 2);
-        test_type(pool, TYPE_Q6_K, q6_k, 2);
-    }
+    for (int i = 0; i < n_sets; i++) test_all_types(pool, sets[i]);
+    test_bf16_types(pool, &reference);
+    test_bf16_types(pool, &stream);
+    for (int n_tokens = 5; n_tokens <= 65; n_tokens += 12) check_fused_epilogue(pool, &reference, n_tokens);
     pool_leave(pool);
     fastgpt_pool_free(pool);
     return check_report();

@@ -10,16 +10,16 @@
 
 /* Scratch for products of up to n_batch tokens with n_in numbers. */
 static inline engine new_engine(fastgpt_pool *pool, int n_threads, int n_batch, int n_in) {
-    engine e = {.pool = pool, .kernels = kernels_chosen(), .panel_bytes = linear_panel_bytes(n_in)};
+    engine e = {.pool = pool, .kernels = kernels_chosen(), .scratch_bytes = linear_scratch_bytes(n_in)};
     e.activations = os_alloc((size_t)linear_activation_bytes(n_batch, n_in));
-    e.panels = os_alloc((size_t)(n_threads * e.panel_bytes));
-    if (!e.activations || !e.panels) abort();
+    e.scratch = os_alloc((size_t)(n_threads * e.scratch_bytes));
+    if (!e.activations || !e.scratch) abort();
     return e;
 }
 
 static inline void free_engine(engine *e) {
     os_free(e->activations);
-    os_free(e->panels);
+    os_free(e->scratch);
 }
 
 static inline float *new_random(uint64_t *state, int64_t n) {

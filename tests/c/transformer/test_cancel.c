@@ -1,11 +1,11 @@
 /* test_cancel.c - a cancelled step leaves every cache as it was, wherever it is stopped.  The linker puts
  * __wrap_op_attention before op_attention, so that a step can be cancelled at a chosen layer of a chosen slice. */
-#include "support/session.h"
-#include "attention/attention.h"
-
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
+
+#include "attention/attention.h"
+#include "support/session.h"
 
 enum { N_SPANS = 3, N_TOKENS = 14, N_BATCH = 4 };
 
@@ -38,7 +38,7 @@ typedef struct batch {
 static const int32_t counts[N_SPANS] = {3, 6, 2}; /* new tokens: 3 slices of at most 4 */
 enum { N_PAST = 2, N_SLICES = 3 };
 
-static void start(batch *b, fastgpt_context *ctx) {
+static void start_batch(batch *b, fastgpt_context *ctx) {
     uint64_t same_every_time = 6;
     for (int i = 0; i < N_SPANS; i++) {
         random_tokens(&same_every_time, b->tokens[i], N_TOKENS, (int32_t)n_vocab);
@@ -47,7 +47,7 @@ static void start(batch *b, fastgpt_context *ctx) {
     }
 }
 
-static void end(batch *b) {
+static void free_batch(batch *b) {
     for (int i = 0; i < N_SPANS; i++) fastgpt_kv_cache_free(b->spans[i].kv);
 }
 
@@ -58,18 +58,18 @@ static bool all_have_past(const batch *b, bool and_the_new_tokens) {
     return right;
 }
 
-/* Cancelled at each layer of each slice, the step can be repeated and gives what it would have given.  A cancel at
- * the very last layer comes too late to be noticed. */
+/* After a cancel at any layer of any slice, the repeated step gives the logits of a step that was never cancelled.  At
+ * the very last layer it is too late to cancel. */
 static void test_every_layer(void) {
     fastgpt_context *ctx = to_cancel = new_context(model, NULL, N_BATCH);
     float *expected = new_floats(N_SPANS * n_vocab), *logits = new_floats(N_SPANS * n_vocab);
     batch b;
-    start(&b, ctx);
+    start_batch(&b, ctx);
     CHECK(fastgpt_step(ctx, b.spans, N_SPANS, NULL, expected) == FASTGPT_OK && all_have_past(&b, true));
-    end(&b);
+    free_batch(&b);
     int n_layers = N_SLICES * fastgpt_model_n_layer(model);
     for (int at = 1; at <= n_layers; at++) {
-        start(&b, ctx);
+        start_batch(&b, ctx);
         layers_until_cancel = at;
         fastgpt_status status = fastgpt_step(ctx, b.spans, N_SPANS, NULL, logits);
         CHECK_FOR(layers_until_cancel == 0, "the step has fewer than %d layers", at);
@@ -77,14 +77,14 @@ static void test_every_layer(void) {
         CHECK_FOR(all_have_past(&b, at == n_layers), "layer %d", at);
         if (at < n_layers) CHECK(fastgpt_step(ctx, b.spans, N_SPANS, NULL, logits) == FASTGPT_OK);
         CHECK_FOR(same_floats(logits, expected, N_SPANS * n_vocab) && all_have_past(&b, true), "layer %d", at);
-        end(&b);
+        free_batch(&b);
     }
     free(expected);
     free(logits);
     fastgpt_context_free(ctx);
 }
 
-/* A cancel between steps stops the next one, and that one only; a step that is refused does not take it. */
+/* A cancel between steps stops the next one, and only that; a step that is refused does not use it up. */
 static void test_before_a_step(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     fastgpt_kv_cache *kv = new_cache(model, 0);

@@ -1,4 +1,4 @@
-/* test_profile.c - the laws of a profile: laps are the step's time, spans nest, and nothing else changes. */
+/* test_profile.c - the laws of a profile: laps add up to the step's time, events nest, and nothing else changes. */
 #include "support/session.h"
 
 enum { N_TOKENS = 40, N_BATCH = 16, MAX_EVENTS = 4096, MAX_RECORDS = 256 };
@@ -20,7 +20,7 @@ static fastgpt_sampler *new_sampler(void) {
 }
 
 /* A prefill of three slices and three decodes, each with its sample; writes the four rows of logits. */
-static void run(fastgpt_context *ctx, float *logits) {
+static void run_steps(fastgpt_context *ctx, float *logits) {
     fastgpt_kv_cache *kv = new_cache(model, 0);
     fastgpt_sampler *sampler = new_sampler();
     int32_t token = 0;
@@ -121,13 +121,13 @@ static void test_laws(int32_t n_threads) {
     fastgpt_pool *pool = n_threads > 1 ? new_pool(n_threads) : NULL;
     fastgpt_context *ctx = new_context(model, pool, N_BATCH);
     float *plain = new_floats(4 * (int64_t)shape.n_vocab), *profiled = new_floats(4 * (int64_t)shape.n_vocab);
-    run(ctx, plain);
+    run_steps(ctx, plain);
     CHECK(get_records(ctx) == 0 && get_events(ctx) == 0 && get_summary(ctx).decode.n_steps == 0);
 
     size_t size = fastgpt_context_sizeof(ctx);
     CHECK(fastgpt_profile_start(ctx, MAX_EVENTS) == FASTGPT_OK);
     CHECK(fastgpt_context_sizeof(ctx) > size + MAX_EVENTS * sizeof *events);
-    run(ctx, profiled);
+    run_steps(ctx, profiled);
     fastgpt_profile_stop(ctx);
     CHECK(same_floats(plain, profiled, 4 * (int64_t)shape.n_vocab));
     fastgpt_profile_summary sum = get_summary(ctx);
@@ -140,7 +140,7 @@ static void test_laws(int32_t n_threads) {
     int32_t n_events = get_events(ctx);
     check_events(n_events, n_threads, &sum);
 
-    run(ctx, plain);
+    run_steps(ctx, plain);
     CHECK(get_records(ctx) == n && get_events(ctx) == n_events);
     CHECK(get_summary(ctx).prefill.ns == sum.prefill.ns);
     free(plain);
@@ -151,7 +151,7 @@ static void test_laws(int32_t n_threads) {
 
 /* ---- Workers, the ring, batches, cancelling ---- */
 
-/* With many units and two threads, the second one cannot miss all of them for ever; what it does lies in its op. */
+/* With many units and two threads, the second one runs some of them sooner or later, within the time of their op. */
 static void test_workers_are_seen(void) {
     fastgpt_pool *pool = new_pool(2);
     fastgpt_context *ctx = new_context(model, pool, 0);
@@ -159,7 +159,7 @@ static void test_workers_are_seen(void) {
     bool seen = false;
     for (int i = 0; i < 1000 && !seen; i++) {
         CHECK(fastgpt_profile_start(ctx, MAX_EVENTS) == FASTGPT_OK);
-        run(ctx, logits);
+        run_steps(ctx, logits);
         int32_t n = get_events(ctx);
         for (int32_t j = 0; j < n; j++) seen |= events[j].thread == 1 && parent_of(&events[j], n);
     }
@@ -174,18 +174,18 @@ static void test_overflow_is_counted(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     float *logits = new_floats(4 * (int64_t)shape.n_vocab);
     CHECK(fastgpt_profile_start(ctx, MAX_EVENTS) == FASTGPT_OK);
-    run(ctx, logits);
+    run_steps(ctx, logits);
     int32_t n_all = get_events(ctx);
     fastgpt_profile_event last[5];
     memcpy(last, events + n_all - 5, sizeof last);
     CHECK(fastgpt_profile_start(ctx, 5) == FASTGPT_OK);
-    run(ctx, logits);
+    run_steps(ctx, logits);
     CHECK(get_events(ctx) == 5 && get_summary(ctx).n_events_lost == n_all - 5);
     for (int i = 0; i < 5; i++) CHECK(events[i].op == last[i].op && events[i].step == last[i].step);
     CHECK(events[4].op == FASTGPT_OP_SAMPLE && events[3].op == FASTGPT_OP_STEP);
 
     CHECK(fastgpt_profile_start(ctx, 0) == FASTGPT_OK);
-    run(ctx, logits);
+    run_steps(ctx, logits);
     CHECK(get_events(ctx) == 0 && get_summary(ctx).n_events_lost == 0 && get_records(ctx) > 0);
     free(logits);
     fastgpt_context_free(ctx);
@@ -206,14 +206,14 @@ static void test_phases(void) {
     fastgpt_context_free(ctx);
 }
 
-/* ---- Drawing for a batch ---- */
+/* ---- Sampling for a batch ---- */
 
 enum { N_ROWS = 9 };
 
 static bool is_left_out(int row) { return row % 4 == 3; }
 
-/* Draws N_ROWS rows twice, with the profile of ctx or without one. */
-static void draw_rows(fastgpt_context *ctx, fastgpt_pool *pool, const float *logits, int32_t *drawn) {
+/* Samples N_ROWS rows twice, with the profile of ctx or without one. */
+static void sample_rows(fastgpt_context *ctx, fastgpt_pool *pool, const float *logits, int32_t *drawn) {
     fastgpt_sampler *samplers[N_ROWS], *given[N_ROWS];
     for (int i = 0; i < N_ROWS; i++) samplers[i] = new_sampler(), given[i] = is_left_out(i) ? NULL : samplers[i];
     for (int i = 0; i < 2 * N_ROWS; i++) drawn[i] = -7;
@@ -226,22 +226,22 @@ static void draw_rows(fastgpt_context *ctx, fastgpt_pool *pool, const float *log
     for (int i = 0; i < N_ROWS; i++) fastgpt_sampler_free(samplers[i]);
 }
 
-/* A draw of a batch is one call of op sample, of the phase and step before it; the tokens are those without a profile,
- * and what workers do of it lies inside of it. */
-static void test_batch_is_drawn(int32_t n_threads) {
+/* Sampling a batch is one call of op sample, in the phase and step before it; the tokens are those without a profile,
+ * and the events of workers lie within its time. */
+static void test_batch_sampling_is_one_call(int32_t n_threads) {
     fastgpt_pool *pool = new_pool(n_threads);
     fastgpt_context *ctx = new_context(model, pool, 0);
     fastgpt_kv_cache *kv = new_cache(model, 0);
     float *logits = new_floats(N_ROWS * (int64_t)shape.n_vocab);
     int32_t plain[2 * N_ROWS], profiled[2 * N_ROWS];
     random_fill(&seed, logits, N_ROWS * (int)shape.n_vocab);
-    draw_rows(NULL, pool, logits, plain);
-    draw_rows(ctx, pool, logits, profiled);
+    sample_rows(NULL, pool, logits, plain);
+    sample_rows(ctx, pool, logits, profiled);
     CHECK(memcmp(plain, profiled, sizeof plain) == 0 && get_records(ctx) == 0);
 
     CHECK(fastgpt_profile_start(ctx, MAX_EVENTS) == FASTGPT_OK);
     CHECK(fastgpt_decode(ctx, kv, 1, NULL) == FASTGPT_OK);
-    draw_rows(ctx, pool, logits, profiled);
+    sample_rows(ctx, pool, logits, profiled);
     CHECK(memcmp(plain, profiled, sizeof plain) == 0);
     int32_t n = get_records(ctx), n_events = get_events(ctx), n_draws = 0;
     const fastgpt_profile_record *r = &records[n - 2];
@@ -296,7 +296,7 @@ static void test_errors(void) {
     CHECK(fastgpt_profile_sample_rows(ctx, &sampler, 1, NULL, &token) == FASTGPT_ERR_ARGUMENT);
     CHECK(fastgpt_profile_sample_rows(ctx, &sampler, 1, logits, NULL) == FASTGPT_ERR_ARGUMENT);
     CHECK(fastgpt_profile_sample_rows(ctx, &sampler, -1, logits, &token) == FASTGPT_ERR_ARGUMENT && token == -7);
-    run(ctx, logits);
+    run_steps(ctx, logits);
     fastgpt_profile_stop(NULL);
 
     CHECK(fastgpt_profile_records(NULL, records, 9, &n) == FASTGPT_ERR_ARGUMENT);
@@ -335,7 +335,7 @@ int main(void) {
     test_workers_are_seen();
     test_overflow_is_counted();
     test_phases();
-    for (int32_t n_threads = 1; n_threads <= 3; n_threads++) test_batch_is_drawn(n_threads);
+    for (int32_t n_threads = 1; n_threads <= 3; n_threads++) test_batch_sampling_is_one_call(n_threads);
     test_cancelled_step_counts_what_it_did();
     test_errors();
     test_names();

@@ -1,4 +1,4 @@
-/* test_step.c - the laws of a step: how tokens are split into calls, slices, batches and threads does not matter. */
+/* test_step.c - the laws of a step: the split of tokens into calls, slices, batches and threads makes no difference. */
 #include "support/session.h"
 
 enum { N_TOKENS = 70 };
@@ -9,28 +9,28 @@ static int32_t tokens[N_TOKENS];
 static int64_t n_vocab;
 static float *expected; /* [N_TOKENS][n_vocab] logits after each of the tokens, by one context of default size */
 
-/* Laws between different splits hold to this, laws between equal ones bit by bit. */
+/* Of logits between different splits; equal splits give equal bits. */
 static const double TOLERANCE = 1e-5;
 
-static fastgpt_status run(fastgpt_context *ctx, fastgpt_kv_cache *kv, int32_t first, int32_t n, bool all,
-                          float *logits) {
+static fastgpt_status run_span(fastgpt_context *ctx, fastgpt_kv_cache *kv, int32_t first, int32_t n, bool all,
+                               float *logits) {
     fastgpt_step_options options = {.struct_size = sizeof options, .all_logits = all};
     fastgpt_span span = {.kv = kv, .tokens = tokens + first, .n_tokens = n};
     return fastgpt_step(ctx, &span, 1, &options, logits);
 }
 
-/* [N_TOKENS][n_vocab]: all tokens at once. */
+/* [N_TOKENS][n_vocab]: all tokens in one step. */
 static float *all_logits(const fastgpt_model *m, fastgpt_pool *pool, int32_t n_batch) {
     fastgpt_context *ctx = new_context(m, pool, n_batch);
     fastgpt_kv_cache *kv = new_cache(m, 0);
     float *logits = new_floats(N_TOKENS * n_vocab);
-    CHECK(run(ctx, kv, 0, N_TOKENS, true, logits) == FASTGPT_OK && fastgpt_kv_cache_n_past(kv) == N_TOKENS);
+    CHECK(run_span(ctx, kv, 0, N_TOKENS, true, logits) == FASTGPT_OK && fastgpt_kv_cache_n_past(kv) == N_TOKENS);
     fastgpt_kv_cache_free(kv);
     fastgpt_context_free(ctx);
     return logits;
 }
 
-/* The model must tell the tokens and their order apart, or the laws below say nothing. */
+/* Logits depend on tokens and their order, or the laws below would say nothing. */
 static void test_logits_differ(void) {
     for (int t = 1; t < N_TOKENS; t++) {
         double difference = largest_difference(expected + t * n_vocab, expected + (t - 1) * n_vocab, n_vocab);
@@ -69,7 +69,7 @@ static void check_last(const float *logits, int32_t n_past, const char *what) {
     CHECK_FOR(difference < TOLERANCE, "%s, n_past %d: %g", what, n_past, difference);
 }
 
-/* prefill of the first n, then token by token; then truncated to half and the rest again at once. */
+/* Prefill of the first n tokens, then decode of the rest; then the same after a truncation to half, in one prefill. */
 static void test_prefill_decode_truncate(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     fastgpt_kv_cache *kv = new_cache(model, N_TOKENS);
@@ -95,7 +95,7 @@ static void test_prefill_decode_truncate(void) {
     fastgpt_context_free(ctx);
 }
 
-/* Without room for logits the caches are filled all the same. */
+/* Without logits the caches are filled the same. */
 static void test_without_logits(void) {
     fastgpt_context *ctx = new_context(model, NULL, 16);
     fastgpt_kv_cache *with = new_cache(model, 0), *without = new_cache(model, 0);
@@ -117,10 +117,10 @@ static void test_without_logits(void) {
 
 enum { N_SPANS = 4 };
 
-/* Sequence i has had n_past[i] of its tokens and gets counts[i] more; sequence i begins at token i of the list.
+/* Sequence i, which begins at token i of the list, holds n_past[i] tokens and gets counts[i] more.
  * Returns logits [sum of counts or N_SPANS][n_vocab]. */
-static float *ragged(fastgpt_pool *pool, int32_t n_batch, const int32_t *n_past, const int32_t *counts, bool all,
-                     bool together) {
+static float *ragged_step(fastgpt_pool *pool, int32_t n_batch, const int32_t *n_past, const int32_t *counts, bool all,
+                          bool together) {
     fastgpt_context *ctx = new_context(model, pool, n_batch);
     fastgpt_step_options options = {.struct_size = sizeof options, .all_logits = all};
     fastgpt_span spans[N_SPANS];
@@ -148,8 +148,8 @@ static void check_ragged(fastgpt_pool *pool, int32_t n_batch, const int32_t *cou
     static const int32_t n_past[N_SPANS] = {0, 5, 1, 13};
     int64_t n_rows = all ? 0 : N_SPANS;
     for (int i = 0; i < N_SPANS && all; i++) n_rows += counts[i];
-    float *together = ragged(pool, n_batch, n_past, counts, all, true);
-    float *one_by_one = ragged(NULL, 0, n_past, counts, all, false);
+    float *together = ragged_step(pool, n_batch, n_past, counts, all, true);
+    float *one_by_one = ragged_step(NULL, 0, n_past, counts, all, false);
     double difference = largest_difference(together, one_by_one, n_rows * n_vocab);
     CHECK_FOR(difference < TOLERANCE, "%d threads, n_batch %d, counts %d %d %d %d, all %d: %g",
               pool ? fastgpt_pool_n_threads(pool) : 1, n_batch, counts[0], counts[1], counts[2], counts[3], all,
@@ -170,8 +170,8 @@ static void test_ragged_batches(void) {
 
 /* ---- Files ---- */
 
-/* The same numbers give the same bits, in whichever type and way they are read; with BF16 weights many tokens may be
- * multiplied in BF16, whose last bit is 2^-8 of a number. */
+/* Weights of equal values give equal bits, whatever their type and matmul algorithm; with BF16 weights many tokens may
+ * be multiplied in BF16, whose last bit is 2^-8 of a value. */
 static void test_files_do_not_matter(void) {
     static const uint32_t types[] = {FILE_F32, FILE_F16, FILE_BF16};
     for (int i = 0; i < 6; i++) {

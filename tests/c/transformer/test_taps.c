@@ -1,4 +1,4 @@
-/* test_taps.c - the laws of what a step shows of its inside. */
+/* test_taps.c - the laws of taps: intermediate values that are copied out of a step. */
 #include <math.h>
 
 #include "support/session.h"
@@ -13,15 +13,15 @@ static const fastgpt_head chosen[N_CHOSEN] = {{1, 2}, {0, 2}, {1, 0}, {1, 2}};
 
 static const double TOLERANCE = 1e-5;
 
-/* Everything that a step of n_tokens can show, and its logits after each token. */
-typedef struct seen {
+/* All taps of a step of n_tokens, and its logits after each token. */
+typedef struct tapped {
     fastgpt_taps to;
     float *logits;
     int64_t n_tokens, n_floats; /* logits lie at the end of one array of n_floats that begins with hidden */
-} seen;
+} tapped;
 
-static seen new_seen(int64_t n, int32_t n_keys) {
-    seen s = {.to = {.struct_size = sizeof s.to, .heads = chosen, .n_heads = N_CHOSEN, .n_keys = n_keys}};
+static tapped new_tapped(int64_t n, int32_t n_keys) {
+    tapped s = {.to = {.struct_size = sizeof s.to, .heads = chosen, .n_heads = N_CHOSEN, .n_keys = n_keys}};
     int64_t rows = n * n_embd;
     s.n_tokens = n;
     s.n_floats = (4 * n_layer + 2) * rows + N_CHOSEN * n * n_keys + n * n_vocab;
@@ -35,7 +35,7 @@ static seen new_seen(int64_t n, int32_t n_keys) {
     return s;
 }
 
-static void free_seen(seen s) { free(s.to.hidden); }
+static void free_tapped(tapped s) { free(s.to.hidden); }
 
 /* Two sequences: the first has N_PAST tokens already, the second none; together they get N_TOKENS. */
 typedef struct pair {
@@ -63,9 +63,9 @@ static void free_pair(pair p) {
 static int32_t pair_keys(const pair *p) { return p->spans[0].n_tokens + N_PAST; }
 
 /* The step, with taps; logits after each token. */
-static seen look(fastgpt_pool *pool, int32_t n_batch, fastgpt_type type) {
+static tapped run_tapped_step(fastgpt_pool *pool, int32_t n_batch, fastgpt_type type) {
     pair p = new_pair(pool, n_batch, type);
-    seen s = new_seen(N_TOKENS, pair_keys(&p));
+    tapped s = new_tapped(N_TOKENS, pair_keys(&p));
     fastgpt_step_options options = {.struct_size = sizeof options, .all_logits = 1, .taps = &s.to};
     CHECK(fastgpt_step(p.ctx, p.spans, 2, &options, s.logits) == FASTGPT_OK);
     free_pair(p);
@@ -74,27 +74,27 @@ static seen look(fastgpt_pool *pool, int32_t n_batch, fastgpt_type type) {
 
 static void test_threads_and_slices_do_not_matter(void) {
     static const int32_t n_batches[] = {0, 1, 3, 33, 69};
-    seen expected = look(NULL, 0, FASTGPT_TYPE_F32);
+    tapped expected = run_tapped_step(NULL, 0, FASTGPT_TYPE_F32);
     for (int b = 0; b < 5; b++) {
-        seen alone = look(NULL, n_batches[b], FASTGPT_TYPE_F32);
+        tapped alone = run_tapped_step(NULL, n_batches[b], FASTGPT_TYPE_F32);
         double difference = largest_difference(alone.to.hidden, expected.to.hidden, alone.n_floats);
         CHECK_FOR(difference < TOLERANCE, "n_batch %d: %g", n_batches[b], difference);
         for (int32_t n_threads = 2; n_threads <= 4; n_threads++) {
             fastgpt_pool *pool = new_pool(n_threads);
-            seen s = look(pool, n_batches[b], FASTGPT_TYPE_F32);
+            tapped s = run_tapped_step(pool, n_batches[b], FASTGPT_TYPE_F32);
             CHECK_FOR(same_floats(s.to.hidden, alone.to.hidden, s.n_floats), "%d threads, n_batch %d", n_threads,
                       n_batches[b]);
-            free_seen(s);
+            free_tapped(s);
             fastgpt_pool_free(pool);
         }
-        free_seen(alone);
+        free_tapped(alone);
     }
-    free_seen(expected);
+    free_tapped(expected);
 }
 
 /* Neither logits nor caches change, and what is not wanted is not written. */
 static void test_taps_change_nothing(void) {
-    seen s = look(NULL, 0, FASTGPT_TYPE_F32);
+    tapped s = run_tapped_step(NULL, 0, FASTGPT_TYPE_F32);
     pair p = new_pair(NULL, 0, FASTGPT_TYPE_F32), tapped = new_pair(NULL, 0, FASTGPT_TYPE_F32);
     float *logits = new_floats(N_TOKENS * n_vocab), *hidden = new_floats((n_layer + 1) * N_TOKENS * n_embd);
     fastgpt_taps one = {.struct_size = sizeof one, .hidden = hidden};
@@ -113,12 +113,12 @@ static void test_taps_change_nothing(void) {
     free(hidden);
     free_pair(p);
     free_pair(tapped);
-    free_seen(s);
+    free_tapped(s);
 }
 
 /* ln_f of the last hidden state times the output matrix is the logits; a row's bits do not depend on the others. */
 static void test_unembed(void) {
-    seen s = look(NULL, 0, FASTGPT_TYPE_F32);
+    tapped s = run_tapped_step(NULL, 0, FASTGPT_TYPE_F32);
     fastgpt_context *many = new_context(model, NULL, 0), *few = new_context(model, NULL, 7);
     const float *last = s.to.hidden + n_layer * N_TOKENS * n_embd;
     float *logits = new_floats(N_TOKENS * n_vocab), *rows = new_floats(N_TOKENS * n_vocab);
@@ -133,7 +133,7 @@ static void test_unembed(void) {
     fastgpt_context_free(many);
     free(logits);
     free(rows);
-    free_seen(s);
+    free_tapped(s);
 }
 
 /* A prediction from the last of a prompt's hidden states is the prompt's own, to the bit of a deterministic step. */
@@ -153,12 +153,12 @@ static void test_unembed_equals_prefill(void) {
     fastgpt_context_free(ctx);
 }
 
-static void check_row(const float *row, int32_t n_seen, int32_t n_keys, const char *what, int32_t t) {
+static void check_row(const float *row, int32_t n_visible, int32_t n_keys, const char *what, int32_t t) {
     double sum = 0, least = 1;
-    for (int32_t i = 0; i < n_seen; i++) sum += row[i];
-    for (int32_t i = 0; i < n_seen; i++) least = row[i] < least ? row[i] : least;
+    for (int32_t i = 0; i < n_visible; i++) sum += row[i];
+    for (int32_t i = 0; i < n_visible; i++) least = row[i] < least ? row[i] : least;
     CHECK_FOR(fabs(sum - 1) < 1e-5 && least >= 0, "%s, token %d: sum %g, least %g", what, t, sum, least);
-    for (int32_t i = n_seen; i < n_keys; i++) CHECK_FOR(row[i] == 0, "%s, token %d sees position %d", what, t, i);
+    for (int32_t i = n_visible; i < n_keys; i++) CHECK_FOR(row[i] == 0, "%s, token %d sees position %d", what, t, i);
 }
 
 /* Rows sum to 1 and see no later position, in caches of every type; a head that is named twice is given twice. */
@@ -166,7 +166,7 @@ static void test_attention(void) {
     static const fastgpt_type types[] = {FASTGPT_TYPE_F32, FASTGPT_TYPE_F16, FASTGPT_TYPE_BF16};
     static const char *const names[] = {"f32", "f16", "bf16"};
     for (int i = 0; i < 3; i++) {
-        seen s = look(NULL, 16, types[i]);
+        tapped s = run_tapped_step(NULL, 16, types[i]);
         int64_t n_keys = s.to.n_keys, head = N_TOKENS * n_keys;
         int32_t n_first = (int32_t)n_keys - N_PAST;
         for (int32_t c = 0; c < N_CHOSEN; c++)
@@ -176,18 +176,18 @@ static void test_attention(void) {
         CHECK(same_floats(s.to.attention, s.to.attention + 3 * head, head));
         for (int other = 1; other <= 2; other++)
             CHECK(largest_difference(s.to.attention, s.to.attention + other * head, head) > 0.01);
-        free_seen(s);
+        free_tapped(s);
     }
 }
 
-/* Positions that a forked cache shares with another are looked at as if they were its own. */
+/* Attention over positions in a shared prefix equals attention over positions of the cache's own. */
 static void test_attention_over_a_shared_prefix(void) {
     fastgpt_context *ctx = new_context(model, NULL, 0);
     fastgpt_kv_cache *whole = new_cache(model, 0), *fork;
     CHECK(fastgpt_prefill(ctx, whole, tokens, 20, NULL) == FASTGPT_OK);
     CHECK(fastgpt_kv_cache_fork(whole, 13, 0, &fork) == FASTGPT_OK);
     CHECK(fastgpt_kv_cache_truncate(whole, 0) == FASTGPT_OK);
-    seen s[2] = {new_seen(30, 43), new_seen(30, 43)};
+    tapped s[2] = {new_tapped(30, 43), new_tapped(30, 43)};
     fastgpt_span spans[2] = {{.kv = whole, .tokens = tokens, .n_tokens = 13},
                              {.kv = fork, .tokens = tokens + 13, .n_tokens = 30}};
     CHECK(fastgpt_step(ctx, &spans[0], 1, NULL, NULL) == FASTGPT_OK);
@@ -198,14 +198,14 @@ static void test_attention_over_a_shared_prefix(void) {
     }
     double difference = largest_difference(s[0].to.hidden, s[1].to.hidden, s[0].n_floats);
     CHECK_FOR(difference < TOLERANCE, "%g", difference);
-    free_seen(s[0]);
-    free_seen(s[1]);
+    free_tapped(s[0]);
+    free_tapped(s[1]);
     fastgpt_kv_cache_free(fork);
     fastgpt_kv_cache_free(whole);
     fastgpt_context_free(ctx);
 }
 
-/* ---- What is refused ---- */
+/* ---- Refusals ---- */
 
 static void check_refused(const fastgpt_taps *to, const char *what) {
     pair p = new_pair(NULL, 0, FASTGPT_TYPE_F32);
@@ -217,7 +217,7 @@ static void check_refused(const fastgpt_taps *to, const char *what) {
 
 static void test_refusals(void) {
     static const fastgpt_head none[] = {{-1, 0}, {2, 0}, {0, -1}, {0, 3}, {INT32_MAX, 0}};
-    seen s = look(NULL, 0, FASTGPT_TYPE_F32);
+    tapped s = run_tapped_step(NULL, 0, FASTGPT_TYPE_F32);
     fastgpt_taps to = s.to;
     for (int i = 0; i < 5; i++) {
         fastgpt_head heads[] = {{0, 0}, none[i]};
@@ -234,7 +234,7 @@ static void test_refusals(void) {
     check_refused(&to, "attention");
     to = s.to, to.struct_size = sizeof to + 1;
     check_refused(&to, "struct_size");
-    free_seen(s);
+    free_tapped(s);
 }
 
 static void test_unembed_refusals(void) {

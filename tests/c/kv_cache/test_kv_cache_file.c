@@ -1,5 +1,5 @@
-/* test_state.c - saved and copied KV caches: steps go on from them to the bit; what is damaged or another model's is
- * refused by name; a file is whole or as it was. */
+/* test_kv_cache_file.c - saved and copied KV caches: steps after a load or copy give the same bits; a damaged file, or
+ * another model's, is refused by an error that names it; a file is written whole or stays as it was. */
 #include "support/saved_state.h"
 
 #include <fcntl.h>
@@ -24,8 +24,8 @@ static fastgpt_kv_cache *filled_cache(fastgpt_type type, int32_t n_ctx, int32_t 
     return kv;
 }
 
-/* [2][n_vocab] what follows: the rest but one at once, then the last token. */
-static float *go_on(fastgpt_kv_cache *kv) {
+/* [2][n_vocab] logits of the remaining tokens: all but the last in one prefill, then the last. */
+static float *run_rest(fastgpt_kv_cache *kv) {
     float *logits = new_floats(2 * n_vocab);
     int32_t n = fastgpt_kv_cache_n_past(kv);
     CHECK(fastgpt_prefill(ctx, kv, tokens + n, N_TOKENS - 1 - n, logits) == FASTGPT_OK);
@@ -40,10 +40,10 @@ static void check_tokens(const fastgpt_kv_cache *kv, int32_t n) {
     CHECK(memcmp(fastgpt_kv_cache_tokens(kv), tokens, (size_t)n * sizeof *tokens) == 0);
 }
 
-/* Steps on the original and on what came of it agree to the bit; both are freed. */
+/* Steps on the original and on a copy of it agree to the bit; both are freed. */
 static void check_same(fastgpt_kv_cache *original, fastgpt_kv_cache *again, int32_t n) {
     check_tokens(again, n);
-    float *expected = go_on(original), *logits = go_on(again);
+    float *expected = run_rest(original), *logits = run_rest(again);
     CHECK_FOR(same_floats(expected, logits, 2 * n_vocab), "type %d, n_past %d", fastgpt_kv_cache_type(original), n);
     check_tokens(again, N_TOKENS);
     free(expected);
@@ -54,7 +54,7 @@ static void check_same(fastgpt_kv_cache *original, fastgpt_kv_cache *again, int3
 
 static const fastgpt_type types[] = {FASTGPT_TYPE_F32, FASTGPT_TYPE_F16, FASTGPT_TYPE_BF16};
 
-static void test_loaded_goes_on_as_saved(void) {
+static void test_steps_after_a_load_give_the_same_bits(void) {
     static const int32_t n_pasts[] = {0, 1, 17, N_BEFORE};
     for (int i = 0; i < 12; i++) {
         int32_t n = n_pasts[i / 3], n_ctx = i % 2 ? N_TOKENS : 0;
@@ -68,8 +68,8 @@ static void test_loaded_goes_on_as_saved(void) {
     }
 }
 
-/* The copy is taken before the original goes another way. */
-static void test_copy_goes_on_as_the_original(void) {
+/* The original changes after the copy, which must not. */
+static void test_steps_after_a_copy_give_the_same_bits(void) {
     for (int i = 0; i < 3; i++) {
         fastgpt_kv_cache *kv = filled_cache(types[i], 0, N_BEFORE), *again = filled_cache(types[i], 0, N_BEFORE), *copy;
         CHECK(fastgpt_kv_cache_copy(kv, &copy) == FASTGPT_OK);
@@ -82,8 +82,8 @@ static void test_copy_goes_on_as_the_original(void) {
     }
 }
 
-/* The same model file, loaded by whoever in whichever way, takes the state; the bytes of a state depend on nothing
- * else. */
+/* A saved cache may be loaded with any other load of the same model file, mapped or not; its bytes depend on nothing
+ * but the file and the tokens. */
 static void test_another_load_of_the_same_file(void) {
     fastgpt_model *same = load_shape(small_shape, true);
     fastgpt_kv_cache *kv = filled_cache(FASTGPT_TYPE_F32, 0, N_BEFORE), *loaded;
@@ -99,31 +99,31 @@ static void test_another_load_of_the_same_file(void) {
     fastgpt_model_free(same);
 }
 
-/* ---- What is known of the numbers ---- */
+/* ---- Deterministic positions ---- */
 
-static void step(fastgpt_kv_cache *kv, int32_t n, bool deterministic) {
+static void run_step(fastgpt_kv_cache *kv, int32_t n, bool deterministic) {
     fastgpt_step_options options = {.struct_size = sizeof options, .deterministic = deterministic};
     fastgpt_span span = {.kv = kv, .tokens = tokens, .n_tokens = n};
     CHECK(fastgpt_step(ctx, &span, 1, &options, NULL) == FASTGPT_OK);
 }
 
-/* Deterministic positions are counted up to the first other step; a truncation takes them back, for good; a file and a
- * copy know them. */
+/* They count up to the first step that was not deterministic; a truncation removes them for good; a file and a copy
+ * have them, too. */
 static void test_deterministic_positions(void) {
     fastgpt_kv_cache *kv = new_cache(model, 0), *copy, *loaded;
-    step(kv, 3, true);
-    step(kv, 4, true);
-    step(kv, 2, false);
-    step(kv, 1, true);
+    run_step(kv, 3, true);
+    run_step(kv, 4, true);
+    run_step(kv, 2, false);
+    run_step(kv, 1, true);
     CHECK(fastgpt_kv_cache_n_past(kv) == 10 && fastgpt_kv_cache_n_deterministic(kv) == 7);
     buffer bytes = state_of(kv, model);
     CHECK(fastgpt_kv_cache_copy(kv, &copy) == FASTGPT_OK && load_state(model, &bytes, 0, &loaded, NULL) == FASTGPT_OK);
     CHECK(fastgpt_kv_cache_n_deterministic(copy) == 7 && fastgpt_kv_cache_n_deterministic(loaded) == 7);
     CHECK(fastgpt_kv_cache_truncate(kv, 5) == FASTGPT_OK && fastgpt_kv_cache_n_deterministic(kv) == 5);
-    step(kv, 4, false);
+    run_step(kv, 4, false);
     CHECK(fastgpt_kv_cache_n_past(kv) == 9 && fastgpt_kv_cache_n_deterministic(kv) == 5);
     CHECK(fastgpt_kv_cache_truncate(kv, 0) == FASTGPT_OK);
-    step(kv, 6, true);
+    run_step(kv, 6, true);
     CHECK(fastgpt_kv_cache_n_deterministic(kv) == 6);
     free(bytes.data);
     fastgpt_kv_cache_free(kv);
@@ -142,8 +142,8 @@ static void check_refused(const fastgpt_model *m, const buffer *bytes, int32_t n
               error.text);
 }
 
-/* The file with another number somewhere in it, its checksum right. */
-static void check_number(const buffer *bytes, size_t at, uint32_t value, fastgpt_status expected, const char *words) {
+/* A file in which one value is changed and the checksum fits. */
+static void check_value(const buffer *bytes, size_t at, uint32_t value, fastgpt_status expected, const char *words) {
     buffer changed = {0};
     put(&changed, bytes->data, bytes->n);
     memcpy(changed.data + at, &value, sizeof value);
@@ -152,20 +152,20 @@ static void check_number(const buffer *bytes, size_t at, uint32_t value, fastgpt
     free(changed.data);
 }
 
-static void test_every_number_of_the_header(const buffer *bytes) {
-    check_number(bytes, 0, 0, FASTGPT_ERR_FORMAT, "not a saved KV cache");
-    check_number(bytes, AT_VERSION, 2, FASTGPT_ERR_UNSUPPORTED, "version 2");
-    check_number(bytes, AT_TYPE, FASTGPT_TYPE_Q8_0, FASTGPT_ERR_FORMAT, "type");
-    check_number(bytes, AT_TYPE, FASTGPT_TYPE_F16, FASTGPT_ERR_FORMAT, "bytes");
-    check_number(bytes, AT_FINGERPRINT, 7, FASTGPT_ERR_CACHE_MISMATCH, "another model");
-    check_number(bytes, AT_N_LAYER, 1, FASTGPT_ERR_FORMAT, "n_layer 1");
-    check_number(bytes, AT_N_EMBD, 0, FASTGPT_ERR_FORMAT, "n_embd 0");
-    check_number(bytes, AT_N_PAST, 29, FASTGPT_ERR_FORMAT, "bytes");
-    check_number(bytes, AT_N_PAST, 81, FASTGPT_ERR_FORMAT, "n_past 81");
-    check_number(bytes, AT_N_PAST, UINT32_MAX, FASTGPT_ERR_FORMAT, "n_past");
-    check_number(bytes, AT_N_DETERMINISTIC, N_BEFORE + 1, FASTGPT_ERR_FORMAT, "n_deterministic 31");
-    check_number(bytes, AT_TOKENS, (uint32_t)n_vocab, FASTGPT_ERR_FORMAT, "token 41");
-    check_number(bytes, AT_TOKENS + 4 * (N_BEFORE - 1), UINT32_MAX, FASTGPT_ERR_FORMAT, "token -1");
+static void test_every_field_of_the_header(const buffer *bytes) {
+    check_value(bytes, 0, 0, FASTGPT_ERR_FORMAT, "not a saved KV cache");
+    check_value(bytes, AT_VERSION, 2, FASTGPT_ERR_UNSUPPORTED, "version 2");
+    check_value(bytes, AT_TYPE, FASTGPT_TYPE_Q8_0, FASTGPT_ERR_FORMAT, "type");
+    check_value(bytes, AT_TYPE, FASTGPT_TYPE_F16, FASTGPT_ERR_FORMAT, "bytes");
+    check_value(bytes, AT_FINGERPRINT, 7, FASTGPT_ERR_CACHE_MISMATCH, "another model");
+    check_value(bytes, AT_N_LAYER, 1, FASTGPT_ERR_FORMAT, "n_layer 1");
+    check_value(bytes, AT_N_EMBD, 0, FASTGPT_ERR_FORMAT, "n_embd 0");
+    check_value(bytes, AT_N_PAST, 29, FASTGPT_ERR_FORMAT, "bytes");
+    check_value(bytes, AT_N_PAST, 81, FASTGPT_ERR_FORMAT, "n_past 81");
+    check_value(bytes, AT_N_PAST, UINT32_MAX, FASTGPT_ERR_FORMAT, "n_past");
+    check_value(bytes, AT_N_DETERMINISTIC, N_BEFORE + 1, FASTGPT_ERR_FORMAT, "n_deterministic 31");
+    check_value(bytes, AT_TOKENS, (uint32_t)n_vocab, FASTGPT_ERR_FORMAT, "token 41");
+    check_value(bytes, AT_TOKENS + 4 * (N_BEFORE - 1), UINT32_MAX, FASTGPT_ERR_FORMAT, "token -1");
 }
 
 /* Any bit, any cut and any byte too many. */
@@ -371,13 +371,13 @@ int main(void) {
     ctx = new_context(model, NULL, 0);
     n_vocab = fastgpt_model_n_vocab(model);
     random_tokens(&seed, tokens, N_TOKENS, (int32_t)n_vocab);
-    test_loaded_goes_on_as_saved();
-    test_copy_goes_on_as_the_original();
+    test_steps_after_a_load_give_the_same_bits();
+    test_steps_after_a_copy_give_the_same_bits();
     test_another_load_of_the_same_file();
     test_deterministic_positions();
     fastgpt_kv_cache *kv = filled_cache(FASTGPT_TYPE_F32, 0, N_BEFORE);
     buffer bytes = state_of(kv, model);
-    test_every_number_of_the_header(&bytes);
+    test_every_field_of_the_header(&bytes);
     test_damage(&bytes);
     test_arguments(&bytes);
     test_files_are_whole();
