@@ -136,14 +136,14 @@ static fastgpt_status refuse_type(const reader *r, gguf_string tensor, uint32_t 
 
 /* Sizes of a tensor from its shape, rows of whole blocks; false when they overflow, or a dimension is zero. */
 static bool measure(gguf_tensor *tensor) {
-    const number_format *format = &number_formats[tensor->type];
+    const dtype_info *format = &dtype_infos[tensor->type];
     tensor->n_elements = 1;
     for (uint32_t i = 0; i < tensor->rank; i++) {
         uint64_t n = tensor->shape[i];
         if (n == 0 || tensor->n_elements > UINT64_MAX / 8 / n) return false;
         tensor->n_elements *= n;
     }
-    tensor->n_bytes = tensor->n_elements / (uint64_t)format->block_numbers * (uint64_t)format->block_bytes;
+    tensor->n_bytes = tensor->n_elements / (uint64_t)format->block_values * (uint64_t)format->block_bytes;
     return true;
 }
 
@@ -169,11 +169,11 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor) {
     uint32_t type;
     if (!take_u32(r, &type) || !take_u64(r, &tensor->offset)) return ends_early(r, "the tensor table");
     if (type == TENSOR_I32 && gguf_string_is(name, "header")) return of_fastgpt(r);
-    if (!number_type_of(type, &tensor->type)) return refuse_type(r, name, type);
-    const number_format *format = &number_formats[tensor->type];
-    if (tensor->shape[0] % (uint64_t)format->block_numbers != 0)
+    if (!dtype_of_gguf(type, &tensor->type)) return refuse_type(r, name, type);
+    const dtype_info *format = &dtype_infos[tensor->type];
+    if (tensor->shape[0] % (uint64_t)format->block_values != 0)
         return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has rows of %llu numbers, not whole blocks of %d (%s)",
-                    gguf_shown(name), name.text, (unsigned long long)tensor->shape[0], format->block_numbers,
+                    gguf_shown(name), name.text, (unsigned long long)tensor->shape[0], format->block_values,
                     format->name);
     if (!measure(tensor))
         return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has an impossible shape", gguf_shown(name), name.text);

@@ -22,7 +22,7 @@ typedef struct loader {
     float *next_widened;      /* free part of model->widened */
     block_q8_0 *next_recoded; /* and of model->recoded */
     bool *found;              /* [gguf.n_tensors] asked for by name */
-    uint64_t bytes_of_type[N_FILE_TYPES];
+    uint64_t bytes_of_type[N_DTYPES];
     fastgpt_error *error;
 } loader;
 
@@ -179,7 +179,7 @@ static fastgpt_status allocate_widened(loader *l) {
 static fastgpt_status allocate_recoded(loader *l) {
     uint64_t n = 0;
     for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
-        if (l->gguf.tensors[i].rank == 2 && is_recoded(l->gguf.tensors[i].type))
+        if (l->gguf.tensors[i].rank == 2 && is_file_only(l->gguf.tensors[i].type))
             n += l->gguf.tensors[i].n_elements / 32;
     if (n == 0) return FASTGPT_OK;
     l->model->recoded = os_alloc(n * sizeof *l->model->recoded);
@@ -217,7 +217,7 @@ static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const 
         *out = (const float *)(const void *)t->data;
         return FASTGPT_OK;
     }
-    widen_row(t->type, l->next_widened, t->data, n);
+    dequantize_row(t->type, l->next_widened, t->data, n);
     *out = l->next_widened;
     l->next_widened += n;
     return FASTGPT_OK;
@@ -225,7 +225,7 @@ static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const 
 
 /* Its blocks, rounded to Q8_0. */
 static fastgpt_status recode(loader *l, const gguf_tensor *t, weight *out) {
-    if (!recode_to_q8_0(l->next_recoded, t->type, t->data, (int64_t)t->n_elements))
+    if (!requantize_to_q8_0(l->next_recoded, t->type, t->data, (int64_t)t->n_elements))
         return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %.*s has numbers that are not finite, or too large for Q8_0",
                     gguf_shown(t->name), t->name.text);
     out->w = (const uint8_t *)l->next_recoded;
@@ -240,7 +240,7 @@ static fastgpt_status read_matrix(loader *l, const char *name, int32_t n_rows, i
     fastgpt_status status = find_tensor(l, name, n_rows, n_columns, &t);
     if (status) return status;
     *out = (weight){.w = t->data, .type = t->type, .n_out = n_rows, .n_in = n_columns};
-    return is_recoded(t->type) ? recode(l, t, out) : FASTGPT_OK;
+    return is_file_only(t->type) ? recode(l, t, out) : FASTGPT_OK;
 }
 
 static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
@@ -313,10 +313,10 @@ static fastgpt_status read_tensors(loader *l) {
 }
 
 static const char *main_type(const loader *l) {
-    number_type best = TYPE_F32;
-    for (number_type type = 0; type < N_FILE_TYPES; type++)
+    dtype best = TYPE_F32;
+    for (dtype type = 0; type < N_DTYPES; type++)
         if (l->bytes_of_type[type] > l->bytes_of_type[best]) best = type;
-    return number_formats[best].name;
+    return dtype_infos[best].name;
 }
 
 /* ---- All of it ---- */

@@ -15,7 +15,7 @@
 typedef struct weight {
     const uint8_t *w; /* [n_out][n_in] of the type, as in the file */
     const float *b;   /* [n_out], NULL = no bias */
-    number_type type;
+    dtype type;
     int32_t n_out;
     int32_t n_in;
 } weight;

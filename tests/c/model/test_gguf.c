@@ -42,8 +42,8 @@ static void check_tensor(const gguf_file *gguf, const draft_tensor *t) {
     if (!CHECK(found != NULL)) return;
     buffer expected = {0};
     put_weights(&expected, t);
-    CHECK_FOR(found->rank == t->rank && number_formats[found->type].gguf_type == t->type &&
-                  found->n_bytes == expected.n && memcmp(found->data, expected.data, expected.n) == 0,
+    CHECK_FOR(found->rank == t->rank && dtype_infos[found->type].gguf_type == t->type && found->n_bytes == expected.n &&
+                  memcmp(found->data, expected.data, expected.n) == 0,
               "%s", t->name);
     for (uint32_t i = 0; i < GGUF_MAX_RANK; i++)
         CHECK_FOR(found->shape[i] == (i < t->rank ? t->shape[i] : 1), "%s, dimension %u", t->name, i);
