@@ -399,7 +399,7 @@ static void test_files(void) {
 }
 
 int main(void) {
-    model_shape five_bits = block_shape; /* recoded matrices and a widened vector are an allocation each */
+    model_shape five_bits = block_shape; /* requantized matrices and an F16 vector are an allocation each */
     five_bits.type = FILE_Q5_0;
     draft d = draft_of(five_bits);
     draft_find_tensor(&d, "output_norm.bias")->type = FILE_F16;
