@@ -1,6 +1,6 @@
-/* hash.c - see hash.h.  Eight lanes take the 64-bit words in turns, so that no multiplication waits for the one before;
- * at the end they are folded into one.  What remains behind the last 64 bytes counts as 64 with zeros after it, and the
- * length goes in, too.  Every step is a bijection, so a change within one word always shows. */
+/* hash.c - see hash.h.  Word i goes to lane i % 8, so that no multiplication waits for the one before; at the end the
+ * lanes are folded into one.  The last block is padded with zeros, and the length is mixed in.  Every step is a
+ * bijection, so a change within one word always changes the hash. */
 #include "common/hash.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* status.c - status code -> words. */
+/* status.c - what a status code means, and the text of an error. */
 #include "common/status.h"
 
 #include <stdarg.h>

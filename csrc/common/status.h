@@ -1,4 +1,4 @@
-/* status.h - how a failure gets its words. */
+/* status.h - the text of an error. */
 #ifndef FASTGPT_STATUS_H
 #define FASTGPT_STATUS_H
 

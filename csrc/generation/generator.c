@@ -40,7 +40,7 @@ static fastgpt_status read_options(const fastgpt_generator_options *given, fastg
     return check_options(o, error);
 }
 
-static fastgpt_status allocate(fastgpt_generator *g, fastgpt_error *error) {
+static fastgpt_status allocate_buffers(fastgpt_generator *g, fastgpt_error *error) {
     size_t n_ctx = (size_t)fastgpt_kv_cache_n_ctx(g->kv), n_vocab = (size_t)fastgpt_model_n_vocab(g->model);
     if ((size_t)g->n_likeliest > n_vocab) g->n_likeliest = (int32_t)n_vocab;
     g->tokens = malloc(n_ctx * sizeof *g->tokens);
@@ -66,7 +66,7 @@ static fastgpt_status create_parts(fastgpt_generator *g, const fastgpt_generator
     if (!status) status = fastgpt_tokenizer_create(g->model, &g->tokenizer, error);
     if (!status)
         status = fastgpt_sampler_create_checked(fastgpt_model_n_vocab(g->model), o->sampling, &g->sampler, error);
-    if (!status) status = allocate(g, error);
+    if (!status) status = allocate_buffers(g, error);
     if (!status) status = name_failure(fastgpt_stream_create(g->tokenizer, &g->stream), "stream", error);
     if (!status) status = name_failure(fastgpt_pool_create(o->n_threads, &g->pool), "threads", error);
     if (!status) status = name_failure(fastgpt_context_create(g->model, g->pool, 0, &g->ctx), "context", error);
@@ -74,8 +74,9 @@ static fastgpt_status create_parts(fastgpt_generator *g, const fastgpt_generator
 }
 
 /* Takes over `owned`, NULL = the model is the caller's. */
-static fastgpt_status create(const fastgpt_model *model, fastgpt_model *owned, const fastgpt_generator_options *o,
-                             fastgpt_generator **out, fastgpt_error *error) {
+static fastgpt_status create_generator(const fastgpt_model *model, fastgpt_model *owned,
+                                       const fastgpt_generator_options *o, fastgpt_generator **out,
+                                       fastgpt_error *error) {
     fastgpt_generator *g = calloc(1, sizeof *g);
     if (!g) {
         fastgpt_model_free(owned);
@@ -102,7 +103,7 @@ fastgpt_status fastgpt_generator_create(const fastgpt_model *model, const fastgp
     if (!model) return fail(error, FASTGPT_ERR_ARGUMENT, "model is NULL");
     fastgpt_generator_options o;
     fastgpt_status status = read_options(options, &o, error);
-    return status ? status : create(model, NULL, &o, out, error);
+    return status ? status : create_generator(model, NULL, &o, out, error);
 }
 
 fastgpt_status fastgpt_generator_open(const char *path, const fastgpt_generator_options *options,
@@ -114,7 +115,7 @@ fastgpt_status fastgpt_generator_open(const char *path, const fastgpt_generator_
     fastgpt_model *model = NULL;
     fastgpt_status status = read_options(options, &o, error);
     if (!status) status = fastgpt_model_load(path, NULL, &model, error);
-    return status ? status : create(model, model, &o, out, error);
+    return status ? status : create_generator(model, model, &o, out, error);
 }
 
 void fastgpt_generator_free(fastgpt_generator *g) {

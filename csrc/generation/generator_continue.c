@@ -35,7 +35,7 @@ static int64_t n_excess(const fastgpt_generator *g, int64_t n) {
 }
 
 /* Puts text [n] behind what was said, whose oldest tokens go as the policy has it. */
-static fastgpt_status append(fastgpt_generator *g, const int32_t *text, int32_t n, fastgpt_error *error) {
+static fastgpt_status append_tokens(fastgpt_generator *g, const int32_t *text, int32_t n, fastgpt_error *error) {
     int64_t excess = n_excess(g, (int64_t)g->n_tokens + n);
     if (excess < 0)
         return fail(error, FASTGPT_ERR_CONTEXT_FULL,
@@ -59,7 +59,7 @@ static fastgpt_status begin_empty(fastgpt_generator *g, fastgpt_error *error) {
     if (eos < 0)
         return fail(error, FASTGPT_ERR_N_TOKENS,
                     "the text is empty, and the model has no end-of-text token to begin with");
-    return append(g, &eos, 1, error);
+    return append_tokens(g, &eos, 1, error);
 }
 
 /* The pending text and the new one, encoded together. */
@@ -73,7 +73,7 @@ static fastgpt_status append_text(fastgpt_generator *g, const char *text, size_t
     fastgpt_status status = room ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
     if (!status) status = fastgpt_encode(g->tokenizer, all.text, all.n, g->encode_flags, tokens, (int32_t)all.n, &n);
     if (status) fail(error, status, "the text: %s", fastgpt_status_text(status));
-    else if (n > 0 || g->n_tokens > 0) status = append(g, tokens, n, error);
+    else if (n > 0 || g->n_tokens > 0) status = append_tokens(g, tokens, n, error);
     else status = begin_empty(g, error);
     free(all.text);
     free(tokens);
@@ -115,7 +115,7 @@ static void add_log_probs(const fastgpt_generator *g, fastgpt_piece *piece) {
 }
 
 /* Hands over what is ready, and notes it for take_back; *ends becomes whether the callback ends the text. */
-static fastgpt_status show(fastgpt_generator *g, fastgpt_piece *piece, const listener *to, bool *ends) {
+static fastgpt_status show_text(fastgpt_generator *g, fastgpt_piece *piece, const listener *to, bool *ends) {
     size_t n = g->stops.n_ready;
     if (!text_buffer_append(&g->shown, g->stops.held.text, n)) return FASTGPT_ERR_MEMORY;
     piece->text = g->shown.text + g->shown.n - n;
@@ -139,7 +139,7 @@ static fastgpt_status take_token(fastgpt_generator *g, int32_t token, const list
     g->tokens[g->n_tokens++] = token;
     g->n_generated++;
     bool ends = false;
-    status = show(g, &piece, to, &ends);
+    status = show_text(g, &piece, to, &ends);
     if (g->stops.found) g->finish_reason = FASTGPT_FINISH_STOP;
     else if (ends) g->finish_reason = FASTGPT_FINISH_CALLBACK;
     else if (g->n_generated == g->max_new_tokens) g->finish_reason = FASTGPT_FINISH_LENGTH;
@@ -173,7 +173,7 @@ static fastgpt_status give_rest(fastgpt_generator *g, const listener *to) {
     if (g->stops.found) g->finish_reason = FASTGPT_FINISH_STOP;
     stop_finder_finish(&g->stops);
     bool ends;
-    return g->stops.n_ready > 0 ? show(g, &piece, to, &ends) : FASTGPT_OK;
+    return g->stops.n_ready > 0 ? show_text(g, &piece, to, &ends) : FASTGPT_OK;
 }
 
 static uint64_t text_before(const fastgpt_generator *g, int32_t i) { return i > 0 ? g->text_ends[i - 1] : 0; }
@@ -198,7 +198,7 @@ static fastgpt_status take_back(fastgpt_generator *g) {
 /* ---- A turn ---- */
 
 /* What was said before a turn that failed. */
-static void restore(fastgpt_generator *g) {
+static void restore_said(fastgpt_generator *g) {
     const int32_t *cached = fastgpt_kv_cache_tokens(g->kv);
     int32_t n_past = fastgpt_kv_cache_n_past(g->kv), n_same = 0;
     while (n_same < n_past && n_same < g->n_before && cached[n_same] == g->before[n_same]) n_same++;
@@ -208,7 +208,7 @@ static void restore(fastgpt_generator *g) {
     g->finish_reason = FASTGPT_FINISH_NONE;
 }
 
-static fastgpt_status answer(fastgpt_generator *g, const listener *to) {
+static fastgpt_status answer_text(fastgpt_generator *g, const listener *to) {
     const char *text;
     size_t n_bytes;
     fastgpt_stream_finish(g->stream, &text, &n_bytes); /* of a turn that failed */
@@ -232,9 +232,9 @@ fastgpt_status fastgpt_generator_continue(fastgpt_generator *g, const char *text
     g->finish_reason = FASTGPT_FINISH_NONE;
     fastgpt_status status = append_text(g, text, n_bytes, error);
     if (!status) {
-        status = answer(g, &(listener){callback, user});
+        status = answer_text(g, &(listener){callback, user});
         if (status) fail(error, status, "%s", fastgpt_status_text(status));
     }
-    if (status) restore(g);
+    if (status) restore_said(g);
     return status;
 }

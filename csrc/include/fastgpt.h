@@ -105,7 +105,7 @@ const char *fastgpt_blas_name(void);
 
 /* The kernels chosen for this CPU: "portable", "avx2", "avx2-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx",
  * "neon" or "neon-dotprod".  The environment variable FASTGPT_ISA = portable, avx2, avx512, amx or neon forces the best
- * of one family; "none" when it names one that is not to be had.  Static storage. */
+ * of one family; "none" when that family is not available.  Static storage. */
 const char *fastgpt_kernels_name(void);
 
 /* The i-th set of kernels that this CPU and build can run, from "portable" on; NULL beyond the last.  Static storage.
@@ -312,19 +312,18 @@ const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
 /* [n_past] the tokens at these positions.  Valid as the keys are. */
 const int32_t *fastgpt_kv_cache_tokens(const fastgpt_kv_cache *kv);
 
-/* A second cache with the same numbers, tokens and room, which from now on goes its own way. */
+/* A copy: the same keys, values, tokens and room; both then diverge. */
 fastgpt_status fastgpt_kv_cache_copy(const fastgpt_kv_cache *kv, fastgpt_kv_cache **out);
 
-/* A second cache that begins with the first n_prefix positions of kv, and goes its own way behind them.
+/* A new cache that shares kv's first n_prefix positions; both then diverge.
  *   n_prefix  in [0, n_past]
  *   n_ctx     room of the new cache, at least n_prefix; 0 = that of kv
- * These positions are moved to where both caches read them, and with them every later fork at or before them: they are
- * stored once, until the last of these caches is freed, in whichever order and thread.  A fork further on stores its
- * positions anew, and takes memory for as many again: one that goes on from there, after each token even, is then
- * stored behind them.  Each of the caches belongs to one thread at a time, as any cache.
- * Where spans of fewer than 4 tokens stand side by side in a step and share a prefix of the same length, up to 32 of
- * their tokens read it together.  Bits are those of caches that share nothing.
- * Returns OK, ARGUMENT or MEMORY. */
+ * The shared positions are stored once, and so are those of every later fork at or before n_prefix; they are freed with
+ * the last cache that shares them, in any order and from any thread.  A fork at a later position copies the prefix into
+ * a block of twice its size, so that repeated forks, even one after each token, only append to it.  Each cache belongs
+ * to one thread at a time, like any cache. Neighbouring spans of a step that have fewer than 4 tokens each and share a
+ * prefix of one length read it together, up to 32 tokens at a time.  The results have the bits of caches that share
+ * nothing. Returns OK, ARGUMENT or MEMORY. */
 fastgpt_status fastgpt_kv_cache_fork(fastgpt_kv_cache *kv, int32_t n_prefix, int32_t n_ctx, fastgpt_kv_cache **out);
 
 /* The shared part: its positions, 0 = none; its keys and values, [n_prefix][n_embd], NULL where there are none; the
@@ -334,14 +333,13 @@ const void *fastgpt_kv_cache_prefix_keys(const fastgpt_kv_cache *kv, int32_t lay
 const void *fastgpt_kv_cache_prefix_values(const fastgpt_kv_cache *kv, int32_t layer);
 size_t fastgpt_kv_cache_prefix_sizeof(const fastgpt_kv_cache *kv);
 
-/* Writes keys, values and tokens to a file (its format: csrc/state.c) with a checksum and the fingerprint of the
- * model's file.  The file is complete or not there: it is written under another name first.  Its owner alone may read
- * it.  The first call for a model reads all of its weights once, and a call needs as much memory as the file has bytes.
- *   model  that kv was made for
- *   path   UTF-8; a file of that name is replaced, but a model file is ARGUMENT.  A symbolic link is followed; a pipe,
- *          a character device and what /dev/stdout stands for are written to; a folder, a socket, a block device are IO
- *   error  NULL, or receives the details of any failure
- * Returns OK, ARGUMENT, MEMORY, IO or CACHE_MISMATCH (kv is another model's). */
+/* Writes keys, values and tokens to a file (its format: csrc/kv_cache/kv_cache_file.c) with a checksum and the
+ * fingerprint of the model's file.  The file is complete or not there: it is written under another name first.  Its
+ * owner alone may read it.  The first call for a model reads all of its weights once, and a call needs as much memory
+ * as the file has bytes. model  that kv was made for path   UTF-8; a file of that name is replaced, but a model file is
+ * ARGUMENT.  A symbolic link is followed; a pipe, a character device and what /dev/stdout stands for are written to; a
+ * folder, a socket, a block device are IO error  NULL, or receives the details of any failure Returns OK, ARGUMENT,
+ * MEMORY, IO or CACHE_MISMATCH (kv is another model's). */
 fastgpt_status fastgpt_kv_cache_save(const fastgpt_kv_cache *kv, const fastgpt_model *model, const char *path,
                                      fastgpt_error *error);
 
@@ -378,9 +376,9 @@ typedef struct fastgpt_head {
     int32_t head;  /* in [0, n_head) */
 } fastgpt_head;
 
-/* What a step shows of its inside: each array is the caller's own, and NULL where it is not wanted.  Rows are the
- * tokens of the step, in the order of its spans; n_tokens is how many they are.
- * Set struct_size to sizeof(fastgpt_taps) and everything else to zero for nothing. */
+/* Intermediate values to copy out of a step, into arrays of the caller; NULL = not wanted.  Rows are the n_tokens
+ * tokens of the step, in the order of its spans. Set struct_size to sizeof(fastgpt_taps) and everything else to zero
+ * for none. */
 typedef struct fastgpt_taps {
     size_t struct_size;
     float *hidden; /* [n_layer + 1][n_tokens][n_embd] the residual stream: the embeddings, then after each layer */
@@ -631,7 +629,7 @@ typedef int32_t (*fastgpt_piece_callback)(void *user, int32_t token, const char 
  * tokens is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
  * history.  Afterwards kv holds the prompt and every token drawn but the last.
  *   tokenizer    of the same model; sampler likewise
- *   callback     NULL = none; user is handed to it
+ *   callback     NULL = none; user is passed to it
  *   n_generated  NULL, or receives the number of new tokens, without the end-of-text token
  * Returns OK; ARGUMENT (also: n_vocab of sampler or tokenizer is not the model's), MEMORY, N_TOKENS (an empty prompt),
  * TOKEN_RANGE, CONTEXT_FULL (n_past + n_prompt + max_new_tokens > n_ctx), CACHE_MISMATCH, THREADS, CANCELLED (through
@@ -715,7 +713,7 @@ void fastgpt_generator_free(fastgpt_generator *generator);
  * A first text that is empty becomes the end-of-text token; a later one may be empty, and the model goes on by itself.
  * Penalties see all that was said; random numbers go on from call to call.
  *   text      UTF-8, need not be NUL-terminated; NULL when n_bytes is 0
- *   callback  NULL = none; user is handed to it
+ *   callback  NULL = none; user is passed to it
  *   error     NULL, or receives the details of any failure
  * Returns OK, ARGUMENT, MEMORY, N_TOKENS (nothing to begin with), CONTEXT_FULL (as fastgpt_overflow has it), NO_TOKEN,
  * THREADS, CANCELLED, LOGITS.  On error what was said is as it was before, although text may have come. */
@@ -789,8 +787,8 @@ typedef enum fastgpt_phase { FASTGPT_PHASE_PREFILL = 0, FASTGPT_PHASE_DECODE = 1
  * and gelu has about none of its own.
  *
  * So weights, and the past of each span, count once a slice (and a prefix once for neighbours that share it), and
- * activations in F32 once where they are read and once where they are written; what a kernel writes down meanwhile,
- * reads again, or finds in a cache does not change them. A multiply-add is two operations; biases and softmax are not
+ * activations in F32 once where they are read and once where they are written; what a kernel keeps in scratch memory,
+ * reads again or finds in a CPU cache is not counted. A multiply-add is two operations; biases and softmax are not
  * counted. */
 typedef struct fastgpt_profile_record {
     int32_t phase; /* fastgpt_phase */
@@ -862,7 +860,7 @@ fastgpt_status fastgpt_profile_records(const fastgpt_context *ctx, fastgpt_profi
 fastgpt_status fastgpt_profile_events(const fastgpt_context *ctx, fastgpt_profile_event *events, int32_t capacity,
                                       int32_t *n_events);
 
-/* ---- Roofline: what the machine can do at best -------------------------------------------------- */
+/* ---- Roofline: the ceiling of this machine ------------------------------------------------------ */
 
 /* Williams, Waterman and Patterson 2009, "Roofline": work that moves b bytes and does n operations takes at least
  * b / read_bytes_per_second and n / ..._operations_per_second seconds.  A multiply-add is two operations. */

@@ -25,7 +25,7 @@ const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->voc
 
 size_t fastgpt_model_sizeof(const fastgpt_model *m) {
     size_t copied = m->file.owned ? m->file.n_bytes : 0;
-    return sizeof *m + copied + m->n_widened * sizeof(float) + m->n_recoded * sizeof *m->recoded +
+    return sizeof *m + copied + m->n_f32_vectors * sizeof(float) + m->n_requantized * sizeof *m->requantized +
            (size_t)m->n_layer * sizeof *m->layers + vocab_sizeof(&m->vocab) + gguf_sizeof(&m->gguf) + strlen(m->name) +
            1;
 }

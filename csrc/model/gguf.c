@@ -1,4 +1,4 @@
-/* gguf.c - see gguf.h.  A file is hostile until proven otherwise: every read goes through take(), every
+/* gguf.c - see gguf.h.  A file is hostile until proven otherwise: every read goes through take_bytes(), every
  * count is capped before it is used, every product is checked. */
 #include "model/gguf.h"
 
@@ -27,7 +27,7 @@ typedef struct reader {
 
 static uint64_t left(const reader *r) { return (uint64_t)(r->end - r->at); }
 
-static const uint8_t *take(reader *r, uint64_t n) {
+static const uint8_t *take_bytes(reader *r, uint64_t n) {
     if (n > left(r)) return NULL;
     const uint8_t *data = r->at;
     r->at += n;
@@ -45,20 +45,20 @@ uint32_t gguf_u32(const uint8_t *data) { return (uint32_t)little_endian(data, 4)
 uint64_t gguf_u64(const uint8_t *data) { return little_endian(data, 8); }
 
 static bool take_u32(reader *r, uint32_t *value) {
-    const uint8_t *data = take(r, 4);
+    const uint8_t *data = take_bytes(r, 4);
     if (data) *value = gguf_u32(data);
     return data != NULL;
 }
 
 static bool take_u64(reader *r, uint64_t *value) {
-    const uint8_t *data = take(r, 8);
+    const uint8_t *data = take_bytes(r, 8);
     if (data) *value = gguf_u64(data);
     return data != NULL;
 }
 
 static bool take_string(reader *r, gguf_string *string) {
     if (!take_u64(r, &string->n)) return false;
-    string->text = (const char *)take(r, string->n);
+    string->text = (const char *)take_bytes(r, string->n);
     return string->text != NULL;
 }
 
@@ -86,7 +86,7 @@ static uint64_t value_bytes(uint32_t type) {
 }
 
 static bool skip_elements(reader *r, uint32_t type, uint64_t n) {
-    if (type != GGUF_STRING) return n <= left(r) / value_bytes(type) && take(r, n * value_bytes(type));
+    if (type != GGUF_STRING) return n <= left(r) / value_bytes(type) && take_bytes(r, n * value_bytes(type));
     if (n > left(r) / 8) return false;
     gguf_string string;
     for (uint64_t i = 0; i < n; i++)
@@ -219,17 +219,17 @@ static fastgpt_status sort_by_name(void *table, uint64_t n, size_t entry_bytes, 
     return FASTGPT_OK;
 }
 
-static void *find(const void *table, uint64_t n, size_t entry_bytes, const char *name) {
+static void *find_entry(const void *table, uint64_t n, size_t entry_bytes, const char *name) {
     gguf_string key = {name, strlen(name)};
     return n ? bsearch(&key, table, n, entry_bytes, compare_names) : NULL;
 }
 
 const gguf_value *gguf_find_value(const gguf_file *gguf, const char *name) {
-    return find(gguf->values, gguf->n_values, sizeof *gguf->values, name);
+    return find_entry(gguf->values, gguf->n_values, sizeof *gguf->values, name);
 }
 
-static fastgpt_status get(const gguf_file *gguf, const char *name, uint32_t type, bool is_array,
-                          const gguf_value **value, fastgpt_error *error) {
+static fastgpt_status get_value(const gguf_file *gguf, const char *name, uint32_t type, bool is_array,
+                                const gguf_value **value, fastgpt_error *error) {
     *value = gguf_find_value(gguf, name);
     if (*value && ((*value)->type != type || (*value)->is_array != is_array))
         return fail(error, FASTGPT_ERR_FORMAT, "key %s has the wrong type", name);
@@ -238,16 +238,16 @@ static fastgpt_status get(const gguf_file *gguf, const char *name, uint32_t type
 
 fastgpt_status gguf_get(const gguf_file *gguf, const char *name, uint32_t type, const gguf_value **value,
                         fastgpt_error *error) {
-    return get(gguf, name, type, false, value, error);
+    return get_value(gguf, name, type, false, value, error);
 }
 
 fastgpt_status gguf_get_array(const gguf_file *gguf, const char *name, uint32_t type, const gguf_value **value,
                               fastgpt_error *error) {
-    return get(gguf, name, type, true, value, error);
+    return get_value(gguf, name, type, true, value, error);
 }
 
 const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name) {
-    return find(gguf->tensors, gguf->n_tensors, sizeof *gguf->tensors, name);
+    return find_entry(gguf->tensors, gguf->n_tensors, sizeof *gguf->tensors, name);
 }
 
 /* ---- The file ---- */
@@ -289,7 +289,7 @@ static fastgpt_status refuse_magic(const reader *r) {
 /* The file has n_bytes, of which no more than the header need be there. */
 static fastgpt_status read_header(reader *r, uint64_t n_bytes, gguf_file *gguf) {
     if (!begins_with(r, "GGUF")) return refuse_magic(r);
-    take(r, 4);
+    take_bytes(r, 4);
     uint32_t version;
     if (!take_u32(r, &version)) return ends_early(r, "the header");
     if (version == UINT32_C(0x03000000)) return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "the GGUF file is big-endian");
@@ -355,7 +355,7 @@ static fastgpt_status place_tensors(reader *r, gguf_file *gguf, uint64_t n_befor
     uint64_t alignment, end_of_last = 0;
     fastgpt_status status = read_alignment(gguf, &alignment, r->error);
     uint64_t padding = status ? 0 : (alignment - n_before % alignment) % alignment;
-    if (!status && gguf->n_tensors > 0 && !take(r, padding)) status = ends_early(r, "the tensor table");
+    if (!status && gguf->n_tensors > 0 && !take_bytes(r, padding)) status = ends_early(r, "the tensor table");
     for (uint64_t i = 0; i < gguf->n_tensors && !status; i++)
         status = place_tensor(r, &gguf->tensors[i], alignment, &end_of_last);
     return status;

@@ -108,8 +108,8 @@ void fastgpt_model_free(fastgpt_model *m) {
     if (!m) return;
     gguf_free(&m->gguf);
     os_file_close(&m->file);
-    os_free(m->widened);
-    os_free(m->recoded);
+    os_free(m->f32_vectors);
+    os_free(m->requantized);
     vocab_free(&m->vocab);
     free(m->layers);
     free(m->name);

@@ -19,8 +19,8 @@ typedef struct loader {
     fastgpt_model *model;
     gguf_file gguf;           /* the model's */
     const char *architecture; /* what its keys begin with */
-    float *next_widened;      /* free part of model->widened */
-    block_q8_0 *next_recoded; /* and of model->recoded */
+    float *next_f32;      /* free part of model->f32_vectors */
+    block_q8_0 *next_requantized; /* and of model->requantized */
     bool *found;              /* [gguf.n_tensors] asked for by name */
     uint64_t bytes_of_type[N_DTYPES];
     fastgpt_error *error;
@@ -162,31 +162,31 @@ static fastgpt_status read_name(loader *l) {
 /* ---- Tensors ---- */
 
 /* Room for all vectors that are not F32; their bytes in the file bound it. */
-static fastgpt_status allocate_widened(loader *l) {
+static fastgpt_status allocate_f32_vectors(loader *l) {
     uint64_t n = 0;
     for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
         if (l->gguf.tensors[i].rank == 1 && l->gguf.tensors[i].type != TYPE_F32) n += l->gguf.tensors[i].n_elements;
     if (n == 0) return FASTGPT_OK;
-    l->model->widened = os_alloc(n * sizeof(float));
-    if (!l->model->widened)
+    l->model->f32_vectors = os_alloc(n * sizeof(float));
+    if (!l->model->f32_vectors)
         return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for %llu numbers as F32", (unsigned long long)n);
-    l->model->n_widened = n;
-    l->next_widened = l->model->widened;
+    l->model->n_f32_vectors = n;
+    l->next_f32 = l->model->f32_vectors;
     return FASTGPT_OK;
 }
 
 /* Room for all matrices that become Q8_0: at most 1.9 times their bytes in the file. */
-static fastgpt_status allocate_recoded(loader *l) {
+static fastgpt_status allocate_requantized(loader *l) {
     uint64_t n = 0;
     for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
         if (l->gguf.tensors[i].rank == 2 && is_file_only(l->gguf.tensors[i].type))
             n += l->gguf.tensors[i].n_elements / 32;
     if (n == 0) return FASTGPT_OK;
-    l->model->recoded = os_alloc(n * sizeof *l->model->recoded);
-    if (!l->model->recoded)
+    l->model->requantized = os_alloc(n * sizeof *l->model->requantized);
+    if (!l->model->requantized)
         return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for %llu blocks of Q8_0", (unsigned long long)n);
-    l->model->n_recoded = n;
-    l->next_recoded = l->model->recoded;
+    l->model->n_requantized = n;
+    l->next_requantized = l->model->requantized;
     return FASTGPT_OK;
 }
 
@@ -208,7 +208,7 @@ static fastgpt_status find_tensor(loader *l, const char *name, int32_t n_rows, i
     return FASTGPT_OK;
 }
 
-/* Vectors are few: those of another type are widened, so that all are F32 from here on. */
+/* Vectors are few: those of another type become F32, so that all are F32 from here on. */
 static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const float **out) {
     const gguf_tensor *t = NULL;
     fastgpt_status status = find_tensor(l, name, 0, n, &t);
@@ -217,20 +217,20 @@ static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const 
         *out = (const float *)(const void *)t->data;
         return FASTGPT_OK;
     }
-    dequantize_row(t->type, l->next_widened, t->data, n);
-    *out = l->next_widened;
-    l->next_widened += n;
+    dequantize_row(t->type, l->next_f32, t->data, n);
+    *out = l->next_f32;
+    l->next_f32 += n;
     return FASTGPT_OK;
 }
 
 /* Its blocks, rounded to Q8_0. */
-static fastgpt_status recode(loader *l, const gguf_tensor *t, weight *out) {
-    if (!requantize_to_q8_0(l->next_recoded, t->type, t->data, (int64_t)t->n_elements))
+static fastgpt_status requantize_matrix(loader *l, const gguf_tensor *t, weight *out) {
+    if (!requantize_to_q8_0(l->next_requantized, t->type, t->data, (int64_t)t->n_elements))
         return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %.*s has numbers that are not finite, or too large for Q8_0",
                     gguf_shown(t->name), t->name.text);
-    out->w = (const uint8_t *)l->next_recoded;
+    out->w = (const uint8_t *)l->next_requantized;
     out->type = TYPE_Q8_0;
-    l->next_recoded += t->n_elements / 32;
+    l->next_requantized += t->n_elements / 32;
     return FASTGPT_OK;
 }
 
@@ -240,7 +240,7 @@ static fastgpt_status read_matrix(loader *l, const char *name, int32_t n_rows, i
     fastgpt_status status = find_tensor(l, name, n_rows, n_columns, &t);
     if (status) return status;
     *out = (weight){.w = t->data, .type = t->type, .n_out = n_rows, .n_in = n_columns};
-    return is_file_only(t->type) ? recode(l, t, out) : FASTGPT_OK;
+    return is_file_only(t->type) ? requantize_matrix(l, t, out) : FASTGPT_OK;
 }
 
 static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
@@ -302,8 +302,8 @@ static fastgpt_status read_tensors(loader *l) {
     m->layers = calloc((size_t)m->n_layer, sizeof *m->layers);
     l->found = calloc(l->gguf.n_tensors, sizeof *l->found);
     if (!m->layers || !l->found) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
-    fastgpt_status status = allocate_widened(l);
-    if (!status) status = allocate_recoded(l);
+    fastgpt_status status = allocate_f32_vectors(l);
+    if (!status) status = allocate_requantized(l);
     if (!status) status = read_matrix(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
     if (!status) status = read_matrix(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
     for (int32_t i = 0; i < m->n_layer && !status; i++) status = read_layer(l, i);

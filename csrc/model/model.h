@@ -55,10 +55,10 @@ struct fastgpt_model {
 
     gguf_file gguf; /* its tables, for whoever asks for a key */
     os_file file;   /* matrices and F32 vectors lie in here */
-    float *widened; /* one block with every vector of another type as F32 */
-    size_t n_widened;
-    block_q8_0 *recoded; /* one block with every matrix of a type that no kernel computes with */
-    size_t n_recoded;
+    float *f32_vectors; /* one block with every vector of another type as F32 */
+    size_t n_f32_vectors;
+    block_q8_0 *requantized; /* one block with every matrix of a type that no kernel computes with */
+    size_t n_requantized;
     vocab vocab;
     char *name;
     const char *type;

@@ -89,15 +89,15 @@ static fastgpt_status load_with(bool copy, fastgpt_error *error) {
     return status;
 }
 
-static fastgpt_status load(bool copy) {
+static fastgpt_status load_model(bool copy) {
     fastgpt_error error;
     fastgpt_status status = load_with(copy, &error);
     CHECK_FOR(status == FASTGPT_OK || strstr(error.text, "no memory"), "\"%s\"", error.text);
     return status;
 }
 
-static fastgpt_status load_mapped(void) { return load(false); }
-static fastgpt_status load_copied(void) { return load(true); }
+static fastgpt_status load_mapped(void) { return load_model(false); }
+static fastgpt_status load_copied(void) { return load_model(true); }
 
 static fastgpt_status create_pool(void) {
     fastgpt_pool *pool = (fastgpt_pool *)&file;
@@ -117,8 +117,9 @@ static fastgpt_status create_context(void) {
 
 static fastgpt_status create_cache(void) {
     fastgpt_kv_cache *kv = (fastgpt_kv_cache *)&file;
-    fastgpt_status status = fastgpt_kv_cache_create(model, 0, &kv);
-    CHECK((status == FASTGPT_OK) == (kv != NULL));
+    fastgpt_error error;
+    fastgpt_status status = fastgpt_kv_cache_create_checked(model, 0, FASTGPT_TYPE_F32, &kv, &error);
+    CHECK((status == FASTGPT_OK) == (kv != NULL) && (kv || strstr(error.text, "no memory")));
     fastgpt_kv_cache_free(kv);
     return status;
 }
@@ -398,7 +399,7 @@ static void test_files(void) {
 }
 
 int main(void) {
-    model_shape five_bits = block_shape; /* recoded matrices and a widened vector are an allocation each */
+    model_shape five_bits = block_shape; /* requantized matrices and an F16 vector are an allocation each */
     five_bits.type = FILE_Q5_0;
     draft d = draft_of(five_bits);
     draft_find_tensor(&d, "output_norm.bias")->type = FILE_F16;

@@ -81,7 +81,7 @@ static void make_tokenizer(const fastgpt_model *m) {
 }
 
 /* Weights may be anything, so logits may be NaN, which the sampler must notice. */
-static void draw(const float *logits, int32_t n_vocab) {
+static void draw_token(const float *logits, int32_t n_vocab) {
     fastgpt_sampler_params params = {.struct_size = sizeof params, .temperature = 1, .top_p = 0.9f, .top_k = 5};
     fastgpt_sampler *sampler;
     int32_t token = 0;
@@ -93,7 +93,7 @@ static void draw(const float *logits, int32_t n_vocab) {
 }
 
 /* A prefill of up to three tokens in slices of two, and a decode where there is room. */
-static void run(const fastgpt_model *m) {
+static void run_model(const fastgpt_model *m) {
     int32_t n_vocab = fastgpt_model_n_vocab(m), n_ctx = fastgpt_model_n_ctx(m), n = n_ctx < 3 ? n_ctx : 3;
     const int32_t tokens[3] = {0, n_vocab - 1, n_vocab / 2};
     fastgpt_context *ctx;
@@ -103,7 +103,7 @@ static void run(const fastgpt_model *m) {
     expect(fastgpt_kv_cache_create(m, 0, &kv) == FASTGPT_OK, "no cache");
     expect(fastgpt_prefill(ctx, kv, tokens, n, logits) == FASTGPT_OK, "prefill failed");
     if (n_ctx > n) expect(fastgpt_decode(ctx, kv, tokens[1], logits) == FASTGPT_OK, "decode failed");
-    draw(logits, n_vocab);
+    draw_token(logits, n_vocab);
     free(logits);
     fastgpt_kv_cache_free(kv);
     fastgpt_context_free(ctx);
@@ -120,7 +120,7 @@ static void check_model(const fastgpt_model *m, size_t n_bytes) {
     expect(fastgpt_model_sizeof(m) <= 8 * n_bytes + 65536, "more memory than the file accounts for");
     read_vocabulary(m);
     make_tokenizer(m);
-    run(m);
+    run_model(m);
 }
 
 /* Whether it loads, which must not depend on the way. */

@@ -161,18 +161,18 @@ static void test_sizeof(void) {
 }
 
 /* Matrices of a type that no kernel computes with become Q8_0: 34 bytes for 32 numbers, and so a step reads them. */
-static void test_recoded(void) {
+static void test_requantized(void) {
     model_shape five_bits = block_shape, eight_bits = block_shape;
     five_bits.type = FILE_Q5_0;
     eight_bits.type = FILE_Q8_0;
-    fastgpt_model *recoded = load_shape(five_bits, false), *plain = load_shape(eight_bits, false);
+    fastgpt_model *requantized = load_shape(five_bits, false), *plain = load_shape(eight_bits, false);
     size_t n_matrix = 0;
     draft d = draft_of(five_bits);
     for (int i = 0; i < d.n_tensors; i++) n_matrix += d.tensors[i].rank == 2 ? draft_n_elements(&d.tensors[i]) : 0;
-    CHECK(fastgpt_model_sizeof(recoded) == fastgpt_model_sizeof(plain) + n_matrix / 32 * 34);
-    CHECK(fastgpt_model_step_bytes(recoded) == fastgpt_model_step_bytes(plain));
+    CHECK(fastgpt_model_sizeof(requantized) == fastgpt_model_sizeof(plain) + n_matrix / 32 * 34);
+    CHECK(fastgpt_model_step_bytes(requantized) == fastgpt_model_step_bytes(plain));
     draft_free(&d);
-    fastgpt_model_free(recoded);
+    fastgpt_model_free(requantized);
     fastgpt_model_free(plain);
 }
 
@@ -371,7 +371,7 @@ int main(void) {
     test_valid();
     test_memory();
     test_sizeof();
-    test_recoded();
+    test_requantized();
     test_step_bytes();
     test_keys();
     test_sizes();

@@ -1,5 +1,4 @@
-/* test_vocab.c - the tokenizer part of a model file: what it says is handed out, and what is wrong is refused by name.
- */
+/* test_vocab.c - the tokenizer part of a model file: what it says can be read, and what is wrong is refused by name. */
 #include "support/check.h"
 #include "support/vocabulary.h"
 

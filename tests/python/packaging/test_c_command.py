@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from installation import tool
 from paths import ROOT
 
 import fastgpt_c
@@ -163,6 +165,37 @@ def test_command_samples_as_python(command: Path) -> None:
     assert done.stdout.decode() == f"The wolf{expected.text}\n"
 
 
+def test_command_shares_its_options_with_python(command: Path) -> None:
+    """Each option of the command is one of fastgpt-c generate, or an older name of one; --help tells of all."""
+    ours = set(re.findall(r"--[a-z-]+", run(command, "--help").stdout.decode()))
+    python = subprocess.run(
+        [tool("fastgpt-c"), "generate", "--help"], capture_output=True, text=True, check=True, cwd="/"
+    )
+    theirs = set(re.findall(r"--[a-z-]+", python.stdout))
+    assert len(ours) > 20 and ours - theirs == {"--prompt", "--temp", "--version"}
+
+
+def test_command_takes_long_names(command: Path) -> None:
+    """As Python's does: the prompt as an argument, values behind "=", stop strings, penalties, no prompt printed."""
+    options = ["--max-new-tokens=40", "--temperature", "1.2", "--typical-p=0.9", "--no-repeat-ngram-size", "3"]
+    options += ["--repetition-penalty", "1.1", "--min-new-tokens", "20", "--seed=5", "--stop", "and", "--kv-type=bf16"]
+    done = run(command, "--model", DEMO, *options, "--no-prompt", "The wolf")
+    changes = {"typical_p": 0.9, "no_repeat_ngram_size": 3, "repetition_penalty": 1.1, "min_new_tokens": 20}
+    with fastgpt_c.load() as model:
+        expected = model.generate(
+            "The wolf", max_new_tokens=40, temperature=1.2, seed=5, stop=["and"], kv_type="bf16", **changes
+        )
+    assert (done.stdout.decode(), done.stderr) == (f"{expected.text}\n", b"")
+
+
+def test_command_slides_on(command: Path) -> None:
+    """More new tokens than the context has, as --on-overflow slide of Python's."""
+    done = run(command, "-m", DEMO, "-n", "600", "--temp", "0", "--on-overflow", "slide", "Once")
+    with fastgpt_c.load() as model:
+        expected = model.generate("Once", max_new_tokens=600, temperature=0, on_overflow="slide")
+    assert done.stdout.decode() == f"Once{expected.text}\n"
+
+
 def test_command_prints_what_comes(command: Path) -> None:
     """The prompt is there before the continuation is, and a closed pipe ends the text."""
     arguments = [command, "-m", DEMO, "-p", "Once", "-n", "400"]
@@ -196,17 +229,17 @@ def test_command_tells_about_itself(command: Path, option: str) -> None:
         ("-m {demo} -p a --seed -1", 2, "--seed: wants a whole number below 2^64"),
         ("-m {demo} -p a --seed 18446744073709551616", 2, "below 2^64"),
         ("-m {demo} -p a --temp nan", 2, "--temp: wants a number"),
-        ("-m {demo} -p a --temp -1", 2, "outside its range"),
-        ("-m {demo} -p a --top-p 2", 2, "outside its range"),
-        (
-            "-m {demo} -p a -n 512",
-            1,
-            "room for 512 tokens, not for 1 of the prompt and 512 new ones",
-        ),
+        ("-m {demo} -p a --temp -1", 2, "--temperature: is -1, not in [0, 1e+06]"),
+        ("-m {demo} -p a --top-p=2", 2, "--top-p: is 2, not in [0, 1]"),
+        ("-m {demo} -p a b", 2, "more than one prompt"),
+        ("-m {demo} -p a --kv-type q8_0", 2, "--kv-type: no such choice"),
+        ("-m {demo} -p a --on-overflow", 2, "--on-overflow: wants a value"),
+        ("-m {demo} -p a" + 17 * " --stop x", 2, "--stop: given too often"),
+        ("-m {demo} a -n 512", 1, "1 of the text and 512 new ones exceed the 512 positions"),
         ("-m {none} -p a", 1, "none.gguf"),
         ("-m {bad} -p a", 1, "GGUF"),
         ("-m {untokenized} -p a", 1, "no tokenizer"),
-        ("-m {demo} -p a --threads 2000", 2, "threads"),
+        ("-m {demo} -p a --threads 2000", 2, "--threads: is 2000, not in [0, 1024]"),
     ],
 )
 def test_command_says_what_is_wrong(
