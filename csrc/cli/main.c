@@ -2,6 +2,7 @@
  *
  * Uses nothing but the public header; the order of the calls in run() is the whole way from text to text. */
 #include <errno.h>
+#include <float.h>
 #include <fastgpt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -96,13 +97,19 @@ static uint64_t seed(const char *option, const char *text) {
     return value;
 }
 
+/* 0 keeps the likeliest token alone, as with other programs; in the library's struct zero turns the filter off. */
+static float top_p(const char *option, const char *text) {
+    float p = (float)number(option, text);
+    return p == 0 ? FLT_MIN : p;
+}
+
 static void set(settings *s, const char *option, const char *value) {
     if (!strcmp(option, "-m")) s->model = value;
     else if (!strcmp(option, "-p")) s->prompt = value;
     else if (!strcmp(option, "-n")) s->n_new = count(option, value);
     else if (!strcmp(option, "--temp")) s->sampling.temperature = (float)number(option, value);
     else if (!strcmp(option, "--top-k")) s->sampling.top_k = count(option, value);
-    else if (!strcmp(option, "--top-p")) s->sampling.top_p = (float)number(option, value);
+    else if (!strcmp(option, "--top-p")) s->sampling.top_p = top_p(option, value);
     else if (!strcmp(option, "--min-p")) s->sampling.min_p = (float)number(option, value);
     else if (!strcmp(option, "--seed")) s->sampling.seed = seed(option, value);
     else if (!strcmp(option, "--threads")) s->n_threads = count(option, value);

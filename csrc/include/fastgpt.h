@@ -452,7 +452,8 @@ typedef struct fastgpt_sampler_params {
     size_t struct_size;
     float temperature; /* up to 1e6: logits are divided by it; 0 = greedy: the largest logit, the first of equals */
     int32_t top_k; /* keep the k largest logits and whatever equals the last of them */
-    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] */
+    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1].  Zero is off, as for
+                    every field; what others mean by top_p = 0, the likeliest token alone, is FLT_MIN */
     float min_p; /* keep tokens at least min_p times as likely as the likeliest, in [0, 1] */
     float repetition_penalty; /* up to 1e6: logits of tokens in the history are divided (or, if negative,
                                  multiplied) by it (Keskar et al. 2019, arXiv 1909.05858); 1 = off */
@@ -572,8 +573,10 @@ int32_t fastgpt_tokenizer_n_vocab(const fastgpt_tokenizer *tokenizer);
 size_t fastgpt_tokenizer_sizeof(const fastgpt_tokenizer *tokenizer);
 
 typedef enum fastgpt_encode_flags {
-    FASTGPT_ENCODE_SPECIAL = 0, /* the text of a control or user-defined token ("<|endoftext|>") is that token: the
-                                   leftmost first, and of those the longest */
+    FASTGPT_ENCODE_SPECIAL = 0, /* the text of a control token ("<|endoftext|>") is that token, the leftmost first and
+                                   of those the longest; then, between them, that of a user-defined token likewise.  A
+                                   file may name other tokens for the second search than the user-defined ones, under
+                                   the key fastgpt.tokenizer.normalized_tokens */
     FASTGPT_ENCODE_LITERAL = 1 /* it is text like any other: for text from strangers */
 } fastgpt_encode_flags;
 

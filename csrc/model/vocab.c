@@ -81,6 +81,28 @@ static fastgpt_status read_types(vocab *v, const gguf_file *gguf, int32_t n_voca
     return FASTGPT_OK;
 }
 
+/* The ids of special tokens that are cut out of a text after the others, whatever their types.  Without the key these
+ * are the user-defined ones. */
+static const char NORMALIZED_KEY[] = "fastgpt.tokenizer.normalized_tokens";
+
+static fastgpt_status read_normalized(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
+    const gguf_value *array;
+    fastgpt_status status = gguf_get_array(gguf, NORMALIZED_KEY, GGUF_I32, &array, error);
+    if (status || !array) return status;
+    if (!v->types) return fail(error, FASTGPT_ERR_FORMAT, "%s stands without token types", NORMALIZED_KEY);
+    v->encoding_types = malloc((size_t)n_vocab * sizeof *v->encoding_types);
+    if (!v->encoding_types) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
+    for (int32_t i = 0; i < n_vocab; i++)
+        v->encoding_types[i] = token_is_special(v->types[i]) ? TOKEN_CONTROL : v->types[i];
+    for (uint64_t i = 0; i < array->n; i++) {
+        uint32_t token = gguf_u32(array->data + 4 * i);
+        if (token >= (uint32_t)n_vocab || !token_is_special(v->types[token]))
+            return fail(error, FASTGPT_ERR_FORMAT, "%s: %u is no control or user-defined token", NORMALIZED_KEY, token);
+        v->encoding_types[token] = TOKEN_USER_DEFINED;
+    }
+    return FASTGPT_OK;
+}
+
 /* A token that ends a text, found under that key; one that is known already is not noted again. */
 static fastgpt_status add_eos(vocab *v, const char *key, uint32_t token, int32_t n_vocab, fastgpt_error *error) {
     if (token >= (uint32_t)n_vocab)
@@ -155,6 +177,7 @@ static fastgpt_status read_all(vocab *v, const gguf_file *gguf, int32_t n_vocab,
     if (!status) status = read_tokens(v, gguf, n_vocab, error);
     if (!status) status = read_merges(v, gguf, error);
     if (!status) status = read_types(v, gguf, n_vocab, error);
+    if (!status) status = read_normalized(v, gguf, n_vocab, error);
     if (status) return status;
     fastgpt_strings tokens = {v->tokens.n, v->tokens.text, v->tokens.offsets};
     return vocab_decode(&v->bytes, &tokens, v->types) ? FASTGPT_OK
@@ -178,10 +201,12 @@ void vocab_free(vocab *v) {
     string_list_free(&v->merges);
     string_list_free(&v->bytes);
     free(v->types);
+    free(v->encoding_types);
     memset(v, 0, sizeof *v);
 }
 
 size_t vocab_sizeof(const vocab *v) {
-    size_t types = v->types ? (size_t)v->tokens.n * sizeof *v->types : 0;
+    size_t n_lists = (size_t)(v->types != NULL) + (v->encoding_types != NULL);
+    size_t types = n_lists * (size_t)v->tokens.n * sizeof *v->types;
     return string_list_sizeof(&v->tokens) + string_list_sizeof(&v->merges) + string_list_sizeof(&v->bytes) + types;
 }

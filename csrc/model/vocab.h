@@ -21,6 +21,8 @@ typedef struct vocab {
     int32_t *types;     /* [n_vocab] or NULL */
     int32_t eos_tokens[MAX_EOS_TOKENS]; /* what ends a text, each once */
     int32_t n_eos_tokens;
+    int32_t *encoding_types; /* [n_vocab] or NULL: types, but where NORMALIZED_KEY says in which order an encoder cuts
+                                out tokens, control tokens are those of the first pass */
 } vocab;
 
 /* A file without a tokenizer gives empty lists.  Returns OK, MEMORY, FORMAT or UNSUPPORTED. */

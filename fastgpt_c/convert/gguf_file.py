@@ -26,6 +26,7 @@ from fastgpt_c.convert.gguf_arrays import ArrayWriter, RawArray
 from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
 from fastgpt_c.io.atomic_files import atomically, check_output, is_model, is_stream
 from fastgpt_c.native.dtypes import quantize_rows, row_bytes
+from fastgpt_c.tokenizers import NORMALIZED_TOKENS
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -64,11 +65,14 @@ class Vocabulary:
     """tokens and types [n_vocab] by id, merges ("a b") by rank.
 
     NORMAL tokens and merges are in GPT-2's byte alphabet; CONTROL and USER_DEFINED tokens are plain text.
+    normalized: ids of those CONTROL and USER_DEFINED tokens that are cut out of a text after the others, as in the
+    library `tokenizers`; None = the USER_DEFINED ones.
     """
 
     tokens: list[str]
     types: list[int]
     merges: list[str]
+    normalized: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,8 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary | StoredTokenizer
     else:  # the package leaves an empty list out, and llama.cpp wants the key
         nothing = RawArray.of(GGUFValueType.STRING, np.zeros(0, np.uint8))
         writer.add_key_value(Keys.Tokenizer.MERGES, nothing, GGUFValueType.ARRAY)
+    if vocabulary.normalized is not None:
+        writer.add_array(NORMALIZED_TOKENS, vocabulary.normalized)
 
 
 def _add_tensor_list(writer: GGUFWriter, shapes: dict[str, Shape], type: str) -> int:

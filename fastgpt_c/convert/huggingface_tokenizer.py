@@ -21,6 +21,7 @@ from fastgpt_c.convert.library_tokenizer import (
     from_sentencepiece,
     from_tokenizer_json,
     from_wordpiece,
+    is_normalized,
 )
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.io.checked_json import (
@@ -33,7 +34,7 @@ from fastgpt_c.io.checked_json import (
     read_json_if_present,
     show,
 )
-from fastgpt_c.tokenizers.bpe_python import CHARACTER_TO_BYTE
+from fastgpt_c.tokenizers.bpe_python import CHARACTER_TO_BYTE, MAX_SPECIAL_BYTES
 
 # Files of early versions have fewer fields, hence the None.
 PIPELINE: Implemented = {
@@ -80,9 +81,10 @@ class _Tokens:
     ids: dict[str, int] = field(default_factory=dict)
     added: set[int] = field(default_factory=set)
     special: set[int] = field(default_factory=set)
+    normalized: set[int] = field(default_factory=set)
 
     def put(self, path: Path, text: object, token: object, n_vocab: int) -> int:
-        if not is_text(text) or not isinstance(token, int) or isinstance(token, bool):
+        if not (is_text(text) or text == "") or not isinstance(token, int) or isinstance(token, bool):
             raise ModelFileError(f"{path}: {show(text)}: {show(token)} is not a token and its id")
         if not 0 <= token < n_vocab:
             raise ModelFileError(f"{path}: token {show(text)} has id {token}, but vocab_size is {n_vocab}")
@@ -115,15 +117,15 @@ def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
         config = read_json(path)
         _set_prefix_space(config, settings)
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
-        odd = next(other_values(_without_idle_steps(config), PIPELINE), None)
-        odd = odd or _unknown_token(config) or _odd_token([*_listed(config.get("added_tokens")), *added])
+        odd = next(other_values(_without_idle_steps(config), PIPELINE), None) or _unknown_token(config)
+        odd = odd or _odd_token([*_listed(config.get("added_tokens")), *added], special)
         if odd is not None:
             check_values(path, config, ANY_PIPELINE)
             return CheckpointTokenizer(
                 from_tokenizer_json(path, config, added, special, n_vocab), (_needs_library(path, *odd),)
             )
-        tokens, merges = _read_tokenizer_json(path, config, n_vocab)
-        _read_added(settings_path, added, tokens, n_vocab)
+        tokens, merges = _read_tokenizer_json(path, config, special, n_vocab)
+        _read_added(settings_path, added, tokens, special, n_vocab)
     else:
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
         if not _has_vocab_json(folder):
@@ -131,13 +133,13 @@ def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
         check_values(settings_path, settings, CLASSES)
         tokens, merges = _read_bpe(folder / "vocab.json", folder / "merges.txt", n_vocab)
         prefix_space = settings.get("add_prefix_space") is True
-        odd = ("add_prefix_space", True) if prefix_space else _odd_token(added)
+        odd = ("add_prefix_space", True) if prefix_space else _odd_token(added, special)
         if odd is not None:
             return CheckpointTokenizer(
                 from_bpe_files(folder, tokens.ids, merges, added, special, n_vocab, prefix_space),
                 (_needs_library(folder, *odd),),
             )
-        _read_added(folder, added, tokens, n_vocab)
+        _read_added(folder, added, tokens, special, n_vocab)
     tokens.special.update(tokens.ids[text] for text in special if text in tokens.ids)
     return CheckpointTokenizer(_vocabulary(tokens, merges, n_vocab))
 
@@ -212,12 +214,17 @@ def _unknown_token(config: JSON) -> tuple[str, object] | None:
     return None if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else ("model.unk_token", model["unk_token"])
 
 
-def _odd_token(added: list[Any]) -> tuple[str, object] | None:
-    """The first added token that is more than a text that is cut out wherever it stands, and where it says so."""
+def _odd_token(added: list[Any], special: list[str]) -> tuple[str, object] | None:
+    """The first added token that is more than a short text that is cut out wherever it stands, and where it says so."""
     for entry in added:
-        if isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)):
+        if isinstance(entry, dict) and (any(other_values(entry, ADDED_TOKEN)) or _is_long(entry.get("content"))):
             return "added_tokens", entry
-    return None
+    return next((("a special token", text) for text in special if _is_long(text)), None)
+
+
+def _is_long(text: object) -> bool:
+    """Longer than what the engine looks for."""
+    return is_text(text) and len(text.encode()) > MAX_SPECIAL_BYTES
 
 
 def _other_kind(
@@ -240,21 +247,32 @@ def _other_kind(
 
 def _vocabulary(tokens: _Tokens, merges: list[str], n_vocab: int) -> Vocabulary:
     """Ids that no token has are filled up by "[PAD<id>]"."""
+    types = [_type_of(tokens, token) for token in range(n_vocab)]
     return Vocabulary(
         tokens=[tokens.by_id.get(token, f"[PAD{token}]") for token in range(n_vocab)],
-        types=[_type_of(tokens, token) for token in range(n_vocab)],
+        types=types,
         merges=merges,
+        normalized=_unusual_order(tokens, types),
     )
 
 
-def _read_tokenizer_json(path: Path, config: JSON, n_vocab: int) -> tuple[_Tokens, list[str]]:
+def _unusual_order(tokens: _Tokens, types: list[int]) -> list[int] | None:
+    """The tokens that are cut out last, unless their types say it: they are the USER_DEFINED ones, or all are cut out
+    at once, first or last."""
+    cut_out = [token for token, type in enumerate(types) if type in (CONTROL, USER_DEFINED)]
+    last = [token for token in cut_out if token in tokens.normalized] or cut_out
+    by_type = [token for token in cut_out if types[token] == USER_DEFINED] or cut_out
+    return None if last == by_type else last
+
+
+def _read_tokenizer_json(path: Path, config: JSON, special: list[str], n_vocab: int) -> tuple[_Tokens, list[str]]:
     tokens, model = _Tokens(), config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
         raise ModelFileError(f"{path}: its model has no vocab and merges")
     for text, token in model["vocab"].items():
         tokens.put(path, text, token, n_vocab)
     merges = _checked_merges(path, model["merges"], tokens)
-    _read_added(path, _listed(config.get("added_tokens")), tokens, n_vocab)
+    _read_added(path, _listed(config.get("added_tokens")), tokens, special, n_vocab)
     return tokens, merges
 
 
@@ -335,15 +353,25 @@ def _decoder_entries(path: Path, settings: JSON) -> Iterator[JSON]:
         yield {**entry, "id": int(token)}
 
 
-def _read_added(path: Path, entries: Any, tokens: _Tokens, n_vocab: int) -> None:
+def _read_added(path: Path, entries: Any, tokens: _Tokens, special: list[str], n_vocab: int) -> None:
+    """An empty text is no token, as in `tokenizers`.  Of several entries of a token the first file's count, and of
+    these the last one says when it is cut out."""
+    known = frozenset(tokens.added)
     for entry in entries:
         if not isinstance(entry, dict):
             raise ModelFileError(f"{path}: {show(entry)} is not an added token")
         check_values(path, entry, ADDED_TOKEN)
+        if entry.get("content") == "":
+            continue
         token = tokens.put(path, entry.get("content"), entry.get("id"), n_vocab)
         tokens.added.add(token)
         if entry.get("special"):
             tokens.special.add(token)
+        if token in known:
+            continue
+        tokens.normalized.discard(token)
+        if is_normalized(entry, special=bool(entry.get("special")) or entry["content"] in special):
+            tokens.normalized.add(token)
 
 
 def _special_texts(*configs: JSON) -> list[str]:

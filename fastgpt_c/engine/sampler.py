@@ -46,7 +46,8 @@ class Sampling(Adjustments):
     temperature           logits are divided by it; 0 = greedy: the largest, the first of equals; no filter matters
     top_n_sigma           keep logits at most so many standard deviations below the largest
     top_k                 keep the k largest logits, and what equals the last of them
-    top_p                 keep the likeliest tokens until their probabilities sum to top_p, in (0, 1]; 1 = all
+    top_p                 keep the likeliest tokens until their probabilities sum to top_p, in [0, 1], and at least one,
+                          so 0 is greedy; 1 = all
     min_p                 keep tokens at least min_p times as likely as the likeliest, in [0, 1]
     typical_p             keep the tokens nearest to the expected surprise until they sum to typical_p; 1 = all
     mirostat_tau          bits of surprise a token to aim at; mirostat_eta is how fast.  The paper has no other filter:
@@ -54,7 +55,7 @@ class Sampling(Adjustments):
     seed                  of the PCG32 generator, in [0, 2^64); None = a fresh one.  The same seed and logits give the
                           same draws on every machine
 
-    0 turns each of them off.  fastgpt_c.Options has these fields, too.
+    0 turns each of them off but top_p, which 1 turns off.  fastgpt_c.Options has these fields, too.
     """
 
     temperature: float = TEMPERATURE
@@ -70,6 +71,9 @@ class Sampling(Adjustments):
 
 # What fastgpt_sampler_params has by the same names.
 PARAMETERS = [field.name for field in fields(Sampling) if field.name != "logit_bias"]
+
+# Keeps the likeliest token alone.  Zero, which means the same here and elsewhere, turns top_p off in the C struct.
+SMALLEST_TOP_P = float(np.finfo(np.float32).tiny)
 
 
 class Sampler:
@@ -96,6 +100,7 @@ class Sampler:
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         checked_int("n_vocab", n_vocab, 1)
         values = {name: getattr(sampling, name) for name in PARAMETERS} | {"seed": self.seed}
+        values["top_p"] = max(sampling.top_p, SMALLEST_TOP_P)
         self._handle = _new_handle(n_vocab, {**values, "eos_token": -1})
         ends = [*([] if eos_token is None else [eos_token]), *eos_tokens]
         checked_ends = [checked_int("eos_token", token, 0, n_vocab - 1) for token in ends]
