@@ -15,18 +15,11 @@ typedef struct generation {
     int32_t n_generated;
 } generation;
 
-static bool ends_text(const fastgpt_model *model, int32_t token) {
-    const int32_t *eos_tokens = fastgpt_model_eos_tokens(model);
-    for (int32_t i = 0; i < fastgpt_model_n_eos_tokens(model); i++)
-        if (token == eos_tokens[i]) return true;
-    return false;
-}
-
 /* Samples the next token into *token; -1 for one that ends the text. */
 static fastgpt_status sample_token(generation *g, int32_t *token) {
     fastgpt_status status = fastgpt_profile_sample(g->ctx, g->sampler, g->logits, token);
     if (!status) status = fastgpt_sampler_accept(g->sampler, token, 1);
-    if (!status && ends_text(g->ctx->model, *token)) *token = -1;
+    if (!status && model_ends_text(g->ctx->model, *token)) *token = -1;
     return status;
 }
 

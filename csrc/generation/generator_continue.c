@@ -6,6 +6,7 @@
 #include "common/status.h"
 #include "generation/generator.h"
 #include "generation/log_probs.h"
+#include "model/model.h"
 #include "sampler/sampler.h"
 
 /* Whom the text goes to. */
@@ -155,7 +156,7 @@ static fastgpt_status draw_tokens(fastgpt_generator *g, const listener *to) {
         if (!status) status = fastgpt_profile_sample(g->ctx, g->sampler, g->logits, &token);
         if (!status) status = fastgpt_sampler_accept(g->sampler, &token, 1);
         if (status) return status;
-        if (token == fastgpt_model_eos_token(g->model)) g->finish_reason = FASTGPT_FINISH_EOS;
+        if (model_ends_text(g->model, token)) g->finish_reason = FASTGPT_FINISH_EOS;
         else status = take_token(g, token, to);
     }
     return status;

@@ -660,7 +660,8 @@ typedef enum fastgpt_overflow {
 /* Set struct_size to sizeof(fastgpt_generator_options) and everything else to zero for the defaults. */
 typedef struct fastgpt_generator_options {
     size_t struct_size;
-    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied */
+    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied.  What
+                                               min_new_tokens bans is the model's, whatever eos_token says */
     int32_t n_threads; /* as fastgpt_pool_create has them: 0 = the usable cores */
     int32_t n_ctx; /* positions of the KV cache, 0 = the model's own */
     int32_t kv_type; /* fastgpt_type of the KV cache: F32 = 0, F16, BF16 */

@@ -21,6 +21,13 @@ const char *fastgpt_model_name(const fastgpt_model *m) { return m->name; }
 int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.n_eos_tokens ? *m->vocab.eos_tokens : -1; }
 int32_t fastgpt_model_n_eos_tokens(const fastgpt_model *m) { return m->vocab.n_eos_tokens; }
 const int32_t *fastgpt_model_eos_tokens(const fastgpt_model *m) { return m->vocab.eos_tokens; }
+
+bool model_ends_text(const fastgpt_model *m, int32_t token) {
+    for (int32_t i = 0; i < m->vocab.n_eos_tokens; i++)
+        if (token == m->vocab.eos_tokens[i]) return true;
+    return false;
+}
+
 const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->vocab.types; }
 
 size_t fastgpt_model_sizeof(const fastgpt_model *m) {

@@ -71,6 +71,9 @@ struct fastgpt_model {
 fastgpt_status model_read(fastgpt_model *m, fastgpt_error *error);
 fastgpt_status model_read_vocabulary(fastgpt_model *m, fastgpt_error *error);
 
+/* Whether the token is one of those that end a text. */
+bool model_ends_text(const fastgpt_model *m, int32_t token);
+
 static inline bool model_has_weights(const fastgpt_model *m) { return m->n_layer > 0; }
 
 extern const char *const activation_names[N_ACTIVATIONS];

@@ -216,7 +216,7 @@ static void test_refusals(void) {
 
 int main(void) {
     vocabulary *v = english_vocabulary();
-    model = load_with_vocabulary(v, EOT);
+    model = load_with_ends(v, EOT, 0);
     free(v);
     uint64_t state = 7;
     random_tokens(&state, prompt, n_prompt, fastgpt_model_n_vocab(model));

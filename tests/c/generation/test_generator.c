@@ -183,6 +183,27 @@ static void test_stop_strings(void) {
     check_stop(part, 2, turn, "o\xEF\xBF\xBD", FASTGPT_FINISH_LENGTH, "=o\xC3");
 }
 
+/* Each token that ends a text does; min_new_tokens bans all of them, whatever the parameters name. */
+static void test_every_end_token(void) {
+    static const int32_t script[] = {'o', 'k'}, at_once[] = {'k'};
+    vocabulary *v = english_vocabulary();
+    fastgpt_model *two_ends = load_with_ends(v, EOT, 'k');
+    free(v);
+    fastgpt_sampler_params patient = {.struct_size = sizeof patient, .min_new_tokens = 2, .eos_token = -1};
+    fastgpt_generator_options options = options_of(20);
+    for (int i = 0; i < 2; i++) {
+        fastgpt_generator *g;
+        if (i == 1) options.sampling = &patient;
+        if (!CHECK(fastgpt_generator_create(two_ends, &options, &g, NULL) == FASTGPT_OK)) break;
+        listener ended = {.script = script, .n_script = 2}, early = {.script = at_once, .n_script = 1};
+        if (i == 0) CHECK(say(g, "=", &ended) == FASTGPT_OK && strcmp(ended.text, "o") == 0);
+        if (i == 0) CHECK(fastgpt_generator_finish_reason(g) == FASTGPT_FINISH_EOS);
+        if (i == 1) CHECK(say(g, "=", &early) == FASTGPT_ERR_LOGITS);
+        fastgpt_generator_free(g);
+    }
+    fastgpt_model_free(two_ends);
+}
+
 static void test_other_ends(void) {
     static const int32_t script[] = {'o', 'k', EOT};
     fastgpt_generator_options options = options_of(20);
@@ -346,6 +367,7 @@ int main(void) {
     test_reset();
     test_log_probs();
     test_stop_strings();
+    test_every_end_token();
     test_other_ends();
     test_overflow_error();
     test_overflow_truncate();
