@@ -33,7 +33,7 @@ MOST_BYTES_A_LINE = 1 << 24
 SECONDS_BETWEEN_SYNCS = 1.0
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+def nonblank_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes."""
     with path.open("rb") as file:
         for number, line in numbered_lines(file, MOST_BYTES_A_LINE):
@@ -153,15 +153,15 @@ def _loads(line: bytes) -> Any:
         return None
 
 
-class _Work:
+class PendingLine:
     """A line and what came of its choices so far."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
         self._results: list[Completion | FastGPTError | None] = [None] * line.n
 
-    def put(self, choice: int, result: Completion | FastGPTError) -> bool:
-        """Whether all choices have ended now."""
+    def set_result(self, choice: int, result: Completion | FastGPTError) -> bool:
+        """Notes how a choice ended; whether all choices have ended now."""
         self._results[choice] = result
         return None not in self._results
 
@@ -189,14 +189,14 @@ class BatchFile:
 
     def run(self, source: Path) -> None:
         """Returns when every line of source has a record, however it went."""
-        for job in self._batch.run(self._requests(source)):
-            work, choice = job.tag
-            if work.put(choice, job.error or job.completion()):
-                self._write(work)
+        for state in self._batch.run(self._requests(source)):
+            pending, choice = state.tag
+            if pending.set_result(choice, state.error or state.completion()):
+                self._write_record(pending)
 
-    def _requests(self, source: Path) -> Iterator[tuple[tuple[_Work, int], Request]]:
-        """((work, choice), request) of what is to be done; writes the records of bad lines on the way."""
-        for number, data in lines_of(source):
+    def _requests(self, source: Path) -> Iterator[tuple[tuple[PendingLine, int], Request]]:
+        """((pending line, choice), request) of what is to be done; writes the records of bad lines on the way."""
+        for number, data in nonblank_lines(source):
             try:
                 line = self._line(number, data)
             except LineError as error:
@@ -204,9 +204,9 @@ class BatchFile:
                 continue
             if self._records.has(number, line.custom_id):
                 continue
-            work = _Work(line)
+            pending = PendingLine(line)
             for choice, seed in enumerate(seeds(line, self._seed)):
-                yield (work, choice), Request(line.prompt, **line.changes | {"seed": seed})
+                yield (pending, choice), Request(line.prompt, **line.changes | {"seed": seed})
 
     def _line(self, number: int, data: bytes) -> Line:
         if len(data) > MOST_BYTES_A_LINE:
@@ -224,10 +224,10 @@ class BatchFile:
         """custom_id where the line is the first that has it, else None."""
         return custom_id if custom_id is not None and self._seen.setdefault(custom_id, number) == number else None
 
-    def _write(self, work: _Work) -> None:
-        line = work.line
+    def _write_record(self, pending: PendingLine) -> None:
+        line = pending.line
         try:
-            completions = work.completions()
+            completions = pending.completions()
         except FastGPTError as error:
             self._write_error(line.number, LineError(str(error), custom_id=line.custom_id))
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.engine.reader import n_common
+from fastgpt_c.engine.reader import common_prefix_length
 from fastgpt_c.native.dtypes import type_number
 from fastgpt_c.native.lib import check, create, lib
 
@@ -39,7 +39,7 @@ class Cache:
     def n_usable(self, prompt: list[int]) -> int:
         """Tokens of prompt, but never all of it, that need not be read again if this cache goes on with it; -1 where it
         would have to leave a shared beginning for that."""
-        n = min(n_common(self.tokens, prompt), len(prompt) - 1)
+        n = min(common_prefix_length(self.tokens, prompt), len(prompt) - 1)
         return n if n >= self.n_prefix else -1
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from fastgpt_c.batching.requests import COMMON
+from fastgpt_c.batching.requests import BATCH_WIDE
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 
@@ -160,7 +160,7 @@ _PARSERS = {"stop": _stop, "logit_bias": _logit_bias}
 def _types() -> dict[str, type]:
     """The fields of Options that a line may set: those that JSON can say."""
     own = {field.name: type(field.default) for field in fields(Options) if field.default is not MISSING}
-    plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name not in COMMON}
+    plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name not in BATCH_WIDE}
     return plain | {"seed": int, "stop": str, "logit_bias": dict}
 
 

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 # Options that do something between two steps of one text, while a batch draws all its tokens in one call.
-ALONE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft", "penalty_alpha")
+NOT_BATCHABLE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft", "penalty_alpha")
 
 
 def check_batchable(options: Options) -> None:
     """Raises UsageError for options that a batch cannot follow."""
-    for name in ALONE:
+    for name in NOT_BATCHABLE:
         if getattr(options, name) != getattr(Options, name):
             raise UsageError(f"{name} works for one text at a time, not in a batch")
 
 
-class Job:
+class RequestState:
     """What a scheduler needs to know of a prompt, and what it has drawn for it.
 
     tag         whatever the caller knows it by
@@ -92,7 +92,7 @@ class Job:
         return self._transcript.stopped
 
     def completion(self) -> Completion:
-        """What came of it, once it has ended without error.  Other jobs had their share of the seconds."""
+        """What came of it, once it has ended without error.  Other requests had their share of the seconds."""
         end = time.perf_counter()
         text = self._text()
         stopped = self._transcript is not None and self._transcript.stopped

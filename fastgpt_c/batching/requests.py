@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.batching.request_state import Job, check_batchable
+from fastgpt_c.batching.request_state import RequestState, check_batchable
 from fastgpt_c.batching.scheduler import Scheduler
 from fastgpt_c.errors import BatchError, FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 Result = tuple[int, Completion | FastGPTError]
 
 # Of the fields of Options, those that the prompts of a batch have in common.
-COMMON = ("kv_cache", "kv_type", "deterministic", "n_threads")
+BATCH_WIDE = ("kv_cache", "kv_type", "deterministic", "n_threads")
 
 
 class Request:
     """A prompt with options of its own: Request("Once upon a time", seed=7, stop="\\n").
 
-    changes  fields of Options, but none of COMMON; raises UsageError for any other
+    changes  fields of Options, but none of those in BATCH_WIDE; raises UsageError for any other
     """
 
     def __init__(self, prompt: Prompt, **changes: Any) -> None:
-        own = [field.name for field in fields(Options) if field.name not in COMMON]
+        own = [field.name for field in fields(Options) if field.name not in BATCH_WIDE]
         check_names(changes, own, "option of a single prompt")
         self.prompt, self.changes = prompt, changes
 
@@ -56,18 +56,20 @@ class Batch:
             kv_type=options.kv_type,
         )
 
-    def run(self, requests: Iterable[tuple[Any, Prompt | Request]]) -> Iterator[Job]:
-        """The jobs of (tag, prompt), as they end."""
-        return self._scheduler.run(self._job(tag, prompt) for tag, prompt in requests)
+    def run(self, requests: Iterable[tuple[Any, Prompt | Request]]) -> Iterator[RequestState]:
+        """The states of (tag, prompt) pairs, each once it has ended: see RequestState."""
+        return self._scheduler.run(self._state_of(tag, prompt) for tag, prompt in requests)
 
     def profile(self, n_events: int = 200_000) -> Profile:
         """with batch.profile() as p: times each op of the steps in the block, and the drawing of their tokens; as
         Session.profile does for one sequence."""
         return self._scheduler.profile(n_events)
 
-    def _job(self, tag: Any, prompt: Prompt | Request) -> Job:
+    def _state_of(self, tag: Any, prompt: Prompt | Request) -> RequestState:
         request = prompt if isinstance(prompt, Request) else Request(prompt)
-        return Job(tag, self._model, request.prompt, lambda: made(Options, "options", self._options, request.changes))
+        return RequestState(
+            tag, self._model, request.prompt, lambda: made(Options, "options", self._options, request.changes)
+        )
 
 
 def checked_prompts(prompts: Iterable[Prompt | Request]) -> Iterable[Prompt | Request]:
@@ -81,8 +83,8 @@ def checked_prompts(prompts: Iterable[Prompt | Request]) -> Iterable[Prompt | Re
 
 def stream(batch: Batch, prompts: Iterable[Prompt | Request]) -> Iterator[Result]:
     """See Model.stream_batch."""
-    for job in batch.run(enumerate(prompts)):
-        yield job.tag, job.error or job.completion()
+    for state in batch.run(enumerate(prompts)):
+        yield state.tag, state.error or state.completion()
 
 
 def in_order(results: Iterable[Result]) -> list[Completion]:

@@ -42,7 +42,7 @@ class Reader:
 
     def keep_common(self, tokens: list[int], n_most: int) -> int:
         """Leaves in the session what it has in common with the first n_most of tokens -> how many those are."""
-        n_kept = self.n_kept = min(n_common(self._held, tokens), n_most)
+        n_kept = self.n_kept = min(common_prefix_length(self._held, tokens), n_most)
         # An interrupt may come at any point until note, even between a decode and that.  So _held never says more than
         # what the session holds, and the session is asked how much that is.
         del self._held[n_kept:]
@@ -54,11 +54,11 @@ class Reader:
         """The session holds exactly these tokens now; the list is the reader's own from here on."""
         self._held = tokens
 
-    def n_in_common(self, tokens: list[int]) -> int:
+    def held_prefix_length(self, tokens: list[int]) -> int:
         """How many of tokens, from the first on, the session holds."""
-        return n_common(self._held, tokens)
+        return common_prefix_length(self._held, tokens)
 
-    def hand_over(self) -> list[int]:
+    def release_tokens(self) -> list[int]:
         """The tokens in the session, with which another reader goes on; this one forgets them."""
         held, self._held = self._held, []
         return held
@@ -78,7 +78,7 @@ def reader_of(given: Reader | Session) -> Reader:
     raise UsageError(f"reader is {shown(given)}, not a Session, or a Reader of one")
 
 
-def n_common(a: list[int], b: list[int]) -> int:
+def common_prefix_length(a: list[int], b: list[int]) -> int:
     """Length of the common beginning; quick where one is the beginning of the other."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:

@@ -197,7 +197,7 @@ class _Caches:
         for i, (_, text) in enumerate(texts):
             if i not in places:
                 free = [place for place in range(len(self._readers)) if place not in places.values()]
-                near = max(free, key=lambda place: self._readers[place].n_in_common(text), default=None)
+                near = max(free, key=lambda place: self._readers[place].held_prefix_length(text), default=None)
                 places[i] = self._fork() if near is None else near
         return [places[i] for i in range(len(texts))]
 

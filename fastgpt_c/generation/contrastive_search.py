@@ -28,19 +28,19 @@ from fastgpt_c.native.arguments import Floats
 if TYPE_CHECKING:
     from fastgpt_c.engine.reader import Reader
     from fastgpt_c.generation.options import Options
-    from fastgpt_c.generation.token_selector import Chooser
+    from fastgpt_c.generation.token_selector import TokenSelector
 
 
 class ContrastiveSearch:
     """The tokens of one text, one after the other.
 
-    reader   whose session reads the prompt; what it held is forgotten
-    chooser  says which tokens may come, and notes those that do
+    reader    whose session reads the prompt; what it held is forgotten
+    selector  says which tokens may come, and notes those that do
     """
 
-    def __init__(self, reader: Reader, chooser: Chooser, options: Options) -> None:
+    def __init__(self, reader: Reader, selector: TokenSelector, options: Options) -> None:
         assert options.penalty_alpha is not None
-        self._reader, self._chooser = reader, chooser
+        self._reader, self._selector = reader, selector
         self._alpha, self._top_k = options.penalty_alpha, options.top_k
         self._session = reader.session  # holds the text
         self._logits: Floats | None = None  # [n_vocab] after it
@@ -55,10 +55,10 @@ class ContrastiveSearch:
         """
         if self._logits is None:
             self._logits = self._read_prompt(tokens)
-        scores = self._chooser.adjusted(tokens, self._logits)
+        scores = self._selector.adjusted(tokens, self._logits)
         candidates: list[int] = likeliest_possible(scores, self._top_k).tolist()
         if not candidates:
-            raise self._chooser.refusal(self._logits)
+            raise self._selector.refusal(self._logits)
         forks = [self._session.fork(n_ctx=len(tokens) + 1) for _ in candidates]
         found = inspect([(fork, [token]) for fork, token in zip(forks, candidates, strict=True)], "ln_f", "logits")
         states = unit_vectors(found["ln_f"])
@@ -68,7 +68,7 @@ class ContrastiveSearch:
         self._go_on(forks, best)
         self._note(states[best : best + 1])
         self._logits = found["logits"][best]
-        self._chooser.take(candidates[best])
+        self._selector.accept(candidates[best])
         return candidates[best]
 
     def _read_prompt(self, tokens: Sequence[int]) -> Floats:

@@ -44,7 +44,7 @@ def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
     if len(tokens) + n_new <= n_ctx:
         return tokens
     if options.on_overflow == "slide":
-        return tokens if len(tokens) <= n_ctx else newer_half(tokens, n_ctx)
+        return tokens if len(tokens) <= n_ctx else newest_half(tokens, n_ctx)
     if options.on_overflow == "truncate" and n_new < n_ctx:
         return tokens[len(tokens) + n_new - n_ctx :]
     raise ContextFullError(
@@ -53,6 +53,6 @@ def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
     )
 
 
-def newer_half(tokens: list[int], n_ctx: int) -> list[int]:
+def newest_half(tokens: list[int], n_ctx: int) -> list[int]:
     """The newest tokens, as many as fill half of the context."""
     return tokens[-max(n_ctx // 2, 1) :]

@@ -38,7 +38,7 @@ def guessing(reader: Reader, model: LoadedModel, options: Options) -> Speculativ
         guess = DraftModel(options.draft, model, options.n_threads)
     else:
         guess = PromptLookup(options.prompt_lookup)
-    return SpeculativeReader(reader.session, guess, reader.hand_over())
+    return SpeculativeReader(reader.session, guess, reader.release_tokens())
 
 
 class SpeculativeReader(Reader):

@@ -12,8 +12,8 @@ from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
-from fastgpt_c.generation.prompt import Prompt, newer_half, prompt_tokens
-from fastgpt_c.generation.token_selector import Chooser
+from fastgpt_c.generation.prompt import Prompt, newest_half, prompt_tokens
+from fastgpt_c.generation.token_selector import TokenSelector
 from fastgpt_c.generation.transcript import Transcript
 from fastgpt_c.native.arguments import made
 
@@ -67,7 +67,7 @@ class _Loop:
     def __init__(self, model: LoadedModel, options: Options, prompt_tokens: list[int]) -> None:
         self.completion: Completion | None = None
         self._model, self._options, self._prompt_tokens = model, options, prompt_tokens
-        self._chooser = Chooser(model, options, prompt_tokens)
+        self._selector = TokenSelector(model, options, prompt_tokens)
         self._tokens: list[int] = []
         self._reason = "length"
         self._seconds = [0.0, 0.0]  # prefill, decode
@@ -95,7 +95,7 @@ class _Loop:
             self._tokens,
             "stop" if transcript.stopped else self._reason,
             len(self._prompt_tokens),
-            self._chooser.seed,
+            self._selector.seed,
             prefill_seconds=self._seconds[0],
             decode_seconds=self._seconds[1],
             n_reused=self._n_reused,
@@ -106,11 +106,11 @@ class _Loop:
             yield rest
 
     def _sampled(self, reader: Reader) -> Iterator[int]:
-        tokens, next_token = list(self._prompt_tokens), self._way_to_choose(reader)
+        tokens, next_token = list(self._prompt_tokens), self._token_function(reader)
         for i in range(self._options.max_new_tokens):
             begin = time.perf_counter()
             if len(tokens) > self._model.n_ctx:
-                tokens = newer_half(tokens, self._model.n_ctx)
+                tokens = newest_half(tokens, self._model.n_ctx)
             if not self._options.kv_cache:
                 reader.forget()
             token = next_token(tokens)
@@ -122,19 +122,19 @@ class _Loop:
                 self._reason = "eos"
                 return
             self._tokens.append(token)
-            if self._chooser.complete:
+            if self._selector.complete:
                 self._reason = "stop"
             yield token
-            if self._chooser.complete:
+            if self._selector.complete:
                 return
 
-    def _way_to_choose(self, reader: Reader) -> Callable[[list[int]], int]:
+    def _token_function(self, reader: Reader) -> Callable[[list[int]], int]:
         """Gives the token that follows others."""
         if self._options.penalty_alpha is None:
-            return lambda tokens: self._chooser.choose(tokens, reader.logits_after(tokens), reader.session.sample)
+            return lambda tokens: self._selector.select(tokens, reader.logits_after(tokens), reader.session.sample)
         from fastgpt_c.generation.contrastive_search import ContrastiveSearch
 
-        return ContrastiveSearch(reader, self._chooser, self._options).next_token
+        return ContrastiveSearch(reader, self._selector, self._options).next_token
 
 
 def _guessing(reader: Reader, model: LoadedModel, options: Options) -> Reader:

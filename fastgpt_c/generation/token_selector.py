@@ -41,8 +41,8 @@ def explained(logits: npt.ArrayLike, bans: Sequence[str] = ()) -> Iterator[None]
         raise refusal(logits, bans) from error
 
 
-class Chooser:
-    """Chooses the tokens of one text.
+class TokenSelector:
+    """Selects the tokens of one text, and remembers them.
 
     seed  of the sampler
 
@@ -58,13 +58,13 @@ class Chooser:
         self._bans = bans_of(options)
         self.seed = self._sampler.seed
 
-    def choose(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
+    def select(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
         """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
         that the logits are from, so that its profile counts the draw."""
         logits = self._allowed(tokens, logits)
         with self._explained(logits):
             token = draw(self._sampler, logits)
-        self.take(token)
+        self.accept(token)
         return token
 
     def adjusted(self, tokens: Sequence[int], logits: Floats) -> Floats:
@@ -82,7 +82,7 @@ class Chooser:
         """What a processor gave is no fault of the model."""
         return explained(logits, self._bans) if self._processor is None else nullcontext()
 
-    def take(self, token: int) -> None:
+    def accept(self, token: int) -> None:
         """Notes the token that comes next."""
         self._sampler.accept([token])
         if self._constraint is not None and token != self._eos_token:

@@ -18,7 +18,7 @@ import pytest
 
 import fastgpt_c
 from fastgpt_c import BatchError, Beams, Completion, FastGPTError, Options, Request, Sampler, Sampling, UsageError
-from fastgpt_c.generation import Reader
+from fastgpt_c import Reader
 from fastgpt_c.native.arguments import OPTIONS, Kind
 from fastgpt_c.native.lib import ffi, lib
 
