@@ -18,7 +18,7 @@ from fastgpt_c.batching.openai_format import (
     completion_record,
     error_record,
     parse,
-    seeds,
+    seed_of,
 )
 from fastgpt_c.batching.requests import Batch, Request
 from fastgpt_c.errors import FastGPTError, UsageError
@@ -176,26 +176,25 @@ class PendingLine:
 class BatchFile:
     """Runs the requests of a file that have no record yet.
 
-    seed         of lines without one; see openai_format.seeds
+    seed         of lines without one; see openai_format.seed_of
     on_progress  called after each record with the number of new tokens behind it
     """
 
     def __init__(
         self, model: LoadedModel, batch: Batch, records: Records, *, seed: int, on_progress: Callable[[int], None]
     ) -> None:
-        self._model_name = model.name or model.path.name
+        self._model = model
         self._batch, self._records, self._seed, self._on_progress = batch, records, seed, on_progress
         self._seen: dict[str, int] = {}  # custom_id -> line
 
     def run(self, source: Path) -> None:
         """Returns when every line of source has a record, however it went."""
         for state in self._batch.run(self._requests(source)):
-            pending, choice = state.tag
-            if pending.set_result(choice, state.error or state.completion()):
-                self._write_record(pending)
+            if state.tag.set_result(state.sample, state.result()):
+                self._write_record(state.tag)
 
-    def _requests(self, source: Path) -> Iterator[tuple[tuple[PendingLine, int], Request]]:
-        """((pending line, choice), request) of what is to be done; writes the records of bad lines on the way."""
+    def _requests(self, source: Path) -> Iterator[tuple[PendingLine, Request]]:
+        """(pending line, request) of what is to be done; writes the records of bad lines on the way."""
         for number, data in nonblank_lines(source):
             try:
                 line = self._line(number, data)
@@ -204,9 +203,8 @@ class BatchFile:
                 continue
             if self._records.has(number, line.custom_id):
                 continue
-            pending = PendingLine(line)
-            for choice, seed in enumerate(seeds(line, self._seed)):
-                yield (pending, choice), Request(line.prompt, **line.changes | {"seed": seed})
+            changes = line.changes | {"seed": seed_of(line, self._seed)}
+            yield PendingLine(line), Request(line.prompt, n=line.n, **changes)
 
     def _line(self, number: int, data: bytes) -> Line:
         if len(data) > MOST_BYTES_A_LINE:
@@ -231,7 +229,7 @@ class BatchFile:
         except FastGPTError as error:
             self._write_error(line.number, LineError(str(error), custom_id=line.custom_id))
             return
-        self._records.append(completion_record(line, self._model_name, completions))
+        self._records.append(completion_record(line, self._model, completions))
         self._on_progress(sum(len(completion.tokens) for completion in completions))
 
     def _write_error(self, number: int, error: LineError) -> None:

@@ -13,14 +13,17 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.batching.requests import BATCH_WIDE
+from fastgpt_c.batching.requests import BATCH_WIDE, MOST_SAMPLES, derived_seed
+from fastgpt_c.engine.log_probs import TokenLogProb
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 
+if TYPE_CHECKING:
+    from fastgpt_c.engine.model import LoadedModel
+
 URL = "/v1/completions"
-MOST_CHOICES = 128
 MOST_CHARACTERS = 500  # characters of an error message
 
 # OpenAI's names of fields of Options; all others have the same name there and here.
@@ -114,8 +117,8 @@ def _prompt(body: dict[str, Any]) -> str | list[int]:
 def _n(body: dict[str, Any]) -> int:
     n = body.pop("n", None)
     n = 1 if n is None else _checked("n", n, int)
-    if not 1 <= n <= MOST_CHOICES:
-        raise LineError(f"n is {n}, not in [1, {MOST_CHOICES}]", "n")
+    if not 1 <= n <= MOST_SAMPLES:
+        raise LineError(f"n is {n}, not in [1, {MOST_SAMPLES}]", "n")
     return n
 
 
@@ -161,27 +164,19 @@ def _types() -> dict[str, type]:
     """The fields of Options that a line may set: those that JSON can say."""
     own = {field.name: type(field.default) for field in fields(Options) if field.default is not MISSING}
     plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name not in BATCH_WIDE}
-    return plain | {"seed": int, "stop": str, "logit_bias": dict}
+    return plain | {"seed": int, "logprobs": int, "stop": str, "logit_bias": dict}
 
 
 _TYPES = _types()
 
 
-# ---- Seeds -------------------------------------------------------------------------------------------------
+# ---- Seed --------------------------------------------------------------------------------------------------
 
 
-def seeds(line: Line, base: int) -> list[int]:
-    """A seed for each choice.  The first is the line's own, else it is made of base and custom_id, so that a line draws
-    the same wherever it stands and whenever it is run; the next ones are made of the first."""
-    first = line.changes.get("seed")
-    if first is None:
-        first = _derived(base, line.custom_id)
-    return [first, *(_derived(first, str(i)) for i in range(1, line.n))]
-
-
-def _derived(seed: int, text: str) -> int:
-    """64 bits of SHA-256."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
+def seed_of(line: Line, base: int) -> int:
+    """The line's own seed, or one made of base and custom_id: neither its place in the file nor the run matters."""
+    seed: int | None = line.changes.get("seed")
+    return derived_seed(base, line.custom_id) if seed is None else seed
 
 
 # ---- Out ---------------------------------------------------------------------------------------------------
@@ -189,27 +184,64 @@ def _derived(seed: int, text: str) -> int:
 RECORD_BEGIN = b'{"id": "batch_req_'
 
 
-def completion_record(line: Line, model_name: str, completions: Sequence[Completion]) -> bytes:
-    """The record of a request that went well, a line."""
+def completion_record(line: Line, model: LoadedModel, completions: Sequence[Completion]) -> bytes:
+    """The record of a request that went well, a line; completions are those of model."""
     number = _request_number(line.custom_id)
     n_prompt, n_new = completions[0].n_prompt, sum(len(completion.tokens) for completion in completions)
     body = {
         "id": f"cmpl-{number}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": model_name,
-        "choices": [_choice(i, completion) for i, completion in enumerate(completions)],
+        "model": model.name or model.path.name,
+        "choices": [_choice(i, completion, model) for i, completion in enumerate(completions)],
         "usage": {"prompt_tokens": n_prompt, "completion_tokens": n_new, "total_tokens": n_prompt + n_new},
     }
     response = {"status_code": 200, "request_id": f"req_{number}", "body": body}
     return _record(number, line.custom_id, response, None)
 
 
-def _choice(index: int, completion: Completion) -> dict[str, Any]:
-    reason = "length" if completion.finish_reason == "length" else "stop"
+def _choice(index: int, completion: Completion, model: LoadedModel) -> dict[str, Any]:
     return {
-        "index": index, "text": completion.text, "logprobs": None, "finish_reason": reason, "seed": completion.seed
-    }  # fmt: skip
+        "index": index,
+        "text": completion.text,
+        "logprobs": None if completion.logprobs is None else _logprobs(completion.logprobs, model),
+        "finish_reason": "length" if completion.finish_reason == "length" else "stop",
+        "seed": completion.seed,
+    }
+
+
+def _logprobs(rows: Sequence[TokenLogProb], model: LoadedModel) -> dict[str, Any]:
+    """Four lists with an element for each token; text_offset counts the characters that are complete before it."""
+    decoder = model.tokenizer.stream() if model.has_tokenizer else None
+    offsets = [0]
+    for row in rows:
+        offsets.append(offsets[-1] + (len(decoder.push(row.token)) if decoder else 0))
+    return {
+        "tokens": [_token_text(row.token, model) for row in rows],
+        "token_logprobs": [row.logprob for row in rows],
+        "top_logprobs": [_top_logprobs(row, model) for row in rows],
+        "text_offset": offsets[:-1],
+    }
+
+
+def _top_logprobs(row: TokenLogProb, model: LoadedModel) -> dict[str, float]:
+    """By text, likeliest first; with the token itself, as OpenAI does, so there may be one more than asked for.  Of
+    tokens with the same text the likeliest counts."""
+    values: dict[str, float] = {}
+    for token, logprob in (*row.top, (row.token, row.logprob)):
+        values.setdefault(_token_text(token, model), logprob)
+    return values
+
+
+def _token_text(token: int, model: LoadedModel) -> str:
+    """As OpenAI writes tokens; "token_id:5" for a model without tokenizer."""
+    if not model.has_tokenizer:
+        return f"token_id:{token}"
+    data = model.tokenizer.decode_bytes([token])
+    try:
+        return data.decode()
+    except UnicodeDecodeError:  # a part of a character
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def error_record(number: int, custom_id: str | None, message: str, param: str | None = None) -> bytes:

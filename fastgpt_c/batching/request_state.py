@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fastgpt_c.engine.log_probs import TokenLogProb, token_log_prob
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, prompt_tokens
 from fastgpt_c.generation.token_selector import bans_of
 from fastgpt_c.generation.transcript import Transcript
+from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
@@ -32,18 +34,22 @@ class RequestState:
     """What a scheduler needs to know of a prompt, and what it has drawn for it.
 
     tag         whatever the caller knows it by
+    sample      which of a prompt's n samples it is, from 0
     ended       nothing more is to be drawn
     error       why it failed, or None
     prompt      token ids to read before the first token is drawn
     n_positions of a KV cache that it needs
     sampler     engine.sampler.Sampler; knows the prompt
     bans        names of the options that can ban tokens
+    n_top       likeliest tokens to note for each token, None = nothing; see Options.logprobs
     tokens      what was drawn, without the end-of-text token
     """
 
-    def __init__(self, tag: Any, model: LoadedModel, prompt: Prompt, options: Callable[[], Options]) -> None:
+    def __init__(
+        self, tag: Any, sample: int, model: LoadedModel, prompt: Prompt, options: Callable[[], Options]
+    ) -> None:
         """options may raise, too: any FastGPTError is noted as .error."""
-        self.tag = tag
+        self.tag, self.sample = tag, sample
         self.error: FastGPTError | None = None
         self.tokens: list[int] = []
         try:
@@ -60,6 +66,8 @@ class RequestState:
         self.bans = bans_of(options)
         self.ended = options.max_new_tokens == 0
         self._model, self._max_new_tokens = model, options.max_new_tokens
+        self.n_top = options.logprobs
+        self._logprobs: list[TokenLogProb] = []
         self._reason = "length"
         # Only stop strings need the text while it grows.
         self._transcript = Transcript(model, options.stop_strings) if options.stop else None
@@ -85,11 +93,20 @@ class RequestState:
         self.ended = self._finds_stop(token) or len(self.tokens) == self._max_new_tokens
         return self.ended
 
+    def note_logprob(self, token: int, logits: Floats) -> None:
+        """For a token that is about to be accepted: what the model's logits [n_vocab] say of it."""
+        if self.n_top is not None:
+            self._logprobs.append(token_log_prob(logits, token, self.n_top))
+
     def _finds_stop(self, token: int) -> bool:
         if self._transcript is None:
             return False
         self._transcript.push(token)
         return self._transcript.stopped
+
+    def result(self) -> Completion | FastGPTError:
+        """Once it has ended: its completion, or why it failed."""
+        return self.error or self.completion()
 
     def completion(self) -> Completion:
         """What came of it, once it has ended without error.  Other requests had their share of the seconds."""
@@ -105,6 +122,7 @@ class RequestState:
             (self._first or end) - (self._begin or end),
             end - (self._first or end),
             self._n_reused,
+            logprobs=None if self.n_top is None else tuple(self._logprobs[: len(self.tokens)]),
         )
 
     def _text(self) -> str:

@@ -195,7 +195,10 @@ class Scheduler:
         request = slot.request
         if token < 0:
             request.fail(refusal(self._step.logits(row), request.bans))
-        elif not request.accept(token) and slot.n_past == self._n_ctx:
+            return True
+        if request.n_top is not None:
+            request.note_logprob(token, self._step.logits(row))
+        if not request.accept(token) and slot.n_past == self._n_ctx:
             slot.read_anew(newest_half(request.prompt + request.tokens, self._n_ctx))
         return request.ended
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,38 @@ def log_normalisers(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     if not np.isfinite(largest).all():
         raise FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
     return np.asarray((largest + _log_sum_exp(logits - largest))[:, 0])
+
+
+class TokenLogProb(NamedTuple):
+    """How likely a model found a token in its place.
+
+    token    its id
+    logprob  its log-probability, a natural logarithm
+    rank     1 = no token was likelier; of equals the lower id comes first
+    top      (token, log-probability) of the likeliest tokens in its place, likeliest first
+    """
+
+    token: int
+    logprob: float
+    rank: int
+    top: tuple[tuple[int, float], ...]
+
+
+def token_log_prob(logits: npt.NDArray[np.float32], token: int, n_top: int) -> TokenLogProb:
+    """Of a token in the place that logits [n_vocab] predict, with the n_top likeliest.  Raises FastGPTError for logits
+    that are NaN or infinite."""
+    normaliser = float(log_normalisers(logits[None])[0])
+    rank = int(token_ranks(logits[None], np.array([token]))[0])
+    top = tuple((i, float(logits[i]) - normaliser) for i in likeliest(logits, n_top).tolist())
+    return TokenLogProb(token, float(logits[token]) - normaliser, rank, top)
+
+
+def token_ranks(logits: npt.NDArray[np.float32], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """[n] the ranks of tokens [n] in the rows of logits [n][n_vocab]: 1 = the likeliest; of equals the lower id comes
+    first."""
+    own = np.take_along_axis(logits, tokens[:, None].astype(np.int64), axis=1)
+    n_before = [np.count_nonzero(row[:token] == row[token]) for row, token in zip(logits, tokens, strict=True)]
+    return np.asarray(1 + np.count_nonzero(logits > own, axis=1) + n_before, np.int32)
 
 
 def _log_sum_exp(shifted: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

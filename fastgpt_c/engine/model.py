@@ -21,7 +21,7 @@ _Model = TypeVar("_Model", bound="LoadedModel")
 class LoadedModel:
     """A model file.  May be shared by threads; each of them wants a session of its own.
 
-    path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
+    path, name, type ("F32", "F16", "BF16", "Q8_0" ...), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
     n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
     eos_token (None when the file names none)
     """
@@ -123,6 +123,13 @@ class LoadedModel:
         """Refuses further work; the memory goes when the last session is closed.  Closing twice is harmless."""
         self._handle = None
         self._pools.clear()
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._handle is None else ""
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.type}, {self.n_params:,} parameters, "
+            f"n_layer={self.n_layer}, n_embd={self.n_embd}, n_ctx={self.n_ctx}{closed})"
+        )
 
     def __enter__(self: _Model) -> _Model:
         return self

@@ -25,6 +25,9 @@ class Reader:
         self.n_kept = 0
         self._held = list(held)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.session!r})"
+
     def logits_after(self, tokens: Sequence[int]) -> Floats:
         """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
         tokens = list(tokens)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,35 @@ from fastgpt_c.engine.defaults import MIROSTAT_ETA, TEMPERATURE, TOP_P
 from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Checked, Floats, Tokens, checked_int, float_array, made, shown, token_array
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
+from fastgpt_c.native.typing_unpack import Unpack
 
 
-@dataclass(frozen=True, kw_only=True)
+class AdjustmentKeywords(TypedDict, total=False):
+    """The fields of Adjustments as keywords, for editors and type checkers."""
+
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    no_repeat_ngram_size: int
+    min_new_tokens: int
+    logit_bias: Mapping[int, float] | None
+
+
+class SamplingKeywords(AdjustmentKeywords, total=False):
+    """The fields of Sampling as keywords."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    top_n_sigma: float
+    mirostat_tau: float
+    mirostat_eta: float
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Adjustments(Checked):
     """What happens to logits first, in this order.  It is that of Hugging Face transformers, as far as it has these.
 
@@ -38,7 +64,7 @@ class Adjustments(Checked):
     logit_bias: Mapping[int, float] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Sampling(Adjustments):
     """What happens to logits before a token is drawn: the fields of Adjustments, then, in this order, again that of
     transformers; fastgpt.h names the papers.
@@ -83,10 +109,15 @@ class Sampler:
     """
 
     def __init__(
-        self, n_vocab: int, sampling: Sampling | None = None, *, eos_token: int | None = None, **changes: Any
+        self,
+        n_vocab: int,
+        sampling: Sampling | None = None,
+        *,
+        eos_token: int | None = None,
+        **changes: Unpack[SamplingKeywords],
     ) -> None:
         sampling = made(Sampling, "sampling", sampling, changes)
-        self.n_vocab = n_vocab
+        self.n_vocab, self._sampling = n_vocab, sampling
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         checked_int("n_vocab", n_vocab, 1)
         values = {name: getattr(sampling, name) for name in PARAMETERS} | {"seed": self.seed}
@@ -97,6 +128,9 @@ class Sampler:
                 lib.fastgpt_sampler_set_bias(self._handle, checked_int("token", token), bias),
                 f"logit_bias {bias} of token {token}: tokens are in [0, {n_vocab}), a bias is below infinity",
             )
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.n_vocab}, {replace(self._sampling, seed=self.seed)!r})"
 
     @property
     def handle(self) -> Any:

@@ -305,6 +305,13 @@ class Session:
                 self._claim.kv = ffi.NULL
                 self._kv = self._context = self._pool = self._model = None
 
+    def __repr__(self) -> str:
+        if self._kv is None:
+            return "Session(closed)"
+        threads = f"{self.n_threads} thread{'s' * (self.n_threads != 1)}"
+        deterministic = ", deterministic" if self.deterministic else ""
+        return f"Session(n_past={self.n_past} of {self.n_ctx}, kv_type={self.kv_type!r}, {threads}{deterministic})"
+
     def __enter__(self) -> Session:
         return self
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fastgpt_c.engine.log_probs import likeliest_possible, log_softmax
 from fastgpt_c.engine.reader import Reader
-from fastgpt_c.engine.sampler import Adjustments, Sampler, Sampling
+from fastgpt_c.engine.sampler import AdjustmentKeywords, Adjustments, Sampler, Sampling
 from fastgpt_c.engine.session import Session
 from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
 
 
-@dataclass(frozen=True)
+class BeamKeywords(AdjustmentKeywords, total=False):
+    """The fields of Beams as keywords."""
+
+    num_beams: int
+    max_new_tokens: int
+    length_penalty: float
+    early_stopping: bool | str
+
+
+@dataclass(frozen=True, repr=False)
 class Beams(Adjustments):
     """How to search: the fields of sampler.Adjustments, which change the log-probabilities of each beam's next tokens
     (these need not sum to 1 any more, as in transformers), and

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastgpt_c.engine.log_probs import TokenLogProb
+from fastgpt_c.native.arguments import shown
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Completion:
     """What was generated.
 
@@ -19,6 +22,8 @@ class Completion:
     n_reused        tokens of the prompt that a KV cache held already, so that they were not read again
     n_guessed, n_right
                     guesses of speculative decoding, and how many of them were the text's next tokens
+    logprobs        TokenLogProb(token, logprob, rank, top) for each of tokens, where Options.logprobs asks for them;
+                    else None
     """
 
     text: str
@@ -31,3 +36,10 @@ class Completion:
     n_reused: int = 0
     n_guessed: int = 0
     n_right: int = 0
+    logprobs: tuple[TokenLogProb, ...] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Completion({shown(self.text)}, {len(self.tokens)} tokens, finish_reason={self.finish_reason!r}, "
+            f"n_prompt={self.n_prompt}, seed={self.seed})"
+        )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from fastgpt_c.engine.log_probs import TokenLogProb
 from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.engine.reader import Reader, reader_of
 from fastgpt_c.engine.session import Session
@@ -15,10 +16,10 @@ from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, newest_half, prompt_tokens
 from fastgpt_c.generation.token_selector import TokenSelector
 from fastgpt_c.generation.transcript import Transcript
-from fastgpt_c.native.arguments import made
+from fastgpt_c.native.arguments import made, shown
 
 
-@dataclass
+@dataclass(repr=False)
 class TextGeneration:
     """An iterator over pieces of text; afterwards .completion says how it went.
 
@@ -43,10 +44,19 @@ class TextGeneration:
     def __next__(self) -> str:
         return next(self._pieces)
 
+    def __repr__(self) -> str:
+        state = "not at its end" if self.completion is None else repr(self.completion)
+        return f"TextGeneration({shown(self.prompt)}, {state})"
+
     @property
     def completion(self) -> Completion | None:
         """None before the end."""
         return self._loop.completion
+
+    @property
+    def logprobs(self) -> tuple[TokenLogProb, ...] | None:
+        """Completion.logprobs of the tokens so far; some of them may be in no piece yet."""
+        return self._loop.logprobs
 
     def finish(self) -> Completion:
         """Generates what is left and returns all of it."""
@@ -72,6 +82,11 @@ class _Loop:
         self._reason = "length"
         self._seconds = [0.0, 0.0]  # prefill, decode
         self._n_reused = 0
+
+    @property
+    def logprobs(self) -> tuple[TokenLogProb, ...] | None:
+        """Of the tokens so far, without the end-of-text token; None where nobody asked."""
+        return None if self._options.logprobs is None else tuple(self._selector.logprobs[: len(self._tokens)])
 
     def pieces(self, reader: Reader | None) -> Iterator[str]:
         """The text as it comes; sets .completion at the end."""
@@ -101,6 +116,7 @@ class _Loop:
             n_reused=self._n_reused,
             n_guessed=reader.n_guessed,
             n_right=reader.n_right,
+            logprobs=self.logprobs,
         )
         if rest:
             yield rest

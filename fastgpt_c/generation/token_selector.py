@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.log_probs import TokenLogProb, token_log_prob
 from fastgpt_c.engine.sampler import Sampler
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.constraints import constraint_on
@@ -44,7 +45,8 @@ def explained(logits: npt.ArrayLike, bans: Sequence[str] = ()) -> Iterator[None]
 class TokenSelector:
     """Selects the tokens of one text, and remembers them.
 
-    seed  of the sampler
+    seed      of the sampler
+    logprobs  of the tokens so far, the end-of-text token included, where options.logprobs asks for them
 
     Raises UsageError for options out of range or a wrong constraint, MissingExtraError for one without its library.
     """
@@ -57,6 +59,9 @@ class TokenSelector:
         self._eos_token = model.eos_token
         self._bans = bans_of(options)
         self.seed = self._sampler.seed
+        self.logprobs: list[TokenLogProb] = []
+        self._n_top = options.logprobs
+        self._model_logits: Floats | None = None  # [n_vocab] that the next token is selected from
 
     def select(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
         """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
@@ -84,12 +89,16 @@ class TokenSelector:
 
     def accept(self, token: int) -> None:
         """Notes the token that comes next."""
+        if self._n_top is not None and self._model_logits is not None:
+            self.logprobs.append(token_log_prob(self._model_logits, token, self._n_top))
         self._sampler.accept([token])
         if self._constraint is not None and token != self._eos_token:
             self._constraint.accept(token)
 
     def _allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
         """What the processor makes of logits; the sampler learns what the constraint allows."""
+        if self._n_top is not None:  # a processor may change them in place
+            self._model_logits = logits if self._processor is None else logits.copy()
         if self._processor is not None:
             processed = self._processor(tokens, logits)
             logits = logits if processed is None else processed

@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -198,6 +198,7 @@ OPTIONS = {
     "max_new_tokens": COUNT,
     "stop": Kind("text, or a list of texts", _read_strings),
     "on_overflow": one_of(*OVERFLOW_MODES),
+    "logprobs": optional(COUNT),
     "kv_cache": FLAG,
     "kv_type": one_of(*KV_TYPES),
     "deterministic": FLAG,
@@ -233,6 +234,12 @@ class Checked:
             raise UsageError(f"{cls.__name__} takes its options by name, such as {_names(cls)[0]}=...")
         check_names(given, _names(cls), f"option of {cls.__name__}")
         return super().__new__(cls)
+
+    def __repr__(self) -> str:
+        """With the options that are not at their defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(cast(Any, self))}
+        changed = [f"{name}={shown(value)}" for name, value in values.items() if value != getattr(type(self), name)]
+        return f"{type(self).__name__}({', '.join(changed)})"
 
     def __post_init__(self) -> None:
         for name in _names(type(self)):

@@ -67,6 +67,15 @@ class Profile(Records):
         self.n_events_lost = summary.n_events_lost
         self._context = None
 
+    def __repr__(self) -> str:
+        phases = [
+            f"{name}: {phase['n_tokens']} tokens in {phase['n_steps']} step{'s' * (phase['n_steps'] != 1)}, "
+            f"{phase['ns'] / 1e6:.3f} ms"
+            for name, phase in self.phases.items()
+            if phase["n_steps"]
+        ]
+        return f"Profile({'; '.join(phases) or 'no steps'})"
+
     # ---- Exports ----
 
     def report(self, roofline: Roofline | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.engine.log_probs import likeliest, log_normalisers
+from fastgpt_c.engine.log_probs import likeliest, log_normalisers, token_ranks
 from fastgpt_c.engine.reader import Reader
 from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Floats, checked_int, token_array
@@ -29,7 +29,7 @@ _POSITIONS_AT_ONCE = (64, 512)
 _ROWS_IN_CACHE = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenScores:
     """What a model says of each of n tokens, given those before it.
 
@@ -60,6 +60,12 @@ class TokenScores:
     def greedy(self) -> bool:
         """Whether each token that has a score is the likeliest in its place."""
         return bool((self.ranks <= 1).all())
+
+    def __repr__(self) -> str:
+        return (
+            f"TokenScores({len(self)} tokens, {self.n_scored} scored, total={self.total:.6g}, "
+            f"top_k={self.top_tokens.shape[1]})"
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -98,11 +104,10 @@ def score_logits(logits: Floats, tokens: Ints, top_k: int = 0) -> TokenScores:
 def _score_few(logits: Floats, tokens: Ints, top_k: int) -> TokenScores:
     normalisers = log_normalisers(logits)
     chosen = np.take_along_axis(logits, tokens[:, None].astype(np.int64), axis=1)
-    ranks = 1 + np.count_nonzero(logits > chosen, axis=1)
-    ranks += [np.count_nonzero(row[:token] == row[token]) for row, token in zip(logits, tokens, strict=True)]
     top = np.array([likeliest(row, top_k) for row in logits]).reshape(len(tokens), top_k)
     top_logprobs = np.take_along_axis(logits, top, axis=1) - normalisers[:, None]
-    return TokenScores(tokens, chosen[:, 0] - normalisers, ranks.astype(np.int32), top.astype(np.int32), top_logprobs)
+    logprobs, ranks = chosen[:, 0] - normalisers, token_ranks(logits, tokens)
+    return TokenScores(tokens, logprobs, ranks, top.astype(np.int32), top_logprobs)
 
 
 # ---- Tokens -> scores ----

@@ -17,8 +17,18 @@ import numpy as np
 import pytest
 
 import fastgpt_c
-from fastgpt_c import BatchError, Beams, Completion, FastGPTError, Options, Request, Sampler, Sampling, UsageError
-from fastgpt_c import Reader
+from fastgpt_c import (
+    BatchError,
+    Beams,
+    Completion,
+    FastGPTError,
+    Options,
+    Reader,
+    Request,
+    Sampler,
+    Sampling,
+    UsageError,
+)
 from fastgpt_c.native.arguments import OPTIONS, Kind
 from fastgpt_c.native.lib import ffi, lib
 
