@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.batching.requests import BATCH_WIDE, MOST_SAMPLES, derived_seed
+from fastgpt_c.batching.requests import MOST_SAMPLES, derived_seed
 from fastgpt_c.engine.log_probs import TokenLogProb
 from fastgpt_c.generation.completion import Completion
-from fastgpt_c.generation.options import Options
+from fastgpt_c.generation.options import Options, RequestKeywords
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
@@ -163,7 +163,7 @@ _PARSERS = {"stop": _stop, "logit_bias": _logit_bias}
 def _types() -> dict[str, type]:
     """The fields of Options that a line may set: those that JSON can say."""
     own = {field.name: type(field.default) for field in fields(Options) if field.default is not MISSING}
-    plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name not in BATCH_WIDE}
+    plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name in RequestKeywords.__annotations__}
     return plain | {"seed": int, "logprobs": int, "stop": str, "logit_bias": dict}
 
 

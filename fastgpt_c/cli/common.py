@@ -67,11 +67,11 @@ def reader_of(args: argparse.Namespace, model: Model) -> Iterator[Reader]:
 
 
 def check_output(target: Path | None, model: Model, *inputs: Path | None) -> None:
-    """As files.check_output, for options that may not be given."""
+    """As atomic_files.check_output, for options that may not be given."""
     if target is not None:
-        from fastgpt_c import files
+        from fastgpt_c.io import atomic_files
 
-        files.check_output(target, model.path, *filter(None, inputs))
+        atomic_files.check_output(target, model.path, *filter(None, inputs))
 
 
 def one_line(text: str) -> str:

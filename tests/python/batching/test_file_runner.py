@@ -136,7 +136,7 @@ BAD_LINES: list[tuple[Any, str]] = [
     ({"prompt": "a", "n_threads": 4}, "n_threads is no parameter here"),
     ({"prompt": "a", "max_tokens": "5"}, "max_tokens is not an integer"),
     ({"prompt": "a", "max_tokens": True}, "max_tokens is not an integer"),
-    ({"prompt": "a", "max_tokens": 10**30}, "n_ctx"),
+    ({"prompt": "a", "max_tokens": 10**30}, "max_new_tokens is 10"),
     ({"prompt": "a", "temperature": -1}, "temperature is -1"),
     ({"prompt": "a", "temperature": 10**400}, "temperature is"),
     ({"prompt": "a", "stop": [""]}, "stop string is empty"),

@@ -267,7 +267,7 @@ def test_a_full_disk_leaves_the_old_file(names: dict[str, Path], tmp_path: Path,
 
 # A user who may not write into the folder: what is needed is loaded before.
 AS_NOBODY = """
-import encodings.unicode_escape, os, sys
+import encodings.unicode_escape, encodings.utf_8_sig, os, sys
 import fastgpt_c.cli.__main__ as command
 import importlib, pkgutil, safetensors.numpy
 import fastgpt_c

@@ -99,7 +99,11 @@ def test_options_may_be_a_dict(alphabet_model: fastgpt_c.Model) -> None:
     assert alphabet_model.generate("a", options={"max_new_tokens": 3, "temperature": 0}).tokens == plain.tokens
 
 
-@pytest.mark.parametrize("options", [5, "fast", Sampling(), ["max_new_tokens"], {5: 6}, Beams()], ids=repr)
+@pytest.mark.parametrize(
+    "options",
+    [5, "fast", Sampling(), ["max_new_tokens"], {5: 6}, Beams()],
+    ids=lambda value: repr(value).partition(" object at ")[0],
+)
 def test_options_of_another_kind_are_refused(alphabet_model: fastgpt_c.Model, options: Any) -> None:
     for call in (alphabet_model.generate, alphabet_model.stream, alphabet_model.generate_batch):
         with pytest.raises(UsageError, match=r"options is .*, not Options or a dict"):
@@ -127,7 +131,11 @@ def test_the_nearest_name_is_told(alphabet_model: fastgpt_c.Model, wrong: str, r
         alphabet_model.beam_search("a", bams=4)
 
 
-@pytest.mark.parametrize("prompts", ["Once", "", b"Once", Request("a"), None, 5, {"a": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "prompts",
+    ["Once", "", b"Once", Request("a"), None, 5, {"a": 1}],
+    ids=lambda value: repr(value).partition(" object at ")[0],
+)
 def test_one_prompt_is_no_batch(alphabet_model: fastgpt_c.Model, prompts: Any) -> None:
     """A text is not run letter by letter."""
     for call in (alphabet_model.generate_batch, alphabet_model.stream_batch):
@@ -135,7 +143,11 @@ def test_one_prompt_is_no_batch(alphabet_model: fastgpt_c.Model, prompts: Any) -
             call(prompts)
 
 
-@pytest.mark.parametrize("prompt", [["a", "b"], None, 5, [[1], [2, 3]], {"a": 1}, [1.5], [True], object()], ids=repr)
+@pytest.mark.parametrize(
+    "prompt",
+    [["a", "b"], None, 5, [[1], [2, 3]], {"a": 1}, [1.5], [True], object()],
+    ids=lambda value: repr(value).partition(" object at ")[0],
+)
 def test_a_prompt_of_another_kind_is_refused(alphabet_model: fastgpt_c.Model, prompt: Any) -> None:
     calls = (alphabet_model.generate, alphabet_model.stream, alphabet_model.beam_search, alphabet_model.score)
     for call in (*calls, alphabet_model.embed):

@@ -118,7 +118,7 @@ except fastgpt_c.FastGPTError as error:
 def test_where_no_thread_may_be_started_one_is_enough(tmp_path: Path) -> None:
     """All work of a model with one thread; more threads than are to be had are refused by that name."""
     path = write_random_gguf(tmp_path / "model.gguf", n_layer=1, n_head=2, n_embd=16, n_ctx=64, n_vocab=50)
-    result = subprocess.run([sys.executable, "-c", NO_MORE_THREADS, str(path)], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", NO_MORE_THREADS, str(path)], capture_output=True, text=True, cwd="/")
     assert result.returncode == 0, result.stderr
     assert "refused to start a thread" in result.stdout
 
@@ -128,7 +128,7 @@ def test_a_guard_that_is_dropped_lets_go(alphabet_model: fastgpt_c.Model) -> Non
     with alphabet_model.session() as session:
         guard = new_guard()
         end = ending(guard)
-        session._claim_for(guard)
+        session.claim_for(guard)
         with pytest.raises(fastgpt_c.UsageError, match="in use"):
             session.prefill([1])
         del end
@@ -140,7 +140,7 @@ def test_what_a_guard_is_not_told_to_keep_is_taken_back(alphabet_model: fastgpt_
         session.prefill([1, 2, 3])
         guard = new_guard()
         with ending(guard):
-            session._claim_for(guard)
+            session.claim_for(guard)
             assert lib.fastgpt_decode(session._context, session._kv, 4, ffi.NULL) == lib.FASTGPT_OK
             assert session.n_past == 4
         assert session.n_past == 3
@@ -152,7 +152,7 @@ def test_a_session_that_is_closed_while_in_use_is_closed_afterwards(alphabet_mod
     session.prefill([1, 2, 3])
     guard = new_guard()
     with ending(guard):
-        session._claim_for(guard)
+        session.claim_for(guard)
         session.close()
         assert session.n_past == 3
     with pytest.raises(fastgpt_c.UsageError, match="closed"):

@@ -45,7 +45,7 @@ def test_sys_exit_in_a_handler_ends_the_process(model_file: Path) -> None:
     rng = random.Random(5)
     for _ in range(max(N_MOMENTS // 10, 2)):
         command = [sys.executable, "-c", ENDED_BY_SIGTERM, str(model_file)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.3))

@@ -156,7 +156,7 @@ def test_command_tells_about_itself(command: Path, option: str) -> None:
         ("-m {none} -p a", 1, "none.gguf"),
         ("-m {bad} -p a", 1, "GGUF"),
         ("-m {untokenized} -p a", 1, "no tokenizer"),
-        ("-m {demo} -p a --threads 2000", 1, "threads"),
+        ("-m {demo} -p a --threads 2000", 2, "threads"),
     ],
 )
 def test_command_says_what_is_wrong(
