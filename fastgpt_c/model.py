@@ -17,7 +17,7 @@ from fastgpt_c.generation.options import BatchKeywords, OptionKeywords, Options
 from fastgpt_c.generation.prompt import Prompt, tokens_of_prompt
 from fastgpt_c.generation.text_generation import TextGeneration
 from fastgpt_c.io.c_strings import c_path
-from fastgpt_c.native.arguments import Floats, as_path, checked_n_threads, made, token_array
+from fastgpt_c.native.arguments import Floats, as_path, checked_n_threads, merge_options, token_array
 from fastgpt_c.native.typing_unpack import Unpack
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Model(LoadedModel):
         Arguments are those of generate.  After the last piece its .completion is what generate returns; .finish() reads
         to the end.  Raises what generate raises: for arguments at once, for the rest with the piece.
         """
-        return TextGeneration(self, prompt, made(Options, "options", options, changes), reader)
+        return TextGeneration(self, prompt, merge_options(Options, "options", options, changes), reader)
 
     def beam_search(
         self,
@@ -165,7 +165,7 @@ class Model(LoadedModel):
         """
         from fastgpt_c.generation.beam_search import Beams, search  # here, since few need it
 
-        return search(self, prompt, made(Beams, "beams", beams, changes), n_threads)
+        return search(self, prompt, merge_options(Beams, "beams", beams, changes), n_threads)
 
     def stream_batch(
         self,
@@ -198,7 +198,7 @@ class Model(LoadedModel):
         """
         from fastgpt_c.batching import requests  # here, since one prompt alone needs none of it
 
-        batch = self._batch(made(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
+        batch = self._batch(merge_options(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
         return requests.stream(batch, requests.checked_prompts(prompts))
 
     def generate_batch(
@@ -218,7 +218,7 @@ class Model(LoadedModel):
         """
         from fastgpt_c.batching import requests
 
-        batch = self._batch(made(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
+        batch = self._batch(merge_options(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
         return requests.in_order(batch, requests.checked_prompts(prompts))
 
     def _batch(self, options: Options, n: int, max_batch: int, max_tokens_in_flight: int | None) -> Batch:

@@ -1,4 +1,4 @@
-"""A file of requests -> a file of records, going on where an earlier run was cut off."""
+"""A file of requests -> a file of records; continues where an earlier run was cut off."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Records:
         return number in self._lines if custom_id is None else custom_id in self._ids
 
     def append(self, record: bytes) -> None:
-        """Writes a record; it is safe from a loss of power within a second or so, and with close.  Raises FastGPTError
-        where it cannot be written; what is in the file by then counts when the batch goes on."""
+        """Writes a record; it survives a loss of power after about a second, and after close.  Raises FastGPTError
+        where it cannot be written; the next run continues after what is in the file by then."""
         with self._named():
             rest = memoryview(record)
             while rest:
@@ -120,7 +120,7 @@ class Records:
         flush_folder(self._path.resolve().parent)
 
     def _note(self, record: Any) -> bool:
-        """Remembers what a record is of; False where it is none."""
+        """Remembers which line a record belongs to; False for anything but a record."""
         if not isinstance(record, dict) or not {"custom_id", "error"} <= record.keys():
             return False
         custom_id, error = record["custom_id"], record["error"]
@@ -154,7 +154,7 @@ def _loads(line: bytes) -> Any:
 
 
 class PendingLine:
-    """A line and what came of its choices so far."""
+    """A line, and the results of its choices so far."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
@@ -188,13 +188,13 @@ class BatchFile:
         self._seen: dict[str, int] = {}  # custom_id -> line
 
     def run(self, source: Path) -> None:
-        """Returns when every line of source has a record, however it went."""
+        """Returns when every line of source has a record: of a response, or of an error."""
         for state in self._batch.run(self._requests(source)):
             if state.tag.set_result(state.sample, state.result()):
                 self._write_record(state.tag)
 
     def _requests(self, source: Path) -> Iterator[tuple[PendingLine, Request]]:
-        """(pending line, request) of what is to be done; writes the records of bad lines on the way."""
+        """(pending line, request) of lines without a record; writes the records of bad lines on the way."""
         for number, data in nonblank_lines(source):
             try:
                 line = self._line(number, data)

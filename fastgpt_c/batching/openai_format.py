@@ -29,7 +29,7 @@ MOST_CHARACTERS = 500  # characters of an error message
 # OpenAI's names of fields of Options; all others have the same name there and here.
 RENAMED = {"max_tokens": "max_new_tokens"}
 
-# What changes nothing here.
+# Accepted, without effect.
 IGNORED = ("model", "user")
 
 
@@ -63,7 +63,7 @@ class Line:
 
 
 def parse(data: bytes, number: int) -> Line:
-    """The request in a line of a file; raises LineError."""
+    """Line number -> its request; raises LineError."""
     line = _json_object(data)
     custom_id = line.pop("custom_id", None)
     if custom_id is None:
@@ -126,7 +126,7 @@ def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
     changes = {}
     for name, value in body.items():
         if value is None or value is False or name in IGNORED:
-            continue  # what is not asked for need not be known
+            continue  # nothing is asked for
         field = RENAMED.get(name, name)
         if field not in _TYPES:
             known = sorted({*_TYPES, *RENAMED, "n"} - set(RENAMED.values()))
@@ -136,7 +136,7 @@ def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, wanted: type) -> Any:
-    """value where it is of that type, as JSON has them; its range is checked later, by Options and Sampler."""
+    """value, if it has that JSON type; its range is checked later, by Options and Sampler."""
     if type(value) is wanted or (wanted is float and type(value) is int):
         return value
     raise LineError(f"{name} is not {_ENGLISH[wanted]}", name)
@@ -161,7 +161,7 @@ _PARSERS = {"stop": _stop, "logit_bias": _logit_bias}
 
 
 def _types() -> dict[str, type]:
-    """The fields of Options that a line may set: those that JSON can say."""
+    """The fields of Options that a line may set, with their JSON types."""
     own = {field.name: type(field.default) for field in fields(Options) if field.default is not MISSING}
     plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name in RequestKeywords.__annotations__}
     return plain | {"seed": int, "logprobs": int, "stop": str, "logit_bias": dict}
@@ -256,7 +256,7 @@ def error_record(number: int, custom_id: str | None, message: str, param: str | 
 
 
 def _shortened(text: str) -> str:
-    """A line of megabytes may be wrong in one word as long."""
+    """Cuts messages, which may quote megabytes of a line."""
     return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "..."
 
 
@@ -266,5 +266,5 @@ def _request_number(text: str) -> str:
 
 def _record(number: str, custom_id: str | None, response: Any, error: Any) -> bytes:
     record = {"id": f"batch_req_{number}", "custom_id": custom_id, "response": response, "error": error}
-    # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes the escape that JSON has for it.
+    # A lone surrogate, which JSON can hold and UTF-8 cannot, becomes JSON's escape for it.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

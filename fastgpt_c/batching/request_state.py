@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
 
 
-# Options that do something between two steps of one text, while a batch draws all its tokens in one call.
+# Options that need Python between the steps of one text, where a batch draws all its tokens in one call.
 NOT_BATCHABLE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft", "penalty_alpha")
 
 
 def check_batchable(options: Options) -> None:
-    """Raises UsageError for options that a batch cannot follow."""
+    """Raises UsageError for options that a batch does not support."""
     for name in NOT_BATCHABLE:
         if getattr(options, name) != getattr(Options, name):
             raise UsageError(f"{name} works for one text at a time, not in a batch")
 
 
 class RequestState:
-    """What a scheduler needs to know of a prompt, and what it has drawn for it.
+    """A sample of a prompt in a batch: what the scheduler needs to know of it, and the tokens drawn so far.
 
-    tag         whatever the caller knows it by
+    tag         identifies the prompt for the caller
     sample      which of a prompt's n samples it is, from 0
     ended       nothing more is to be drawn
     error       why it failed, or None
@@ -79,11 +79,11 @@ class RequestState:
         self.error, self.ended = error, True
 
     def start(self, n_reused: int) -> None:
-        """It has its place in the batch now, and so much of its prompt is read."""
+        """It takes a slot of the batch, whose cache holds the first n_reused tokens of its prompt."""
         self._begin, self._n_reused = time.perf_counter(), n_reused
 
     def accept(self, token: int) -> bool:
-        """Notes the token that was drawn; whether the text ends with it."""
+        """Records the token that was drawn; whether the text ends with it."""
         self._first = self._first or time.perf_counter()
         if token == self._model.eos_token:
             self._reason = "eos"
@@ -94,7 +94,7 @@ class RequestState:
         return self.ended
 
     def note_logprob(self, token: int, logits: Floats) -> None:
-        """For a token that is about to be accepted: what the model's logits [n_vocab] say of it."""
+        """Records the log-probability of a token that is about to be accepted; logits [n_vocab] are the model's."""
         if self.n_top is not None:
             self._logprobs.append(token_log_prob(logits, token, self.n_top))
 
@@ -105,11 +105,11 @@ class RequestState:
         return self._transcript.stopped
 
     def result(self) -> Completion | FastGPTError:
-        """Once it has ended: its completion, or why it failed."""
+        """Its completion, or why it failed; once it has ended."""
         return self.error or self.completion()
 
     def completion(self) -> Completion:
-        """What came of it, once it has ended without error.  Other requests had their share of the seconds."""
+        """The completion, once it has ended without error; its seconds include the work on other requests."""
         end = time.perf_counter()
         text = self._text()
         stopped = self._transcript is not None and self._transcript.stopped

@@ -14,7 +14,7 @@ from fastgpt_c.errors import BatchError, FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options, RequestKeywords
 from fastgpt_c.generation.prompt import Prompt
-from fastgpt_c.native.arguments import check_names, checked_int, made, shown
+from fastgpt_c.native.arguments import check_names, checked_int, merge_options, shown
 from fastgpt_c.native.typing_unpack import Unpack
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Result = tuple[int, Completion | FastGPTError]
 
-# Of the fields of Options, those that the prompts of a batch have in common.
+# The fields of Options that hold for a whole batch, not for single prompts.
 BATCH_WIDE = ("kv_cache", "kv_type", "deterministic", "n_threads")
 
 
@@ -69,7 +69,7 @@ class Batch:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
         check_batchable(options)
-        options.sampler(model.n_vocab, model.eos_token)  # refuses what no prompt could use
+        options.sampler(model.n_vocab, model.eos_token)  # raises for options that no prompt could use
         self._model, self._options = model, options
         self._n = checked_int("n", n, 1, MOST_SAMPLES)
         self._scheduler = Scheduler(
@@ -89,8 +89,8 @@ class Batch:
         return f"Batch({self._model!r}, {self._options!r}, max_batch={self._scheduler.max_batch})"
 
     def profile(self, n_events: int = 200_000) -> Profile:
-        """with batch.profile() as p: times each op of the steps in the block, and the drawing of their tokens; as
-        Session.profile does for one sequence."""
+        """with batch.profile() as p: times each op of the steps in the block, and the drawing of tokens; as
+        Session.profile."""
         return self._scheduler.profile(n_events)
 
     def _states_of(self, tag: Any, prompt: Prompt | Request) -> Iterator[RequestState]:
@@ -101,7 +101,7 @@ class Batch:
     def _options_of(self, request: Request, sample: int) -> Options:
         """Each sample draws from a seed of its own: the first from that of the options, the others from seeds that are
         made of it, or all from fresh ones."""
-        options = made(Options, "options", self._options, request.changes)
+        options = merge_options(Options, "options", self._options, request.changes)
         if sample == 0 or options.seed is None:
             return options
         return replace(options, seed=derived_seed(options.seed, str(sample)))
@@ -113,7 +113,7 @@ def derived_seed(seed: int, text: str) -> int:
 
 
 def checked_prompts(prompts: Iterable[Prompt | Request]) -> Iterable[Prompt | Request]:
-    """prompts; UsageError for one prompt where many belong."""
+    """prompts itself; raises UsageError for a single prompt in its place."""
     if isinstance(prompts, str | bytes | Request | Mapping) or not isinstance(prompts, Iterable):
         raise UsageError(
             f"prompts is {shown(prompts)}, not a list of prompts: for a single one write [prompt], or use generate"

@@ -1,8 +1,8 @@
 """Continuous batching: which prompts a step works on, and how much of each it reads.
 
-Between two steps prompts that have ended leave and others take their places.  A step reads one token of each text that
-grows, and beside those, chunks of prompts: no token is computed for nothing.  What a prompt has in common with one that
-was read is not read again, and stored once for all that are at work; while one reads it, the others wait for it.
+Between two steps, requests that have ended leave and others take their places.  A step reads one token of each text
+that is being generated, and chunks of prompts beside those; nothing is padded.  A prefix that a prompt shares with an
+earlier one is not read again, and is stored once for all requests in progress; while one reads it, the others wait.
 (Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".)
 """
 
@@ -33,7 +33,7 @@ MOST_ROWS = 4096  # each takes a row of logits
 
 
 class _Slot:
-    """A request at work: its cache, and the tokens that the cache is to read before the next one is drawn."""
+    """A request in progress: its cache, and the tokens to read into it before the next one is drawn."""
 
     def __init__(self, request: RequestState, cache: Cache) -> None:
         self.request, self.cache = request, cache
@@ -41,19 +41,19 @@ class _Slot:
         self._begin(request.prompt, len(cache.tokens))
 
     def read_anew(self, tokens: list[int]) -> None:
-        """Forgets all that the cache holds, and reads these tokens."""
+        """Empties the cache, to read these tokens."""
         self.cache.truncate(0)
         self._begin(tokens, 0)
 
     def _begin(self, tokens: list[int], n_past: int) -> None:
         self._n_drawn_before = len(self.request.tokens)
-        self.text = tokens  # what the cache holds once all is read, and behind it what is drawn from now on
+        self.text = tokens  # what the cache holds once all is read; the tokens drawn from now on follow it
         self._buffer = ffi.from_buffer("int32_t[]", np.array(tokens, np.int32))
         self.n_past, self.n_unread = n_past, len(tokens) - n_past
-        self._row = -1  # of the step, where it only has to go on
+        self._row = -1  # of the step in which it only continues, -1 = none
 
     def enter(self, step: RaggedStep, row: int, n_now: int) -> None:
-        """Its next n_now tokens are those of row."""
+        """Its next n_now tokens become those of a row of the step."""
         self.n_now = n_now
         if self.n_unread:
             sampler = self.request.sampler.handle if n_now == self.n_unread else ffi.NULL
@@ -103,11 +103,11 @@ class Scheduler:
         self._step = RaggedStep(model, self.max_batch, n_threads, deterministic)
         self._slots: list[_Slot] = []
         self._next: RequestState | None = None  # has no cache yet
-        self._run: object = None  # what is unique to the run that has begun and not ended
+        self._run: object = None  # identifies the run that has begun and not ended
 
     def run(self, requests: Iterable[RequestState]) -> Iterator[RequestState]:
         """Each request as soon as it has ended, well or not.  The next one is asked for when there is room for it."""
-        if self._run is not None:  # it was abandoned, or interrupted anywhere: nobody knows what its caches hold
+        if self._run is not None:  # it was abandoned or interrupted: what its caches hold is unknown
             self._slots, self._next, self._caches = [], None, self._new_caches()
         source, run = iter(requests), object()
         self._run = run
@@ -127,7 +127,7 @@ class Scheduler:
         return Profile(self._step, n_events)
 
     def _admit(self, source: Iterator[RequestState]) -> Iterator[RequestState]:
-        """Gives requests their slots while the next step has room to read more; yields those that never need one."""
+        """Gives slots to requests while the next step can read more; yields requests that need none."""
         room = N_TOKENS_A_STEP - sum(slot.n_unread or 1 for slot in self._slots)
         while len(self._slots) < self.max_batch and room > 0:
             request = self._next or next(source, None)
@@ -146,7 +146,7 @@ class Scheduler:
             room -= self._slots[-1].n_unread
 
     def _cache_for(self, request: RequestState) -> Cache | None:
-        """None while too much is in use, or while another slot still reads the beginning that they have in common."""
+        """None while too much is in use, or while another slot is still reading the prefix that they share."""
         n_shared, slot = self._closest(request.prompt)
         if slot is None or n_shared < self._caches.n_waiting(request.prompt, request.n_positions) + MIN_SHARED:
             return self._caches.take(request.prompt, request.n_positions)
@@ -155,10 +155,10 @@ class Scheduler:
         return self._caches.fork(slot.cache, request.prompt[:n_shared], request.n_positions)
 
     def _closest(self, prompt: list[int]) -> tuple[int, _Slot | None]:
-        """The slot whose text begins most like prompt, and how many tokens those are, but never all of prompt."""
+        """The longest common prefix of prompt with a slot's text, never all of prompt, and that slot."""
         n_best, best = 0, None
         for slot in self._slots:
-            if slot.text[:MIN_SHARED] == prompt[:MIN_SHARED]:  # most have nothing in common, which is seen quickly
+            if slot.text[:MIN_SHARED] == prompt[:MIN_SHARED]:  # quick, since most share no prefix
                 n = min(common_prefix_length(slot.text, prompt), len(prompt) - 1)
                 n_best, best = max((n_best, best), (n, slot), key=lambda pair: pair[0])
         return n_best, best
@@ -182,7 +182,7 @@ class Scheduler:
         yield from requests
 
     def _fill_step(self) -> int:
-        """Every slot reads a token, and those with a prompt to read share what room there is; returns the sum."""
+        """Each slot reads one token, and those with prompts share the rest of N_TOKENS_A_STEP; returns the sum."""
         room = max(N_TOKENS_A_STEP - len(self._slots), 0)
         for row, slot in enumerate(self._slots):
             n_more = min(slot.n_unread - 1, room) if slot.n_unread else 0
@@ -191,7 +191,7 @@ class Scheduler:
         return sum(slot.n_now for slot in self._slots)
 
     def _ends(self, row: int, slot: _Slot, token: int) -> bool:
-        """Notes the token that was drawn in row; whether the request has ended."""
+        """Records the token drawn in row; whether the request has ended."""
         request = slot.request
         if token < 0:
             request.fail(refusal(self._step.logits(row), request.bans))

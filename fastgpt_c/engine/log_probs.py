@@ -17,9 +17,9 @@ def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def log_normalisers(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """[n] what to take from each row of logits [n][n_vocab] to make them log-probabilities: log(sum(exp(row))).
+    """[n] log(sum(exp(row))) of each row of logits [n][n_vocab]: subtracted from logits, it gives log-probabilities.
 
-    For a few of a row's tokens: exponentials are those of float32, which take less time and memory than log_softmax.
+    For when only a few tokens of a row are needed: exponentials are float32, faster and smaller than log_softmax.
     Raises FastGPTError for logits that are NaN or infinite.
     """
     largest = logits.max(axis=-1, keepdims=True)
@@ -66,10 +66,10 @@ def _log_sum_exp(shifted: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def likeliest(scores: npt.NDArray[Any], n: int) -> npt.NDArray[np.intp]:
-    """The places of the n largest of scores [n_scores], the largest first and of equals the first."""
+    """Indices of the n largest of scores [n_scores], the largest first; of equals the lower index comes first."""
     if n == 0:
         return np.empty(0, np.intp)
-    # The n-th largest of the maxima of some parts of scores is no larger than the n-th largest of scores, and cheap.
+    # A cheap lower bound of the n-th largest score: the n-th largest of the maxima of disjoint parts.
     n_parts = len(scores) // 64
     least = -np.inf
     if n <= n_parts:
@@ -80,6 +80,6 @@ def likeliest(scores: npt.NDArray[Any], n: int) -> npt.NDArray[np.intp]:
 
 
 def likeliest_possible(scores: npt.NDArray[Any], n: int) -> npt.NDArray[np.intp]:
-    """The same without places whose score is -infinity, which may leave fewer."""
+    """As likeliest, without scores of -infinity, so there may be fewer than n."""
     places = likeliest(scores, n)
     return places[scores[places] > -np.inf]

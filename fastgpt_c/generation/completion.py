@@ -1,4 +1,4 @@
-"""What came of a prompt."""
+"""The result of a generation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class Completion:
     finish_reason   "length", "stop" (a stop string, or a constraint that nothing can follow) or "eos" (the end-of-text
                     token)
     n_prompt        tokens of the prompt that were read
-    seed            what reproduces it
-    prefill_seconds until the logits after the prompt; decode_seconds from there to the end
-    n_reused        tokens of the prompt that a KV cache held already, so that they were not read again
-    n_guessed, n_right
-                    guesses of speculative decoding, and how many of them were the text's next tokens
+    seed            reproduces the draws
+    prefill_seconds time from the start to the logits after the prompt
+    decode_seconds  time from there to the end
+    n_reused        tokens of the prompt that were in a KV cache already, and were not read again
+    n_guessed       guesses of speculative decoding
+    n_right         guesses that were right
     logprobs        TokenLogProb(token, logprob, rank, top) for each of tokens, where Options.logprobs asks for them;
                     else None
     """

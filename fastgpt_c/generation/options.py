@@ -19,7 +19,7 @@ LogitsProcessor = Callable[[Sequence[int], Floats], "Floats | None"]
 logits [n_vocab].  It changes them in place, or returns others; then bias, penalties, bans and filters follow.  A call
 costs less than a microsecond, a NumPy operation over the logits of GPT-2's 50257 tokens about 5 (bench/choosing.py)."""
 
-# What draws, each with values at which it does not, or that nobody gave.
+# Options that only matter where tokens are drawn, each with the values at which it is off or at its default.
 DRAWING: dict[str, tuple[float, ...]] = {
     "temperature": (0, TEMPERATURE, 1), "top_p": (0, TOP_P, 1), "min_p": (0,), "typical_p": (0, 1), "top_n_sigma": (0,),
     "mirostat_tau": (0,),

@@ -16,14 +16,18 @@ from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, newest_half, prompt_tokens
 from fastgpt_c.generation.token_selector import TokenSelector
 from fastgpt_c.generation.transcript import Transcript
-from fastgpt_c.native.arguments import made, shown
+from fastgpt_c.native.arguments import merge_options, shown
 
 
 @dataclass(repr=False)
 class TextGeneration:
-    """An iterator over pieces of text; afterwards .completion says how it went.
+    """A text being generated: an iterator over its pieces, each as soon as its characters are complete.
 
-    reader  a Session, or a Reader of one, to go on with instead of a new one
+    model, prompt, options
+            as in Model.generate, which raises the same errors
+    reader  a Session, or a Reader of one, to continue with instead of a new one
+
+    For one thread.  Leaving it before the end frees its session.
     """
 
     model: LoadedModel
@@ -32,7 +36,7 @@ class TextGeneration:
     reader: Reader | Session | None = None
 
     def __post_init__(self) -> None:
-        self.options = made(Options, "options", self.options, {})
+        self.options = merge_options(Options, "options", self.options, {})
         reader = None if self.reader is None else reader_of(self.reader)
         tokens = prompt_tokens(self.model, self.prompt, self.options)
         self._loop = _Loop(self.model, self.options, tokens)
@@ -68,10 +72,10 @@ class TextGeneration:
 
 
 class _Loop:
-    """Samples until something ends it.
+    """Selects tokens until one of the end conditions is met.
 
-    Apart from TextGeneration, so that nobody who walks away from the pieces leaves a cycle of references behind: the
-    session is freed at once, not when the garbage collector comes by.
+    It is separate from TextGeneration so that an abandoned iterator leaves no reference cycle: the session is freed at
+    once, not by the garbage collector.
     """
 
     def __init__(self, model: LoadedModel, options: Options, prompt_tokens: list[int]) -> None:
@@ -89,7 +93,7 @@ class _Loop:
         return None if self._options.logprobs is None else tuple(self._selector.logprobs[: len(self._tokens)])
 
     def pieces(self, reader: Reader | None) -> Iterator[str]:
-        """The text as it comes; sets .completion at the end."""
+        """Pieces of text as they become complete; sets .completion at the end."""
         if reader is not None:
             yield from self._pieces_from(_guessing(reader, self._model, self._options))
             return
@@ -145,7 +149,7 @@ class _Loop:
                 return
 
     def _token_function(self, reader: Reader) -> Callable[[list[int]], int]:
-        """Gives the token that follows others."""
+        """A function from the tokens so far to the next one."""
         if self._options.penalty_alpha is None:
             return lambda tokens: self._selector.select(tokens, reader.logits_after(tokens), reader.session.sample)
         from fastgpt_c.generation.contrastive_search import ContrastiveSearch
@@ -154,7 +158,7 @@ class _Loop:
 
 
 def _guessing(reader: Reader, model: LoadedModel, options: Options) -> Reader:
-    """The reader itself, or one for speculative decoding in its place, which only those import who ask for it."""
+    """The reader itself, or one for speculative decoding, which is imported only where it is asked for."""
     if not options.prompt_lookup and options.draft is None:
         return reader
     from fastgpt_c.generation.speculative import guessing

@@ -27,7 +27,7 @@ def bans_of(options: Options) -> list[str]:
 
 
 def refusal(logits: npt.ArrayLike, bans: Sequence[str]) -> FastGPTError:
-    """Why a sampler drew nothing from a model's logits [n_vocab], under these options."""
+    """The error for logits [n_vocab] of a model from which a sampler drew nothing; bans are those of the options."""
     if not np.all(np.asarray(logits, np.float64) < np.inf):  # also false for NaN
         return FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
     return UsageError(f"every token is banned{' by ' * bool(bans)}{' and '.join(bans)}")
@@ -35,7 +35,7 @@ def refusal(logits: npt.ArrayLike, bans: Sequence[str]) -> FastGPTError:
 
 @contextmanager
 def explained(logits: npt.ArrayLike, bans: Sequence[str] = ()) -> Iterator[None]:
-    """Where a sampler refuses a model's logits in the block, the error says why."""
+    """In the block, an error of a sampler that refuses a model's logits is replaced by one that says why."""
     try:
         yield
     except UsageError as error:
@@ -64,8 +64,8 @@ class TokenSelector:
         self._model_logits: Floats | None = None  # [n_vocab] that the next token is selected from
 
     def select(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
-        """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
-        that the logits are from, so that its profile counts the draw."""
+        """Draws the token that follows tokens, and accepts it; logits [n_vocab] may be changed.  draw is the sample
+        method of the session that the logits are from, so that its profile counts the draw."""
         logits = self._allowed(tokens, logits)
         with self._explained(logits):
             token = draw(self._sampler, logits)
@@ -84,11 +84,11 @@ class TokenSelector:
         return refusal(logits, self._bans)
 
     def _explained(self, logits: Floats) -> AbstractContextManager[None]:
-        """What a processor gave is no fault of the model."""
+        """Nothing is explained where a processor has changed the logits: the model may not be the cause."""
         return explained(logits, self._bans) if self._processor is None else nullcontext()
 
     def accept(self, token: int) -> None:
-        """Notes the token that comes next."""
+        """Adds the selected token to the histories of sampler and constraint, and to logprobs."""
         if self._n_top is not None and self._model_logits is not None:
             self.logprobs.append(token_log_prob(self._model_logits, token, self._n_top))
         self._sampler.accept([token])
@@ -96,7 +96,7 @@ class TokenSelector:
             self._constraint.accept(token)
 
     def _allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
-        """What the processor makes of logits; the sampler learns what the constraint allows."""
+        """Logits after the processor, if there is one; passes the constraint's mask to the sampler."""
         if self._n_top is not None:  # a processor may change them in place
             self._model_logits = logits if self._processor is None else logits.copy()
         if self._processor is not None:
@@ -108,5 +108,5 @@ class TokenSelector:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing may follow."""
+        """Whether the constraint is met and no token can follow."""
         return self._constraint is not None and self._constraint.complete
