@@ -2,9 +2,9 @@
  *
  *     kernels N_THREADS      FASTGPT_ISA names the family of kernels
  *
- * First the ceilings of the machine (fastgpt_measure_roofline), then each kernel: weights from an array that no cache
- * holds, as in the decode of one model, and from one that stays in the cache of each core, which shows the arithmetic.
- * bench/kernels.py makes a table of it. */
+ * First the ceilings of the machine (fastgpt_measure_roofline), then each kernel: weights from an array that is larger
+ * than the caches, as in the decode of a model, and from one that stays in the cache of each core, where arithmetic is
+ * the limit. bench/kernels.py makes a table of it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,19 +18,19 @@ enum {
     ROWS_PER_UNIT = 64,
     CACHED_UNITS_PER_THREAD = 64, /* units that read the same rows again and again */
     MAX_TOKENS = 32,
-    N_FUNCTION = 3072, /* numbers of a row of gelu, softmax ... */
+    N_FUNCTION = 3072, /* values of a row of gelu, softmax ... */
     ROUNDS = 5,
-    OUT_FLOATS = MAX_TOKENS * N_FUNCTION + ROWS_PER_UNIT * N_IN / 2, /* and tiles of BF16 numbers */
+    OUT_FLOATS = MAX_TOKENS * N_FUNCTION + ROWS_PER_UNIT * N_IN / 2, /* and tiles of BF16 values */
 };
 
 #define MEMORY_BYTES ((int64_t)256 << 20)
 
-/* As bits of every type an ordinary number: 0.01 in F32 and BF16, 1.06 in F16 and as the scale of a block. */
+/* As bits of every type an ordinary value: 0.01 in F32 and BF16, 1.06 in F16 and as the scale of a block. */
 enum { FILLER = 0x3C };
 
 typedef struct job {
     const kernels *k;
-    number_type type;
+    dtype type;
     int n_tokens;
     bool cached;
     int64_t ldw; /* bytes of a row of weights */
@@ -41,56 +41,63 @@ typedef struct job {
 
 static float *out_of(const job *j, int thread) { return j->out + (int64_t)thread * OUT_FLOATS; }
 
-/* The first row of a unit: its own from memory, the same of every unit of a thread from the cache. */
+/* The first row of a unit: its own, from memory; or, from the cache, that of all units of a thread. */
 static const uint8_t *rows_of(const job *j, int unit, int thread) {
     return j->weights + (int64_t)(j->cached ? thread : unit) * ROWS_PER_UNIT * j->ldw;
 }
+
+static out_view unit_out(const job *j, int thread) { return (out_view){out_of(j, thread), ROWS_PER_UNIT}; }
+
+static row_view unit_weights(const job *j, int unit, int thread) {
+    return (row_view){rows_of(j, unit, thread), j->ldw};
+}
+
+static gemm_size unit_size(const job *j) { return (gemm_size){j->n_tokens, ROWS_PER_UNIT, N_IN}; }
 
 /* ---- Units of work ---- */
 
 static void dot_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     int64_t ldx = takes_quantized(j->type) ? quantized_row_bytes(N_IN) : N_IN * (int64_t)sizeof(float);
-    j->k->dot_rows[j->type](out_of(j, thread), ROWS_PER_UNIT, j->x, ldx, rows_of(j, unit, thread), j->ldw, j->n_tokens,
-                            ROWS_PER_UNIT, N_IN);
+    j->k->dot_rows[j->type](unit_out(j, thread), (row_view){j->x, ldx}, unit_weights(j, unit, thread), unit_size(j));
 }
 
 static uint16_t *tiles_of(const job *j, int thread) {
     return (uint16_t *)(void *)(out_of(j, thread) + MAX_TOKENS * N_FUNCTION);
 }
 
-static void matrix_unit(void *arg, int unit, int thread) {
+static void gemm_bf16_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const bf16_output to = {.out = out_of(j, thread), .ldo = ROWS_PER_UNIT, .add = true};
     const uint16_t *x = (const uint16_t *)(const void *)j->x;
     j->k->bf16->tiles(tiles_of(j, thread), rows_of(j, unit, thread), j->ldw, j->type, ROWS_PER_UNIT, N_IN);
-    j->k->bf16->product(&to, NULL, x, N_IN * MATRIX_LANES, tiles_of(j, thread), N_IN * MATRIX_ROWS, j->n_tokens,
-                        ROWS_PER_UNIT, N_IN, true, true);
+    j->k->bf16->gemm(&to, NULL, (bf16_view){x, N_IN * MATRIX_LANES},
+                     (bf16_view){tiles_of(j, thread), N_IN * MATRIX_ROWS}, unit_size(j), true, true);
 }
 
 static void stream_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const bf16_output to = {.out = out_of(j, thread), .ldo = ROWS_PER_UNIT, .add = true};
-    j->k->bf16->stream(&to, (const uint16_t *)(const void *)j->x, rows_of(j, unit, thread), j->ldw, j->type,
-                       j->n_tokens, ROWS_PER_UNIT, N_IN);
+    j->k->bf16->stream(&to, (const uint16_t *)(const void *)j->x, unit_weights(j, unit, thread), j->type, unit_size(j));
 }
 
-static void matrix_bytes_unit(void *arg, int unit, int thread) {
+static void gemm_q8_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const uint8_t *w = rows_of(j, unit, thread);
     for (int r = 0; r < ROWS_PER_UNIT; r += MATRIX_ROWS)
-        j->k->matrix_bytes(out_of(j, thread), MATRIX_ROWS, (const matrix_block *)(const void *)j->x, w + r * j->ldw,
-                           128, w + (r + MATRIX_ROWS) * j->ldw, j->n_tokens, MATRIX_ROWS, N_IN);
+        j->k->gemm_q8((out_view){out_of(j, thread), MATRIX_ROWS}, (const matrix_block *)(const void *)j->x,
+                      w + r * j->ldw, 128, w + (r + MATRIX_ROWS) * j->ldw, (gemm_size){j->n_tokens, MATRIX_ROWS, N_IN});
 }
 
-static void matrix_floats_unit(void *arg, int unit, int thread) {
+static void gemm_f32_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const float *w = (const float *)(const void *)rows_of(j, unit, thread);
     for (int r = 0, n; r < ROWS_PER_UNIT; r += n, w += n * N_IN) {
         n = ROWS_PER_UNIT - r < FLOAT_ROWS ? ROWS_PER_UNIT - r : FLOAT_ROWS;
         read_ahead next = {(const uint8_t *)(w + n * N_IN), j->ldw, 64, 16};
-        j->k->floats->matrix(out_of(j, thread), FLOAT_ROWS, (const float *)(const void *)j->x,
-                             j->k->floats->lanes * N_IN, w, N_IN, next, j->n_tokens, n, N_IN);
+        j->k->floats->gemm((out_view){out_of(j, thread), FLOAT_ROWS},
+                           (f32_view){(const float *)(const void *)j->x, j->k->floats->lanes * N_IN},
+                           (f32_view){w, N_IN}, next, (gemm_size){j->n_tokens, n, N_IN});
     }
 }
 
@@ -100,10 +107,10 @@ static void sum_unit(void *arg, int unit, int thread) {
                                 ROWS_PER_UNIT, N_IN);
 }
 
-static void widen_unit(void *arg, int unit, int thread) {
+static void to_f32_unit(void *arg, int unit, int thread) {
     const job *j = arg;
     const uint8_t *row = rows_of(j, unit, thread);
-    for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->widen[j->type](out_of(j, thread), row, N_IN);
+    for (int r = 0; r < ROWS_PER_UNIT; r++, row += j->ldw) j->k->to_f32[j->type](out_of(j, thread), row, N_IN);
 }
 
 static void gelu_unit(void *arg, int unit, int thread) {
@@ -136,8 +143,8 @@ static double best_seconds(fastgpt_pool *pool, pool_job function, job *j, int n_
     for (int i = 0; i < ROUNDS; i++) {
         int64_t begin = os_nanoseconds();
         pool_run(pool, function, j, n_units);
-        int64_t taken = os_nanoseconds() - begin;
-        best = taken < best ? taken : best;
+        int64_t elapsed = os_nanoseconds() - begin;
+        best = elapsed < best ? elapsed : best;
     }
     return 1e-9 * (double)best;
 }
@@ -150,9 +157,9 @@ static void print_row(const job *j, const char *kernel, const char *type, double
         j->k->name, kernel, type, j->n_tokens, j->cached ? "true" : "false", n_bytes / seconds, n_operations / seconds);
 }
 
-/* A kernel over rows of weights of ldw bytes; per_number: operations for each number of a row. */
+/* A kernel over rows of weights of ldw bytes; per_value: operations for each value of a row. */
 static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, const char *type, int64_t ldw,
-                     int per_number) {
+                     int per_value) {
     j->ldw = ldw;
     for (int cached = 0; cached < 2; cached++) {
         j->cached = cached;
@@ -160,15 +167,15 @@ static void run_rows(fastgpt_pool *pool, job *j, const char *kernel, pool_job fu
             cached ? CACHED_UNITS_PER_THREAD * pool_n_threads(pool) : (int)(MEMORY_BYTES / ldw / ROWS_PER_UNIT);
         double seconds = best_seconds(pool, function, j, n_units);
         double n_rows = (double)n_units * ROWS_PER_UNIT;
-        print_row(j, kernel, type, n_rows * (double)ldw, per_number * n_rows * N_IN, seconds);
+        print_row(j, kernel, type, n_rows * (double)ldw, per_value * n_rows * N_IN, seconds);
     }
 }
 
-static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_number) {
-    run_rows(pool, j, kernel, function, number_formats[j->type].name, row_bytes(j->type, N_IN), per_number);
+static void run_type(fastgpt_pool *pool, job *j, const char *kernel, pool_job function, int per_value) {
+    run_rows(pool, j, kernel, function, dtype_infos[j->type].name, row_bytes(j->type, N_IN), per_value);
 }
 
-/* A function of numbers that stay in the cache. */
+/* A function of values that stay in the cache. */
 static void run_function(fastgpt_pool *pool, job *j, const char *kernel, pool_job function) {
     j->cached = true;
     int n_units = CACHED_UNITS_PER_THREAD * pool_n_threads(pool);
@@ -193,8 +200,8 @@ static void fill_quantized(const kernels *k, uint8_t *x) {
 
 static void run_products(fastgpt_pool *pool, job *j, uint8_t *x) {
     static const int n_tokens[] = {1, 4, 16};
-    for (int type = 0; type < N_NUMBER_TYPES; type++) {
-        j->type = (number_type)type;
+    for (int type = 0; type < N_KERNEL_DTYPES; type++) {
+        j->type = (dtype)type;
         if (takes_quantized(j->type)) fill_quantized(j->k, x);
         else fill_floats(x, MAX_TOKENS * N_IN);
         for (size_t i = 0; i < sizeof n_tokens / sizeof *n_tokens; i++) {
@@ -207,25 +214,24 @@ static void run_products(fastgpt_pool *pool, job *j, uint8_t *x) {
 static void run_matrices(fastgpt_pool *pool, job *j, uint8_t *x) {
     memset(x, FILLER, MAX_TOKENS * N_FUNCTION * sizeof(float));
     j->n_tokens = MATRIX_TOKENS;
-    int per_number = 2 * j->n_tokens;
-    for (int type = TYPE_BF16; j->k->bf16 && type < N_NUMBER_TYPES; type++) {
-        j->type = (number_type)type;
-        run_type(pool, j, "matrix", matrix_unit, per_number);
-        if (j->k->bf16->streams[type]) run_type(pool, j, "matrix_stream", stream_unit, per_number);
+    int per_value = 2 * j->n_tokens;
+    for (int type = 0; j->k->bf16 && type < N_KERNEL_DTYPES; type++) {
+        if (type == TYPE_F32 || type == TYPE_F16) continue; /* never rounded to BF16 */
+        j->type = (dtype)type;
+        run_type(pool, j, "gemm_bf16", gemm_bf16_unit, per_value);
+        if (j->k->bf16->streams[type]) run_type(pool, j, "stream_bf16", stream_unit, per_value);
     }
-    if (j->k->matrix_bytes)
-        run_rows(pool, j, "matrix_bytes", matrix_bytes_unit, "bytes", quantized_row_bytes(N_IN), per_number);
-    if (j->k->floats)
-        run_rows(pool, j, "matrix_floats", matrix_floats_unit, "F32", row_bytes(TYPE_F32, N_IN), per_number);
+    if (j->k->gemm_q8) run_rows(pool, j, "gemm_q8", gemm_q8_unit, "bytes", quantized_row_bytes(N_IN), per_value);
+    if (j->k->floats) run_rows(pool, j, "gemm_f32", gemm_f32_unit, "F32", row_bytes(TYPE_F32, N_IN), per_value);
 }
 
 static void run_conversions(fastgpt_pool *pool, job *j, uint8_t *x) {
     fill_floats(x, MAX_TOKENS * N_IN);
     j->n_tokens = 1;
-    for (int type = 0; type < N_NUMBER_TYPES; type++) {
-        j->type = (number_type)type;
-        if (type <= TYPE_BF16) run_type(pool, j, "weighted_sum", sum_unit, 2);
-        if (j->k->widen[type]) run_type(pool, j, "widen", widen_unit, 0);
+    for (int type = 0; type < N_KERNEL_DTYPES; type++) {
+        j->type = (dtype)type;
+        if (is_float(type)) run_type(pool, j, "weighted_sum", sum_unit, 2);
+        if (j->k->to_f32[type]) run_type(pool, j, "to_f32", to_f32_unit, 0);
     }
     run_function(pool, j, "gelu", gelu_unit);
     run_function(pool, j, "softmax", softmax_unit);

@@ -107,9 +107,9 @@ def body(rows: list[Record], ceiling: Record) -> Iterator[list[str]]:
 
 def kind_of(row: Record) -> str:
     """The arithmetic that bounds it."""
-    if row["kernel"] in ("matrix", "matrix_stream"):
+    if row["kernel"] in ("gemm_bf16", "stream_bf16"):
         return "bf16"
-    of_bytes = row["kernel"] == "matrix_bytes" or (row["kernel"] == "dot_rows" and row["type"] in BLOCKS)
+    of_bytes = row["kernel"] == "gemm_q8" or (row["kernel"] == "dot_rows" and row["type"] in BLOCKS)
     return "int8" if of_bytes else "f32"
 
 

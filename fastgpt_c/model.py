@@ -32,6 +32,7 @@ def load(
     use_mmap: bool = True,
     n_threads: int | None = None,
     progress: bool = False,
+    vocab_only: bool = False,
 ) -> Model:
     """Loads a model.
 
@@ -40,6 +41,8 @@ def load(
     use_mmap      True maps the file, which nobody may then shorten; False copies it
     n_threads     threads of its sessions, up to 1024; None or 0 = the usable cores
     progress      show the progress of downloads and conversions on stderr
+    vocab_only    True reads the tokenizer alone, of a file that may have no weights: encode and decode work, and
+                  sessions are refused
 
     Raises UsageError (n_threads, a NUL in the name), ModelFileError, MissingExtraError (with the pip command),
     MemoryError.
@@ -52,7 +55,7 @@ def load(
         from fastgpt_c.checkpoints import resolve  # here, since a plain file needs none of it
 
         path = resolve.resolve(name_or_path, progress=progress)
-    return Model(path, use_mmap=use_mmap, n_threads=n_threads)
+    return Model(path, use_mmap=use_mmap, n_threads=n_threads, vocab_only=vocab_only)
 
 
 class Model(LoadedModel):

@@ -73,10 +73,11 @@ def includes(texts: dict[str, str]) -> Graph:
 
 FUNCTION = re.compile(r"^(?!typedef)(static )?[a-z][\w *]*?(\w+)\([^;{}]*\) \{", re.MULTILINE)
 CONSTANT = re.compile(r"^const \w+ (\w+)[^;]*? = ", re.MULTILINE)
+MACRO = re.compile(r"^#define (?:.*\\\n)*.*", re.MULTILINE)
 
 
 def calls(texts: dict[str, str]) -> Graph:
-    """Which .c files define the functions and constants that each .c file uses."""
+    """Which .c files define the functions and constants that each .c file, or a macro of each header, uses."""
     bodies = {name: text for name, text in texts.items() if name.endswith(".c")}
     own: dict[str, set[str]] = {}
     functions: dict[str, str] = {}
@@ -92,6 +93,9 @@ def calls(texts: dict[str, str]) -> Graph:
         used = {functions[function] for function in called if function in functions}
         used |= {constants[word] for word in re.findall(r"\b\w+\b", text) if word in constants}
         graph[name] = used - {name}
+    for name in texts.keys() - bodies.keys():
+        words = re.findall(r"\w+", " ".join(MACRO.findall(texts[name])))
+        graph[name] = {constants[word] for word in words if word in constants}
     return graph
 
 

@@ -16,7 +16,7 @@ typedef struct attention_span {
     const uint8_t *prefix_keys;   /* [n_prefix][n_embd] */
     const uint8_t *prefix_values; /* [n_prefix][n_embd] */
     int32_t n_prefix;
-    number_type type;
+    dtype type;
     int32_t n_past;
     int32_t n_tokens;
     bool bf16; /* many queries may be multiplied as BF16 numbers */

@@ -52,9 +52,10 @@ static inline void add_scores(const attention_job *job, const attention_span *s,
                               int64_t ld_scores, const float *q, int n_queries, int first, int n) {
     for (int m, end = first + n; first < end; first += m) {
         m = n_together(s, first, end - first);
-        job->e->kernels->dot_rows[s->type](scores + first, ld_scores, q, job->n_embd * (int64_t)sizeof(float),
-                                           head_at(job, s, KEYS, first, head), row_bytes(s->type, job->n_embd),
-                                           n_queries, m, head_width(job));
+        job->e->kernels->dot_rows[s->type](
+            (out_view){scores + first, ld_scores}, (row_view){q, job->n_embd * (int64_t)sizeof(float)},
+            (row_view){head_at(job, s, KEYS, first, head), row_bytes(s->type, job->n_embd)},
+            (gemm_size){n_queries, m, head_width(job)});
     }
 }
 

@@ -102,7 +102,7 @@ static void round_values(const attention_job *job, const attention_block *b, con
         const float *values = (const float *)(const void *)head_at(job, b->span, VALUES, i, b->head);
         if (b->span->type != TYPE_F32 || n_together(b->span, i, n) < n) {
             for (int64_t j = 0; j < n; j++)
-                k->widen[b->span->type](r->wide + j * d, head_at(job, b->span, VALUES, i + j, b->head), d);
+                k->to_f32[b->span->type](r->wide + j * d, head_at(job, b->span, VALUES, i + j, b->head), d);
             values = r->wide, ld = d;
         }
         k->bf16->columns(r->values + i * (int64_t)MATRIX_ROWS, r->ld, values, ld, n, d);
@@ -119,8 +119,8 @@ static void fill_panels(const attention_job *job, const rounded *r, const float 
 static void multiply_tiles(const attention_job *job, const rounded *r, float *out, int64_t ldo, const uint16_t *tiles,
                            int64_t ld_tiles, int n_tokens, int n_rows, int n) {
     const bf16_output to = {.out = out, .ldo = ldo};
-    job->e->kernels->bf16->product(&to, NULL, r->x, panel_k(n) * MATRIX_LANES, tiles, ld_tiles, n_tokens, n_rows, n,
-                                   true, true);
+    job->e->kernels->bf16->gemm(&to, NULL, (bf16_view){r->x, panel_k(n) * MATRIX_LANES}, (bf16_view){tiles, ld_tiles},
+                                (gemm_size){n_tokens, n_rows, n}, true, true);
 }
 
 static void bf16_keys(const attention_job *job, const attention_block *b, const rounded *r) {
@@ -149,9 +149,9 @@ static void bf16_softmax_values(const attention_job *job, const attention_block 
     const int d = head_width(job);
     float sums[QUERIES_PER_BLOCK];
     for (int t = 0; t < b->n_queries; t += MATRIX_LANES)
-        job->e->kernels->bf16->softmax_panel(r->x + t * panel_k(b->n_keys), sums + t, b->scores + t * b->ld_scores,
-                                             b->ld_scores, min_int(MATRIX_LANES, b->n_queries - t), b->n_seen + t,
-                                             b->n_keys, softmax_scale(job));
+        job->e->kernels->bf16->softmax_panel(
+            r->x + t * panel_k(b->n_keys), sums + t, (f32_view){b->scores + t * b->ld_scores, b->ld_scores},
+            min_int(MATRIX_LANES, b->n_queries - t), b->n_seen + t, b->n_keys, softmax_scale(job));
     multiply_values(job, b, r);
     for (int64_t t = 0; t < b->n_queries; t++) {
         const float share = 1 / sums[t];
@@ -210,7 +210,7 @@ static const float *head_of(const attention_job *job, const attention_block *b, 
     *ld = in_place ? job->n_embd : d;
     if (in_place) return (const float *)(const void *)head_at(job, s, which, 0, b->head);
     for (int64_t i = 0; i < b->n_keys; i++)
-        job->e->kernels->widen[s->type](panel + i * d, head_at(job, s, which, i, b->head), d);
+        job->e->kernels->to_f32[s->type](panel + i * d, head_at(job, s, which, i, b->head), d);
     return panel;
 }
 

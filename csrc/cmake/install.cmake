@@ -1,5 +1,5 @@
-# Installs include/, lib/libfastgpt.so.N, lib/pkgconfig/fastgpt.pc and lib/cmake/fastgpt/.  Everything finds everything
-# else relative to itself, so that the tree may move.
+# Installs include/, lib/libfastgpt.so.N, lib/pkgconfig/fastgpt.pc, lib/cmake/fastgpt/ and share/fastgpt/demo.gguf.
+# Everything finds everything else relative to itself, so that the tree may move.
 
 # The ABI number N is written once, in the header.
 file(STRINGS include/fastgpt.h abi REGEX "FASTGPT_ABI_VERSION = [0-9]+")
@@ -42,6 +42,15 @@ if(FASTGPT_STATIC)
   add_library(fastgpt_static STATIC $<TARGET_OBJECTS:fastgpt_objects>)
   set_target_properties(fastgpt_static PROPERTIES OUTPUT_NAME fastgpt LINKER_LANGUAGE C)
   install(TARGETS fastgpt_static ARCHIVE DESTINATION lib)
+endif()
+
+# A wheel has the demo model among its Python files.
+set(models ${CMAKE_CURRENT_SOURCE_DIR}/../fastgpt_c/models)
+if(SKBUILD)
+  set(FASTGPT_DEMO_MODEL models/demo.gguf)
+else()
+  set(FASTGPT_DEMO_MODEL share/fastgpt/demo.gguf)
+  install(FILES ${models}/demo.gguf ${models}/demo.md ${models}/demo_credits.tsv DESTINATION share/fastgpt)
 endif()
 
 configure_file(cmake/fastgpt.pc.in fastgpt.pc @ONLY)

@@ -1,9 +1,9 @@
 # Kernels, a set of files for each instruction set.
 #
-#   add_kernels(SET "FLAG;FLAG" FILE ...)    adds the files to `sources`, compiled with the flags
+#   add_kernels(set "FLAG;FLAG" FILE ...)    adds the files to `sources`, compiled with the flags
 #
-# With FASTGPT_THIS_CPU_ONLY a set is left out that this machine cannot run, and FASTGPT_WITHOUT_SET goes to
-# kernel_definitions, for the C files that list the sets.  Under ASan and UBSan a set
+# kernel_definitions tells kernels.h, which lists the sets, whether a set is built: FASTGPT_HAS_set=1.  With
+# FASTGPT_THIS_CPU_ONLY a set that this machine cannot run is left out: FASTGPT_HAS_set=0.  Under ASan and UBSan a set
 # compiles for a minute, and tests run none that the machine lacks.  test_kernels.c checks that nothing else was left out.
 option(FASTGPT_THIS_CPU_ONLY "Leave out kernels that this machine cannot run" OFF)
 
@@ -35,10 +35,11 @@ function(add_kernels set flags)
     find_missing_flags(${flags})
     if(missing_flags)
       message(STATUS "Kernels: ${set} left out, this machine lacks ${missing_flags}")
-      set(kernel_definitions ${kernel_definitions} FASTGPT_WITHOUT_${set} PARENT_SCOPE)
+      set(kernel_definitions ${kernel_definitions} FASTGPT_HAS_${set}=0 PARENT_SCOPE)
       return()
     endif()
   endif()
   set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${flags};-ffp-contract=fast")
   set(sources ${sources} ${ARGN} PARENT_SCOPE)
+  set(kernel_definitions ${kernel_definitions} FASTGPT_HAS_${set}=1 PARENT_SCOPE)
 endfunction()

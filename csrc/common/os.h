@@ -14,7 +14,8 @@
 typedef struct os_file {
     const uint8_t *data;
     size_t n_bytes;
-    bool mapped; /* else a copy of os_alloc */
+    bool mapped; /* another process may change the bytes */
+    bool owned;  /* a copy of os_alloc; a file that is neither is the caller's memory */
 } os_file;
 
 enum { OS_FIRST_BYTES = 64 };
@@ -28,6 +29,9 @@ typedef struct os_file_check {
 
 /* The whole of a regular file: mapped read-only, or, with a check, copied.  OK, IO, MEMORY, or what the check says. */
 fastgpt_status os_file_open(os_file *file, const char *path, const os_file_check *copy, fastgpt_error *error);
+
+/* The same for a file that stands in memory: a copy of it, or the memory itself.  OK or MEMORY. */
+fastgpt_status os_file_of_bytes(os_file *file, const void *bytes, size_t n_bytes, bool copy, fastgpt_error *error);
 void os_file_close(os_file *file);
 
 /* Whether it is a regular file that begins with these bytes, at most OS_FIRST_BYTES. */
@@ -81,5 +85,6 @@ enum {
 };
 
 unsigned os_cpu_features(void);
+bool os_is_little_endian(void);
 
 #endif

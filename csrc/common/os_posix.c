@@ -83,6 +83,7 @@ static fastgpt_status read_file(os_file *file, int fd, const char *path, const o
     if (!data) return fail(error, FASTGPT_ERR_MEMORY, "%s: no memory for its %zu bytes", path, n);
     memcpy(data, first, n_first);
     status = read_all(fd, data + n_first, n - n_first, path, error);
+    file->owned = status == FASTGPT_OK;
     if (status) os_free(data);
     else file->data = data;
     return status;
@@ -108,9 +109,19 @@ fastgpt_status os_file_open(os_file *file, const char *path, const os_file_check
     return status;
 }
 
+fastgpt_status os_file_of_bytes(os_file *file, const void *bytes, size_t n_bytes, bool copy, fastgpt_error *error) {
+    *file = (os_file){.data = bytes, .n_bytes = n_bytes, .owned = copy};
+    if (!copy) return FASTGPT_OK;
+    uint8_t *data = alloc_large(n_bytes);
+    file->data = data;
+    if (!data) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the %zu bytes of the model", n_bytes);
+    memcpy(data, bytes, n_bytes);
+    return FASTGPT_OK;
+}
+
 void os_file_close(os_file *file) {
     if (file->mapped) munmap((void *)file->data, file->n_bytes);
-    else os_free((void *)file->data);
+    if (file->owned) os_free((void *)file->data);
     memset(file, 0, sizeof *file);
 }
 
@@ -430,3 +441,10 @@ unsigned os_cpu_features(void) { return OS_CPU_NEON | OS_CPU_DOTPROD; }
 unsigned os_cpu_features(void) { return 0; }
 
 #endif
+
+bool os_is_little_endian(void) {
+    const uint16_t one = 1;
+    uint8_t first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}

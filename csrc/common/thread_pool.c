@@ -216,6 +216,8 @@ int pool_n_threads(const fastgpt_pool *pool) { return pool ? pool->n_threads : 1
 
 fastgpt_cores fastgpt_core_counts(void) { return os_cores(); }
 
+void fastgpt_get_core_counts(fastgpt_cores *out) { *out = os_cores(); }
+
 int32_t fastgpt_usable_cores(void) { return os_cores().usable; }
 
 static int32_t default_n_threads(void) {

@@ -1,4 +1,4 @@
-/* decode.h - weights of the types that kernels compute with, as numbers: the plainest code, for portable kernels and
+/* decode.h - weights of the types that kernels compute with, one by one: the plainest code, for portable kernels and
  * for dequantize.c. */
 #ifndef FASTGPT_DECODE_H
 #define FASTGPT_DECODE_H
@@ -6,32 +6,53 @@
 #include "dtypes/dtype.h"
 #include "dtypes/half.h"
 
-/* Number k of a row of F32, F16 or BF16. */
-static inline float number(number_type type, const void *row, int k) {
-    if (type == TYPE_F32) return ((const float *)row)[k];
-    uint16_t h = ((const uint16_t *)row)[k];
-    return type == TYPE_F16 ? f32_of_f16(h) : f32_of_bf16(h);
+/* ---- Floats: value k of a row ---- */
+
+static inline float value_f32(const void *row, int k) { return ((const float *)row)[k]; }
+static inline float value_f16(const void *row, int k) { return f32_of_f16(((const uint16_t *)row)[k]); }
+static inline float value_bf16(const void *row, int k) { return f32_of_bf16(((const uint16_t *)row)[k]); }
+
+static inline float float_value(dtype type, const void *row, int k) {
+#define VALUE(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return value_##name(row, k);
+    FLOAT_DTYPES(VALUE)
+#undef VALUE
+    __builtin_unreachable();
 }
 
-/* The integers of 16 weights and their scale; `part` counts sixteens of a row. */
-static inline float integers(int *q, number_type type, const void *row, int part) {
-    if (type == TYPE_Q8_0) {
-        const block_q8_0 *block = (const block_q8_0 *)row + part / 2;
-        for (int i = 0; i < 16; i++) q[i] = block->q[16 * (part % 2) + i];
-        return f32_of_f16(block->d);
+/* ---- Blocks: the integers of 16 weights; returns their scale ---- */
+
+enum { SUBBLOCK = 16 };
+
+/* i counts the sixteens of a row in all three. */
+static inline float integers_q8_0(int *q, const void *row, int i) {
+    const block_q8_0 *block = (const block_q8_0 *)row + i / 2;
+    for (int j = 0; j < SUBBLOCK; j++) q[j] = block->q[SUBBLOCK * (i % 2) + j];
+    return f32_of_f16(block->d);
+}
+
+static inline float integers_q4_0(int *q, const void *row, int i) {
+    const block_q4_0 *block = (const block_q4_0 *)row + i / 2;
+    for (int j = 0; j < SUBBLOCK; j++) q[j] = (block->q[j] >> 4 * (i % 2) & 15) - 8;
+    return f32_of_f16(block->d);
+}
+
+static inline float integers_q6_k(int *q, const void *row, int i) {
+    const block_q6_k *block = (const block_q6_k *)row + i / 16;
+    int half = i % 16 / 8, quarter = i % 8 / 2, at = i % 2 * SUBBLOCK;
+    for (int j = 0; j < SUBBLOCK; j++) {
+        int low = block->low[64 * half + 32 * (quarter % 2) + at + j] >> quarter / 2 * 4 & 15;
+        q[j] = low + 16 * (block->high[32 * half + at + j] >> 2 * quarter & 3) - 32;
     }
-    if (type == TYPE_Q4_0) {
-        const block_q4_0 *block = (const block_q4_0 *)row + part / 2;
-        for (int i = 0; i < 16; i++) q[i] = (block->q[i] >> 4 * (part % 2) & 15) - 8;
-        return f32_of_f16(block->d);
-    }
-    const block_q6_k *block = (const block_q6_k *)row + part / 16;
-    int half = part % 16 / 8, j = part % 8 / 2, at = part % 2 * 16;
-    for (int i = 0; i < 16; i++) {
-        int low = block->low[64 * half + 32 * (j % 2) + at + i] >> j / 2 * 4 & 15;
-        q[i] = low + 16 * (block->high[32 * half + at + i] >> 2 * j & 3) - 32;
-    }
-    return f32_of_f16(block->d) * block->scales[part % 16];
+    return f32_of_f16(block->d) * block->scales[i % 16];
+}
+
+static inline float integers(int *q, dtype type, const void *row, int i) {
+#define INTEGERS(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return integers_##name(q, row, i);
+    BLOCK_DTYPES(INTEGERS)
+#undef INTEGERS
+    __builtin_unreachable();
 }
 
 #endif

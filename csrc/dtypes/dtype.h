@@ -1,4 +1,4 @@
-/* dtype.h - the number types of weights, as GGUF files store them: rows of numbers, or rows of blocks of numbers that
+/* dtype.h - the dtypes of weights, as GGUF files store them: rows of floats, or rows of blocks of quantized values that
  * share scales (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; ggml's ggml-common.h). */
 #ifndef FASTGPT_DTYPE_H
 #define FASTGPT_DTYPE_H
@@ -6,23 +6,45 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* In the order of the tables that are indexed by them; the first three are types of KV caches, too.  From
- * N_NUMBER_TYPES on: types that only files have, and no kernel computes with (dequantize.h). */
-typedef enum number_type {
-    TYPE_F32,
-    TYPE_F16,
-    TYPE_BF16,
-    TYPE_Q8_0,
-    TYPE_Q4_0,
-    TYPE_Q6_K,
-    N_NUMBER_TYPES,
-    TYPE_Q4_1 = N_NUMBER_TYPES,
-    TYPE_Q5_0,
-    TYPE_Q5_1,
-    TYPE_Q4_K,
-    TYPE_Q5_K,
-    N_FILE_TYPES
-} number_type;
+/* Every type, in one list.  A line is DTYPE(NAME, name, block, block_values): TYPE_NAME here, FASTGPT_TYPE_NAME in the
+ * public header and "NAME" for people; name in names of functions; the C type of a block, and the values in one. Tables
+ * and functions that need something of every type are made from these lists, so that the compiler misses what a new
+ * line has not got. */
+
+/* Floats: a block is one value.  KV caches have these types, too. */
+#define FLOAT_DTYPES(DTYPE)      \
+    DTYPE(F32, f32, float, 1)    \
+    DTYPE(F16, f16, uint16_t, 1) \
+    DTYPE(BF16, bf16, uint16_t, 1)
+
+/* Blocks of quantized values that share scales. */
+#define BLOCK_DTYPES(DTYPE)           \
+    DTYPE(Q8_0, q8_0, block_q8_0, 32) \
+    DTYPE(Q4_0, q4_0, block_q4_0, 32) \
+    DTYPE(Q6_K, q6_k, block_q6_k, 256)
+
+/* Blocks that only files have: no kernel computes with them (dequantize.h). */
+#define FILE_DTYPES(DTYPE)             \
+    DTYPE(Q4_1, q4_1, block_q4_1, 32)  \
+    DTYPE(Q5_0, q5_0, block_q5_0, 32)  \
+    DTYPE(Q5_1, q5_1, block_q5_1, 32)  \
+    DTYPE(Q4_K, q4_k, block_q4_k, 256) \
+    DTYPE(Q5_K, q5_k, block_q5_k, 256)
+
+#define KERNEL_DTYPES(DTYPE) FLOAT_DTYPES(DTYPE) BLOCK_DTYPES(DTYPE)
+#define ALL_DTYPES(DTYPE) KERNEL_DTYPES(DTYPE) FILE_DTYPES(DTYPE)
+
+#define DTYPE_VALUE(NAME, name, block, block_values) TYPE_##NAME,
+#define DTYPE_COUNT(NAME, name, block, block_values) +1
+typedef enum dtype {
+    ALL_DTYPES(DTYPE_VALUE) N_DTYPES,
+    N_FLOAT_DTYPES = 0 FLOAT_DTYPES(DTYPE_COUNT),
+    N_KERNEL_DTYPES = 0 KERNEL_DTYPES(DTYPE_COUNT)
+} dtype;
+
+/* The lists follow each other, so each kind of type is a range. */
+static inline bool is_float(dtype type) { return type < N_FLOAT_DTYPES; }
+static inline bool is_file_only(dtype type) { return type >= N_KERNEL_DTYPES; }
 
 /* 32 weights: w[i] = d * q[i] */
 typedef struct block_q8_0 {
@@ -46,6 +68,9 @@ typedef struct block_q6_k {
     int8_t scales[16];
     uint16_t d; /* F16 */
 } block_q6_k;
+
+/* What kernels subtract from the integers of a block; those of Q8_0 are signed. */
+enum { ZERO_POINT_Q8_0 = 0, ZERO_POINT_Q4_0 = 8, ZERO_POINT_Q6_K = 32 };
 
 /* 32 weights: w[i] = d * nibble i + m; nibbles as in block_q4_0 */
 typedef struct block_q4_1 {
@@ -86,21 +111,25 @@ typedef struct block_q5_k {
     uint8_t q[128];
 } block_q5_k;
 
-typedef struct number_format {
-    const char *name;      /* "F32" ... as GGUF's own tools write it */
-    uint32_t gguf_type;    /* its number in the file, a fastgpt_type */
-    int32_t block_numbers; /* numbers in a block; rows are whole blocks */
-    int32_t block_bytes;
-} number_format;
+_Static_assert(sizeof(block_q8_0) == 34 && sizeof(block_q4_0) == 18 && sizeof(block_q6_k) == 210, "no padding");
+_Static_assert(sizeof(block_q4_1) == 20 && sizeof(block_q5_0) == 22 && sizeof(block_q5_1) == 24, "no padding");
+_Static_assert(sizeof(block_q4_k) == 144 && sizeof(block_q5_k) == 176, "no padding");
 
-extern const number_format number_formats[N_FILE_TYPES];
+typedef struct dtype_info {
+    const char *name; /* "F32" ... as GGUF's own tools write it */
+    uint32_t gguf_type; /* its number in the file, a fastgpt_type */
+    int32_t block_values; /* values in a block; rows are whole blocks */
+    int32_t block_bytes;
+} dtype_info;
+
+extern const dtype_info dtype_infos[N_DTYPES];
 
 /* The type with that number in files; false when it is none of these. */
-bool number_type_of(uint32_t gguf_type, number_type *out);
+bool dtype_of_gguf(uint32_t gguf_type, dtype *out);
 
-/* Bytes of a row of n numbers, n a multiple of block_numbers. */
-static inline int64_t row_bytes(number_type type, int64_t n) {
-    return n / number_formats[type].block_numbers * number_formats[type].block_bytes;
+/* Bytes of a row of n values, n a multiple of block_values. */
+static inline int64_t row_bytes(dtype type, int64_t n) {
+    return n / dtype_infos[type].block_values * dtype_infos[type].block_bytes;
 }
 
 #endif

@@ -4,9 +4,9 @@
 
 #include "dtypes/dtype.h"
 
-/* n numbers of any type, whole blocks of it, rounded to Q8_0, 256 at a time: none is off by more than 1/254 of the
- * largest of its 32, and what the scale is off as an F16.  Returns false, with out half written, when a number is NaN,
+/* n values of any type, whole blocks of it, rounded to Q8_0.  The error of a value is at most 1/254 of the largest of
+ * its 32, plus that of rounding the scale to F16.  Returns false, with out partly written, when a value is NaN,
  * infinite, or too large for the scale. */
-bool recode_to_q8_0(block_q8_0 *out, number_type type, const void *numbers, int64_t n);
+bool requantize_to_q8_0(block_q8_0 *out, dtype type, const void *values, int64_t n);
 
 #endif

@@ -16,14 +16,19 @@
  *     fastgpt_encode(tokenizer, text, n_bytes, FASTGPT_ENCODE_SPECIAL, tokens, capacity, &n_tokens);
  *     fastgpt_generate(ctx, kv, sampler, tokenizer, tokens, n_tokens, 100, print_piece, NULL, NULL);
  *
+ * or all of it in one handle, which remembers what was said:
+ *
+ *     fastgpt_generator_open("model.gguf", NULL, &generator, &error);
+ *     fastgpt_generator_continue(generator, text, n_bytes, print_piece, NULL, &error);
+ *
  * Conventions, for every function below:
  *   - A matrix named m [a][b] is row-major: m[i * b + j].  Sizes count elements, never bytes, unless
  *     the name says bytes.
  *   - Functions that can fail return a fastgpt_status.  They check their arguments first; on any error
  *     outputs and caches are as they were.  A _create that fails sets *out to NULL.
  *   - _free accepts NULL.  Free a model or a pool after everything that was created from it.
- *   - A model and a tokenizer may be shared by any number of threads.  A context, a cache, a sampler and a
- *     stream each belong to one thread at a time.  The one exception is fastgpt_cancel.
+ *   - A model and a tokenizer may be shared by any number of threads.  A context, a cache, a sampler, a stream and a
+ *     generator each belong to one thread at a time.  The exceptions are fastgpt_cancel and fastgpt_generator_cancel.
  *   - The library never prints, never exits and installs no signal handler.  What it changes for the whole process:
  *     a fork waits for the matrix products that run in BLAS; and on a CPU with AMX, Linux is asked for the permission
  *     to use its tiles.  A system BLAS is left as the host set it: what it prints, starts and allocates, and that some
@@ -155,6 +160,10 @@ typedef struct fastgpt_model fastgpt_model;
 typedef struct fastgpt_load_options {
     size_t struct_size;
     int32_t no_mmap; /* 0: map the file read-only.  1: copy it, so that it may change or shrink later */
+    int32_t padding; /* not read: programs of the first release left it undefined */
+    int32_t vocab_only; /* 1: read the vocabulary alone, of any file that has one, weights or not, and whatever its
+                           architecture: for fastgpt_tokenizer_create and the functions below.  n_vocab is then the
+                           number of tokens, every other size is 0, and a context or a KV cache of it is ARGUMENT */
 } fastgpt_load_options;
 
 /* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2",
@@ -167,6 +176,13 @@ typedef struct fastgpt_load_options {
  * While a file is mapped nobody may shorten it: the system then kills the process (SIGBUS). */
 fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
                                   fastgpt_error *error);
+
+/* The same for a file that stands in memory.
+ *   bytes    [n_bytes]; no_mmap 0: used where they lie, aligned to 4 bytes, and neither changed nor freed before the
+ *            model is.  no_mmap 1: copied, and free to go after the call
+ * Returns as fastgpt_model_load, without IO. */
+fastgpt_status fastgpt_model_load_memory(const void *bytes, size_t n_bytes, const fastgpt_load_options *options,
+                                         fastgpt_model **out, fastgpt_error *error);
 void fastgpt_model_free(fastgpt_model *model);
 
 int32_t fastgpt_model_n_vocab(const fastgpt_model *model);
@@ -177,7 +193,8 @@ int32_t fastgpt_model_n_layer(const fastgpt_model *model);
 int32_t fastgpt_model_n_ff(const fastgpt_model *model);    /* width of the feed-forward layer, often 4 n_embd */
 int64_t fastgpt_model_n_params(const fastgpt_model *model); /* stored numbers; a tied output counts once */
 
-/* The type that most weight bytes have in the file, as fastgpt_type_name gives it.  Static storage. */
+/* The type that most weight bytes have in the file, as fastgpt_type_name gives it; "none" for a vocabulary.  Static
+ * storage. */
 const char *fastgpt_model_type(const fastgpt_model *model);
 
 /* What stands between the two products of a feed-forward layer: "gelu_tanh", "gelu_erf", "relu" or "silu".  Static
@@ -215,6 +232,10 @@ typedef struct fastgpt_strings {
 fastgpt_strings fastgpt_model_tokens(const fastgpt_model *model);
 fastgpt_strings fastgpt_model_merges(const fastgpt_model *model);
 
+/* The same into *out, for languages to which C returns no structs. */
+void fastgpt_model_get_tokens(const fastgpt_model *model, fastgpt_strings *out);
+void fastgpt_model_get_merges(const fastgpt_model *model, fastgpt_strings *out);
+
 /* [n_vocab] tokenizer.ggml.token_type: 1 normal, 3 control, 4 user-defined, 5 unused.  NULL when the
  * file has none: then all are normal. */
 const int32_t *fastgpt_model_token_types(const fastgpt_model *model);
@@ -235,6 +256,7 @@ typedef struct fastgpt_cores {
 } fastgpt_cores;
 
 fastgpt_cores fastgpt_core_counts(void);
+void fastgpt_get_core_counts(fastgpt_cores *out);
 
 /* n_threads counts the caller: 1 starts no thread.  0 = fastgpt_usable_cores(); at most 1024.  Threads
  * start at the first step, sleep between steps, and start again in the child of a fork.
@@ -255,6 +277,12 @@ fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx
  * keys and values that are rounded to it.  Caches of different types may share a step. */
 fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
                                              fastgpt_kv_cache **out);
+
+/* The same, and in words what is wrong: which argument, what it is and what it may be.
+ *   error  NULL, or receives the details of any failure
+ * Returns OK, ARGUMENT or MEMORY. */
+fastgpt_status fastgpt_kv_cache_create_checked(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
+                                               fastgpt_kv_cache **out, fastgpt_error *error);
 void fastgpt_kv_cache_free(fastgpt_kv_cache *kv); /* does not touch the model */
 int32_t fastgpt_kv_cache_n_ctx(const fastgpt_kv_cache *kv);
 int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv);
@@ -439,8 +467,19 @@ typedef struct fastgpt_sampler_params {
     int32_t eos_token; /* in [0, n_vocab), -1 = none; looked at only where min_new_tokens > 0 */
 } fastgpt_sampler_params;
 
-/* Returns OK, ARGUMENT (a value that is outside its range or not finite) or MEMORY. */
+/* The defaults of the Python package and of both commands: temperature 0.8, top_p 0.95, mirostat_eta 0.1 (which is
+ * looked at only with mirostat_tau), eos_token -1, everything else off; seed 0.
+ *   out  its struct_size is set to sizeof(fastgpt_sampler_params), and kept
+ * Returns OK, or ARGUMENT: out is NULL, or no version had a struct of that size. */
+fastgpt_status fastgpt_sampler_params_default(fastgpt_sampler_params *out);
+
+/* params NULL = the defaults.  Returns OK, ARGUMENT (a value that is outside its range or not finite) or MEMORY. */
 fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out);
+
+/* The same, and in words what is wrong: which field, what it is and what it may be.
+ *   error  NULL, or receives the details of any failure */
+fastgpt_status fastgpt_sampler_create_checked(int32_t n_vocab, const fastgpt_sampler_params *params,
+                                              fastgpt_sampler **out, fastgpt_error *error);
 void fastgpt_sampler_free(fastgpt_sampler *sampler);
 int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *sampler);
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *sampler);
@@ -586,6 +625,104 @@ fastgpt_status fastgpt_generate(fastgpt_context *ctx, fastgpt_kv_cache *kv, fast
                                 const fastgpt_tokenizer *tokenizer, const int32_t *prompt, int32_t n_prompt,
                                 int32_t max_new_tokens, fastgpt_piece_callback callback, void *user,
                                 int32_t *n_generated);
+
+/* ---- Generator: all of that in one handle.  One thread at a time ----------------------------------- */
+
+/* A model with tokenizer, sampler, threads, context and a KV cache that holds what was said: each call appends a text
+ * and what the model makes of it, so that a chat goes on where it was, and reads nothing twice.
+ *
+ *     fastgpt_generator_open("model.gguf", NULL, &generator, &error);
+ *     fastgpt_generator_continue(generator, text, n_bytes, print_piece, NULL, &error);
+ */
+typedef struct fastgpt_generator fastgpt_generator;
+
+/* What happens when the tokens that were said, those of the text and max_new_tokens are more than n_ctx. */
+typedef enum fastgpt_overflow {
+    FASTGPT_OVERFLOW_ERROR = 0, /* CONTEXT_FULL */
+    FASTGPT_OVERFLOW_TRUNCATE = 1, /* the oldest tokens are forgotten until all fit; CONTEXT_FULL where max_new_tokens
+                                      alone are n_ctx or more */
+    FASTGPT_OVERFLOW_SLIDE = 2 /* whenever the cache is full, the older half is forgotten */
+} fastgpt_overflow;
+
+/* Set struct_size to sizeof(fastgpt_generator_options) and everything else to zero for the defaults. */
+typedef struct fastgpt_generator_options {
+    size_t struct_size;
+    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied */
+    int32_t n_threads; /* as fastgpt_pool_create has them: 0 = the usable cores */
+    int32_t n_ctx; /* positions of the KV cache, 0 = the model's own */
+    int32_t kv_type; /* fastgpt_type of the KV cache: F32 = 0, F16, BF16 */
+    int32_t max_new_tokens; /* of each call; 0 = 100 */
+    int32_t overflow; /* fastgpt_overflow */
+    int32_t encode_flags; /* fastgpt_encode_flags of the texts; LITERAL for those of strangers */
+    int32_t log_probs; /* 1: a piece has the log-probability of its token */
+    int32_t n_likeliest; /* and so many likeliest tokens with theirs, in [0, 100] */
+    int32_t n_stop;
+    const char *const *stop; /* [n_stop] NUL-terminated UTF-8, copied: the first of them to come ends a text; it is not
+                                shown, and not said */
+} fastgpt_generator_options;
+
+/* Text as it comes.  All pointers are valid during the call. */
+typedef struct fastgpt_piece {
+    size_t struct_size; /* of the library's version, which may be newer */
+    const char *text; /* [n_bytes] whole characters in UTF-8, NUL-terminated besides, none of them of a stop string */
+    size_t n_bytes; /* 0 while characters are incomplete, or may be the beginning of a stop string */
+    int32_t token; /* -1 for what is left at the end */
+    float log_prob; /* of token: ln p by the model's logits, before sampling changes them; 0 without log_probs */
+    int32_t n_likeliest;
+    const int32_t *likeliest; /* [n_likeliest], best first */
+    const float *likeliest_log_probs; /* [n_likeliest] */
+} fastgpt_piece;
+
+/* Is called once for each new token, and once more with token -1 when text is left at the end.
+ * Returns 0 to go on, anything else to end the text here. */
+typedef int32_t (*fastgpt_generator_callback)(void *user, const fastgpt_piece *piece);
+
+/* Why a text ended.  Values are fixed for ever. */
+typedef enum fastgpt_finish_reason {
+    FASTGPT_FINISH_NONE = 0, /* there was no text yet, or the last call failed */
+    FASTGPT_FINISH_LENGTH = 1, /* max_new_tokens */
+    FASTGPT_FINISH_EOS = 2, /* the model's end-of-text token, which is not shown, and not said */
+    FASTGPT_FINISH_STOP = 3, /* one of the stop strings */
+    FASTGPT_FINISH_CALLBACK = 4 /* the callback */
+} fastgpt_finish_reason;
+
+/* A generator of a model, which must outlive it, or of a model file, which it loads and frees.
+ *   options  NULL = defaults
+ *   error    NULL, or receives the details of any failure: which option, what it is and what it may be
+ * Returns OK, ARGUMENT, MEMORY, what fastgpt_tokenizer_create returns, and for a file what fastgpt_model_load does. */
+fastgpt_status fastgpt_generator_create(const fastgpt_model *model, const fastgpt_generator_options *options,
+                                        fastgpt_generator **out, fastgpt_error *error);
+fastgpt_status fastgpt_generator_open(const char *path, const fastgpt_generator_options *options,
+                                      fastgpt_generator **out, fastgpt_error *error);
+void fastgpt_generator_free(fastgpt_generator *generator);
+
+/* Appends text [n_bytes] to what was said, then draws tokens and appends them, until there is a fastgpt_finish_reason.
+ * A first text that is empty becomes the end-of-text token; a later one may be empty, and the model goes on by itself.
+ * Penalties see all that was said; random numbers go on from call to call.
+ *   text      UTF-8, need not be NUL-terminated; NULL when n_bytes is 0
+ *   callback  NULL = none; user is handed to it
+ *   error     NULL, or receives the details of any failure
+ * Returns OK, ARGUMENT, MEMORY, N_TOKENS (nothing to begin with), CONTEXT_FULL (as fastgpt_overflow has it), NO_TOKEN,
+ * THREADS, CANCELLED, LOGITS.  On error what was said is as it was before, although text may have come. */
+fastgpt_status fastgpt_generator_continue(fastgpt_generator *generator, const char *text, size_t n_bytes,
+                                          fastgpt_generator_callback callback, void *user, fastgpt_error *error);
+
+/* Forgets all that was said, and starts the random numbers again from the seed.  Returns OK or ARGUMENT. */
+fastgpt_status fastgpt_generator_reset(fastgpt_generator *generator);
+
+/* As fastgpt_cancel: from any thread, and from a signal handler. */
+void fastgpt_generator_cancel(fastgpt_generator *generator);
+
+/* The model, for its sizes and keys; it is freed with a generator that loaded it. */
+const fastgpt_model *fastgpt_generator_model(const fastgpt_generator *generator);
+
+/* [*n_tokens] what was said, from the oldest token that is not forgotten; valid until the next call. */
+const int32_t *fastgpt_generator_tokens(const fastgpt_generator *generator, int32_t *n_tokens);
+
+/* Of the last call: tokens drawn, without the one that ends a text and with those of a stop string; and why it ended.
+ */
+int32_t fastgpt_generator_n_generated(const fastgpt_generator *generator);
+fastgpt_finish_reason fastgpt_generator_finish_reason(const fastgpt_generator *generator);
 
 /* ---- Profile: where the time of a context's steps goes -------------------------------------------- */
 

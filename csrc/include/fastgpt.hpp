@@ -75,6 +75,14 @@ class model : public handle<fastgpt_model, fastgpt_model_free> {
         fastgpt_error why;
         own(fastgpt_model_load(path.c_str(), &options, out(), &why), why.text);
     }
+    // Of a file in memory: a copy of it, or the bytes where they lie, which must then outlive the model.
+    model(const void *bytes, std::size_t n_bytes, bool copy = true) {
+        fastgpt_load_options options = {};
+        options.struct_size = sizeof options;
+        options.no_mmap = copy ? 1 : 0;
+        fastgpt_error why;
+        own(fastgpt_model_load_memory(bytes, n_bytes, &options, out(), &why), why.text);
+    }
     std::int32_t n_vocab() const noexcept { return fastgpt_model_n_vocab(get()); }
     std::int32_t n_ctx() const noexcept { return fastgpt_model_n_ctx(get()); }
     std::int32_t eos_token() const noexcept { return fastgpt_model_eos_token(get()); }
@@ -89,7 +97,10 @@ class pool : public handle<fastgpt_pool, fastgpt_pool_free> {
 
 class kv_cache : public handle<fastgpt_kv_cache, fastgpt_kv_cache_free> {
   public:
-    explicit kv_cache(const model &of, std::int32_t n_ctx = 0) { own(fastgpt_kv_cache_create(of.get(), n_ctx, out())); }
+    explicit kv_cache(const model &of, std::int32_t n_ctx = 0, fastgpt_type type = FASTGPT_TYPE_F32) {
+        fastgpt_error why;
+        own(fastgpt_kv_cache_create_checked(of.get(), n_ctx, type, out(), &why), why.text);
+    }
     std::int32_t n_ctx() const noexcept { return fastgpt_kv_cache_n_ctx(get()); }
     std::int32_t n_past() const noexcept { return fastgpt_kv_cache_n_past(get()); }
     void truncate(std::int32_t n_past) { check(fastgpt_kv_cache_truncate(get(), n_past)); }
@@ -117,12 +128,21 @@ class context : public handle<fastgpt_context, fastgpt_context_free> {
     std::size_t n_vocab_;
 };
 
+// The defaults of the Python package: temperature 0.8, top_p 0.95.
+inline fastgpt_sampler_params default_sampling() {
+    fastgpt_sampler_params params = {};
+    params.struct_size = sizeof params;
+    check(fastgpt_sampler_params_default(&params));
+    return params;
+}
+
 class sampler : public handle<fastgpt_sampler, fastgpt_sampler_free> {
   public:
     // Without parameters: greedy.  struct_size is filled in here.
     explicit sampler(std::int32_t n_vocab, fastgpt_sampler_params params = {}) : n_vocab_(std::size_t(n_vocab)) {
         params.struct_size = sizeof params;
-        own(fastgpt_sampler_create(n_vocab, &params, out()));
+        fastgpt_error why;
+        own(fastgpt_sampler_create_checked(n_vocab, &params, out(), &why), why.text);
     }
     void set_bias(std::int32_t token, float bias) { check(fastgpt_sampler_set_bias(get(), token, bias)); }
     // [(n_vocab + 31) / 32] bits; empty = all tokens.
@@ -208,6 +228,55 @@ std::int32_t generate(context &ctx, kv_cache &kv, sampler &from, const tokenizer
     check(status);
     return n_generated;
 }
+
+// A model and all that it takes to continue a text, which remembers what was said.  struct_size of options is filled in
+// here; what its pointers name is copied.
+class generator : public handle<fastgpt_generator, fastgpt_generator_free> {
+  public:
+    explicit generator(const std::string &path, fastgpt_generator_options options = {}) {
+        options.struct_size = sizeof options;
+        fastgpt_error why;
+        own(fastgpt_generator_open(path.c_str(), &options, out(), &why), why.text);
+    }
+    explicit generator(const model &of, fastgpt_generator_options options = {}) {
+        options.struct_size = sizeof options;
+        fastgpt_error why;
+        own(fastgpt_generator_create(of.get(), &options, out(), &why), why.text);
+    }
+    // Says text, and calls  bool on_piece(const fastgpt_piece &)  as the answer comes; false ends it, and so does an
+    // exception, which goes on to the caller.
+    template <class F>
+    fastgpt_finish_reason say(std::string_view text, F &&on_piece) {
+        struct call {
+            F &on_piece;
+            std::exception_ptr thrown;
+        } state{on_piece, nullptr};
+        const fastgpt_generator_callback callback = [](void *user, const fastgpt_piece *piece) noexcept {
+            call &c = *static_cast<call *>(user);
+            try {
+                return std::int32_t(c.on_piece(*piece) ? 0 : 1);
+            } catch (...) {
+                c.thrown = std::current_exception();
+                return std::int32_t(1);
+            }
+        };
+        fastgpt_error why;
+        const fastgpt_status status =
+            fastgpt_generator_continue(get(), text.data(), text.size(), callback, &state, &why);
+        if (state.thrown) std::rethrow_exception(state.thrown);
+        check(status, why.text);
+        return fastgpt_generator_finish_reason(get());
+    }
+    void reset() { check(fastgpt_generator_reset(get())); }
+    void cancel() noexcept { fastgpt_generator_cancel(get()); }
+    std::int32_t n_generated() const noexcept { return fastgpt_generator_n_generated(get()); }
+    // What was said, from the oldest token that is not forgotten.
+    tokens said() const {
+        std::int32_t n = 0;
+        const std::int32_t *ids = fastgpt_generator_tokens(get(), &n);
+        return tokens(ids, ids + n);
+    }
+};
 
 } // namespace fastgpt
 

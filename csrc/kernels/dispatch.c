@@ -1,71 +1,49 @@
 /* dispatch.c - which kernels run here. */
+#include <assert.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
-#include "common/os.h"
+#include "kernels/instruction_sets.h"
 
-typedef struct choice {
+typedef struct candidate {
     const kernels *kernels;
     unsigned needs; /* features of os_cpu_features */
-} choice;
+} candidate;
 
-/* From the plainest to the best; cmake/instruction_sets.cmake may leave some of x86-64 out. */
-static const choice choices[] = {
-    {&kernels_portable, 0},
-#if defined(__x86_64__)
-#ifndef FASTGPT_WITHOUT_AVX2
-    {&kernels_avx2, OS_CPU_AVX2},
-#endif
-#ifndef FASTGPT_WITHOUT_AVX2_VNNI
-    {&kernels_avx2_vnni, OS_CPU_AVX2 | OS_CPU_AVX_VNNI},
-#endif
-#ifndef FASTGPT_WITHOUT_AVX512
-    {&kernels_avx512, OS_CPU_AVX512},
-#endif
-#ifndef FASTGPT_WITHOUT_AVX512_VNNI
-    {&kernels_avx512_vnni, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI},
-#endif
-#ifndef FASTGPT_WITHOUT_AVX512_BF16
-    {&kernels_avx512_bf16, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16},
-#endif
-#ifndef FASTGPT_WITHOUT_AMX
-    {&kernels_amx, OS_CPU_AVX512 | OS_CPU_AVX512_VNNI | OS_CPU_AVX512_BF16 | OS_CPU_AMX_BF16},
-#endif
-#elif defined(__aarch64__)
-    {&kernels_neon, OS_CPU_NEON},
-    {&kernels_neon_dotprod, OS_CPU_NEON | OS_CPU_DOTPROD},
-#endif
-};
+/* From the plainest to the best. */
+#define CANDIDATE(set, table, family, needs) IF_BUILT(set)({&table, needs}, )
+static const candidate candidates[] = {INSTRUCTION_SETS(CANDIDATE)};
+#define KNOWN_FAMILY(set, table, family, needs) static_assert(FAMILY_##family < N_FAMILIES, "FAMILIES lacks it");
+INSTRUCTION_SETS(KNOWN_FAMILY)
 
-enum { N_CHOICES = sizeof choices / sizeof *choices };
+enum { N_CANDIDATES = sizeof candidates / sizeof *candidates };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static const kernels *usable[N_CHOICES];
+static const kernels *usable[N_CANDIDATES];
 static int n_usable;
 static const kernels *chosen;
 
-static void choose(void) {
+static void choose_kernels(void) {
     const char *wanted = getenv("FASTGPT_ISA");
     bool any = !wanted || !*wanted;
     unsigned features = os_cpu_features();
-    for (int i = 0; i < N_CHOICES; i++) {
-        if (choices[i].needs & ~features) continue;
-        const kernels *k = choices[i].kernels;
+    for (int i = 0; i < N_CANDIDATES; i++) {
+        if (candidates[i].needs & ~features) continue;
+        const kernels *k = candidates[i].kernels;
         usable[n_usable++] = k;
         if (any || strcmp(k->family, wanted) == 0) chosen = k;
     }
 }
 
 const kernels *const *kernels_all(int *n) {
-    pthread_once(&once, choose);
+    pthread_once(&once, choose_kernels);
     *n = n_usable;
     return usable;
 }
 
 const kernels *kernels_chosen(void) {
-    pthread_once(&once, choose);
+    pthread_once(&once, choose_kernels);
     return chosen;
 }

@@ -1,8 +1,8 @@
 /* kernels.h - the inner loops.  portable.c is the specification; generic/ has the same written once for vectors of any
  * width, and each instruction set compiles them in a file of its own.
  *
- * Reductions over k run in a fixed order that depends on the instruction set alone: never on the number of
- * rows, tokens or threads.  Distances between rows (ld...) count elements of `out`, and bytes of everything else. */
+ * Reductions over k run in a fixed order that depends on the instruction set alone: never on the number of rows, tokens
+ * or threads. */
 #ifndef FASTGPT_KERNELS_H
 #define FASTGPT_KERNELS_H
 
@@ -11,30 +11,66 @@
 
 #include "dtypes/dtype.h"
 
+/* ---- Views of matrices in memory; ld, the stride, is the distance from a row to the next ---- */
+
+/* Rows of any dtype; ld in bytes. */
+typedef struct row_view {
+    const void *at;
+    int64_t ld;
+} row_view;
+
+/* Rows or panels of floats; ld in floats. */
+typedef struct f32_view {
+    const float *at;
+    int64_t ld;
+} f32_view;
+
+/* Packed panels or tiles of BF16 values; ld in values, from a panel to the next, or from the tiles of MATRIX_ROWS rows
+ * to the next. */
+typedef struct bf16_view {
+    const uint16_t *at;
+    int64_t ld;
+} bf16_view;
+
+/* Outputs [n_tokens][n_rows]; ld in floats. */
+typedef struct out_view {
+    float *at;
+    int64_t ld;
+} out_view;
+
+/* The size of a product of x [n_tokens][n_in] and w [n_rows][n_in], transposed. */
+typedef struct gemm_size {
+    int n_tokens, n_rows, n_in;
+} gemm_size;
+
+/* ---- Row-wise dot products, and conversions of rows ---- */
+
 /* out[t][r] += x[t] . w[r]
- *   x [n_tokens][n_in]: for weights of F32, F16 and BF16 floats, for block formats rows of `quantize_row`
- *   w [n_rows][n_in]    out [n_tokens][n_rows]; overlaps neither */
-typedef void dot_rows_kernel(float *out, int64_t ldo, const void *x, int64_t ldx, const void *w, int64_t ldw,
-                             int n_tokens, int n_rows, int n_in);
+ *   x  rows of floats for weights of F32, F16 and BF16, rows of `quantize_row` for blocks
+ * out overlaps neither x nor w. */
+typedef void dot_rows_kernel(out_view out, row_view x, row_view w, gemm_size size);
 
 /* out += sum over i of p[i] * v[i], in rising order of i
- *   p [n_rows]   v [n_rows][n]   out [n] */
+ *   p [n_rows]   v [n_rows][n], rows ldv bytes apart   out [n] */
 typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n);
 
 /* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64. */
 typedef void activation_kernel(float *x, int n);
 
-/* A row of n numbers as F32, and back as a 16-bit type. */
-typedef void widen_kernel(float *out, const void *row, int n);
-typedef void narrow_kernel(void *out, const float *x, int n);
+/* A row of n values as F32, and F32 as a row of another float type. */
+typedef void to_f32_kernel(float *out, const void *row, int n);
+typedef void from_f32_kernel(void *out, const float *x, int n);
 
-/* Tiles of the matrix kernels for BF16 numbers and bytes. */
+/* ---- Products of BF16 values ---- */
+
+/* Tiles of the matrix kernels for BF16 values and for bytes. */
 enum { MATRIX_ROWS = 32, MATRIX_TOKENS = 32, MATRIX_LANES = 16, MATRIX_K = 32 };
 
-/* Where products go: out[t][r] = start + x[t] . w[r], where the start is bias[r], or 0 without a bias; with add,
- * out[t][r] more.
+/* The epilogue of a product: out[t][r] = bias[r] + x[t] . w[r], without a bias 0 instead; with add, the old out[t][r]
+ * is added, too.
  *   out [n_tokens][n_rows], rows ldo apart
- * Or, with an activation, what that makes of them, as panels for the next product, ld_panels numbers apart. */
+ * Or, with an activation: activation(bias[r] + x[t] . w[r]), packed into panels for the next product, ld_panels values
+ * apart; out is not written. */
 typedef struct bf16_output {
     float *out;
     int64_t ldo;
@@ -45,121 +81,126 @@ typedef struct bf16_output {
     int64_t ld_panels;
 } bf16_output;
 
-/* Activations as BF16 numbers, some tokens of them in a panel.
+/* Packs the activations of some tokens into a panel of BF16 values.
  *   x  [n_tokens][n_in], rows ldx floats apart; n_tokens <= MATRIX_LANES
- * n_in is filled up with zeros to a multiple of MATRIX_K, and so are tokens to MATRIX_LANES. */
+ * n_in is padded with zeros to a multiple of MATRIX_K, and tokens to MATRIX_LANES. */
 typedef void bf16_panel_kernel(uint16_t *panel, const float *x, int64_t ldx, int n_tokens, int n_in);
 
-/* Products of BF16 numbers, to which both operands are rounded, to nearest, ties to even.  Pairs of products are summed
- * in F32, in rising order of k, so a token's sums are the same bits beside any others, in few tokens or many. */
+/* Products of BF16 values, to which both operands are rounded, to nearest, ties to even.  Pairs of products are summed
+ * in F32, in rising order of k, so a token's sums are the same bits whatever other tokens there are. */
 typedef struct bf16_kernels {
     bf16_panel_kernel *panel; /* [n_in / MATRIX_K][MATRIX_LANES][MATRIX_K] */
 
-    /* n numbers of rows of weights: [n_rows / MATRIX_ROWS][n / MATRIX_K][2] tiles of sixteen rows, which have pairs of
-     * numbers behind each other, [MATRIX_K / 2][16][2]; filled up with zeros.
-     *   w  [n_rows][n] of the type, rows ldw bytes apart */
-    void (*tiles)(uint16_t *tiles, const void *w, int64_t ldw, number_type type, int n_rows, int n);
+    /* Packs n values of rows of weights: [n_rows / MATRIX_ROWS][n / MATRIX_K][2] tiles of sixteen rows, each a
+     * transposed matrix of pairs, [MATRIX_K / 2][16][2]; padded with zeros. w  [n_rows][n] of the type, rows ldw bytes
+     * apart */
+    void (*tiles)(uint16_t *tiles, const void *w, int64_t ldw, dtype type, int n_rows, int n);
 
-    /* The same of the columns of x: they are the rows.
+    /* The same of the columns of x: they are the rows of the tiles.
      *   x  [n_rows][n], rows ldx floats apart
-     *   ld  numbers from the tiles of MATRIX_ROWS columns to the next */
+     *   ld  values from the tiles of MATRIX_ROWS columns to the next */
     void (*columns)(uint16_t *tiles, int64_t ld, const float *x, int64_t ldx, int n_rows, int n);
 
-    /* What the softmax makes of scores, but for the division by their sums: exp(scale * (x - max x)), as a panel of
-     * tokens with n numbers each; zeros stand behind those of a row.  Relative error below 1e-5 before rounding.
-     *   sums    [n_tokens]
-     *   x       [n_tokens], rows ldx floats apart; n_tokens <= MATRIX_LANES
-     *   n_seen  >= 1: row t has n_seen + t scores, n at most
-     *   scale   > 0 */
-    void (*softmax_panel)(uint16_t *panel, float *sums, const float *x, int64_t ldx, int n_tokens, int n_seen, int n,
-                          float scale);
+    /* Softmax without the division by its sum: the unnormalised exponentials exp(scale * (x - max x)), packed into a
+     * panel of tokens with n values each, zeros behind those of a row.  Relative error below 1e-5 before rounding.
+     *   sums       [n_tokens]
+     *   x          [n_tokens]; n_tokens <= MATRIX_LANES
+     *   n_visible  >= 1: row t has n_visible + t scores, n at most
+     *   scale      > 0 */
+    void (*softmax_panel)(uint16_t *panel, float *sums, f32_view x, int n_tokens, int n_visible, int n, float scale);
 
-    /* Some n of the numbers that are multiplied, or all.
-     *   sums  what those before came to, unless it begins; out is written when it ends.  Scratch, not used by a call
-     *         that both begins and ends: [n_tokens][n_rows], both filled up to multiples of 32
-     *   x      panels, ldx numbers apart
-     *   tiles  of MATRIX_ROWS rows, ld_tiles numbers from those to the next */
-    void (*product)(const bf16_output *to, float *sums, const uint16_t *x, int64_t ldx, const uint16_t *tiles,
-                    int64_t ld_tiles, int n_tokens, int n_rows, int n, bool begins, bool ends);
+    /* The product of n_in of the values of each row, of some or of all.
+     *   sums   of the values before these, unless it begins; when it ends, `to` is written instead.  Scratch:
+     * [n_tokens] [n_rows], both padded to multiples of 32; not used by a call that both begins and ends x      panels
+     *   tiles  of `tiles` or `columns` */
+    void (*gemm)(const bf16_output *to, float *sums, bf16_view x, bf16_view tiles, gemm_size size, bool begins,
+                 bool ends);
 
-    /* Of few tokens, at most STREAM_TOKENS, with weights where they lie; for types that have it it takes hardly longer
-     * than reading them, from one token on.
+    /* For few tokens, at most STREAM_TOKENS, with weights as they are in memory; for the types that have it, it takes
+     * hardly longer than reading them, even for one token.
      *   to  floats, without an activation
-     *   x   panels of `stream_panel`, behind each other
-     *   w   [n_rows][n_in] of the type, rows ldw bytes apart */
-    void (*stream)(const bf16_output *to, const uint16_t *x, const void *w, int64_t ldw, number_type type, int n_tokens,
-                   int n_rows, int n_in);
+     *   x   contiguous panels of `stream_panel`
+     *   w   of the type */
+    void (*stream)(const bf16_output *to, const uint16_t *x, row_view w, dtype type, gemm_size size);
     bf16_panel_kernel *stream_panel; /* [n_in / 2][MATRIX_LANES][2] */
-    bool streams[N_NUMBER_TYPES];
+    bool streams[N_KERNEL_DTYPES];
 } bf16_kernels;
 
 enum { STREAM_TOKENS = 64 };
 
-/* 32 activations of each of MATRIX_LANES tokens, as quantize_row rounds them, four at a time side by side. */
+/* ---- Products of bytes ---- */
+
+/* 32 activations of each of MATRIX_LANES tokens, quantized as quantize_row does, four of a token next to each other. */
 typedef struct matrix_block {
     int8_t q[8][MATRIX_LANES][4];
     int32_t sums[MATRIX_LANES]; /* of the q of a token */
     float d[MATRIX_LANES];
 } matrix_block;
 
-/* The same product with weights of 8 bits: sums of integers within 32 numbers, times both scales in F32.
- *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 32], of which n_tokens count
- *   w  [MATRIX_ROWS] rows of byte_row, of which n_rows count; the others must be readable, too
- *   zero  what the integers of w stand above
- *   next  what the caller will read next, 34 bytes for 32 numbers of w: fetched meanwhile */
-typedef void matrix_bytes_kernel(float *out, int64_t ldo, const matrix_block *x, const uint8_t *w, int zero,
-                                 const uint8_t *next, int n_tokens, int n_rows, int n_in);
+/* out[t][r] += x[t] . w[r] with weights of 8 bits: sums of integers within 32 values, times both scales in F32.
+ *   x  [MATRIX_TOKENS / MATRIX_LANES][n_in / 32], the first n_tokens of them used
+ *   w  [MATRIX_ROWS] rows of unpack_u8, the first n_rows of them used; the others must be readable, too
+ *   zero  the zero point of w
+ *   next  what the caller reads next, 34 bytes for 32 values of w: prefetched */
+typedef void gemm_q8_kernel(out_view out, const matrix_block *x, const uint8_t *w, int zero, const uint8_t *next,
+                            gemm_size size);
+
+/* ---- Products of floats ---- */
 
 /* Tiles of the kernels for floats. */
 enum { MAX_FLOAT_LANES = 16, FLOAT_ROWS = 48 };
 
-/* What the caller will read next for row r, from at + r * ld on: a line at most for so many numbers; fetched
- * meanwhile. */
+/* What the caller reads next for row r, from at + r * ld on, to be prefetched during a product: at most a cache line
+ * for so many values. */
 typedef struct read_ahead {
     const uint8_t *at;
     int64_t ld, line_bytes;
-    int line_numbers;
+    int line_values;
 } read_ahead;
 
 /* out[t][r] += x[t] . w[r], the products summed in rising order of k
- *   x  panels [n_in][lanes] that are ldx floats apart, of which n_tokens count; the last one is whole
- *   w  [n_rows][n_in], rows ldw floats apart; n_rows <= FLOAT_ROWS */
-typedef void matrix_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const float *w, int64_t ldw,
-                                  read_ahead next, int n_tokens, int n_rows, int n_in);
+ *   x  panels [n_in][lanes], the first n_tokens of their tokens used; the last panel is whole
+ *   w  n_rows <= FLOAT_ROWS */
+typedef void gemm_f32_kernel(out_view out, f32_view x, f32_view w, read_ahead next, gemm_size size);
 
-/* The same for STREAMED_PANELS panels at most, with weights as they lie in memory, rows ldw bytes apart: the same bits.
- */
+/* The same bits for STREAMED_PANELS panels at most, with weights as they are in memory. */
 enum { STREAMED_PANELS = 2 };
-typedef void stream_floats_kernel(float *out, int64_t ldo, const float *x, int64_t ldx, const void *w, int64_t ldw,
-                                  int n_tokens, int n_rows, int n_in);
+typedef void stream_f32_kernel(out_view out, f32_view x, row_view w, gemm_size size);
 
 typedef struct float_kernels {
-    matrix_floats_kernel *matrix;
-    stream_floats_kernel *stream[TYPE_BF16 + 1];
+    gemm_f32_kernel *gemm;
+    stream_f32_kernel *stream[N_FLOAT_DTYPES];
     int lanes; /* tokens of a panel */
 } float_kernels;
 
-/* What stands between the two products of a feed-forward layer. */
-typedef enum activation { GELU_TANH, GELU_ERF, RELU, SILU, N_ACTIVATIONS } activation;
+/* ---- All kernels of an instruction set ---- */
+
+/* Between the two products of a feed-forward layer. */
+#define ACTIVATIONS(ACTIVATION)      \
+    ACTIVATION(GELU_TANH, gelu_tanh) \
+    ACTIVATION(GELU_ERF, gelu_erf)   \
+    ACTIVATION(RELU, relu)           \
+    ACTIVATION(SILU, silu)
+#define ACTIVATION_VALUE(NAME, name) NAME,
+typedef enum activation { ACTIVATIONS(ACTIVATION_VALUE) N_ACTIVATIONS } activation;
 
 typedef struct kernels {
-    const char *name; /* "avx512-vnni" ... */
+    const char *name;   /* "avx512-vnni" ... */
     const char *family; /* "avx512" ...: what FASTGPT_ISA names */
 
-    dot_rows_kernel *dot_rows[N_NUMBER_TYPES];
-    widen_kernel *widen[N_NUMBER_TYPES];
-    weighted_sum_kernel *weighted_sum[TYPE_BF16 + 1];
-    narrow_kernel *narrow[TYPE_BF16 + 1];
-    const bf16_kernels *bf16; /* NULL where the CPU multiplies no BF16 numbers */
-    matrix_bytes_kernel *matrix_bytes; /* NULL where it multiplies no bytes, or BF16 numbers much faster */
+    dot_rows_kernel *dot_rows[N_KERNEL_DTYPES];
+    to_f32_kernel *to_f32[N_KERNEL_DTYPES];
+    weighted_sum_kernel *weighted_sum[N_FLOAT_DTYPES];
+    from_f32_kernel *from_f32[N_FLOAT_DTYPES];
+    const bf16_kernels *bf16;   /* NULL where the CPU does not multiply BF16 values */
+    gemm_q8_kernel *gemm_q8;     /* NULL where it does not multiply bytes, or BF16 values much faster */
+    const float_kernels *floats; /* NULL where BLAS is used instead */
 
-    const float_kernels *floats; /* NULL where BLAS takes their place */
+    /* A row of weights as n unsigned bytes q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] - zero), where
+     * zero is u8_zero_point of the type.  For Q8_0 and Q4_0 where there is a gemm_q8, else NULL. */
+    void (*unpack_u8[N_KERNEL_DTYPES])(void *out, const void *row, int n);
 
-    /* A row of weights as unsigned bytes: n of them, q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] -
-     * zero), where zero is byte_zero of the type.  For Q8_0 and Q4_0 where there is a matrix_bytes, else NULL. */
-    void (*byte_row[N_NUMBER_TYPES])(void *out, const void *row, int n);
-
-    /* Activations for weights in blocks: n int8 numbers q, then n / 32 F32 scales d, with x[i] = d[i / 32] * q[i].
+    /* Activations for weights in blocks: n int8 values q, then n / 32 F32 scales d, with x[i] = d[i / 32] * q[i].
      * d = (largest |x| of the block) / 127; q = x * (127 / largest), rounded to nearest, ties to even; all zero where
      * the largest is below 1e-30.  A NaN or infinity in the block makes its d one.  n is a multiple of 32. */
     void (*quantize_row)(void *out, const float *x, int n);
@@ -179,17 +220,31 @@ typedef struct kernels {
     void (*layer_norm)(float *out, const float *x, const float *w, const float *b, int n, float epsilon);
 } kernels;
 
-/* What the integers of a block stand above: w = d * (q - zero_point), where those of Q8_0 are signed. */
-static inline int8_t zero_point(number_type type) { return type == TYPE_Q8_0 ? 0 : type == TYPE_Q4_0 ? 8 : 32; }
+/* w = d * (q - zero_point) for the integers q of a block. */
+static inline int8_t zero_point(dtype type) {
+#define ZERO_POINT(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return ZERO_POINT_##NAME;
+    BLOCK_DTYPES(ZERO_POINT)
+#undef ZERO_POINT
+    return 0;
+}
 
-/* The same for byte_row, which makes them all unsigned. */
-static inline int byte_zero(number_type type) { return type == TYPE_Q8_0 ? 128 : zero_point(type); }
+/* The same for unpack_u8, which makes them all unsigned. */
+static inline int u8_zero_point(dtype type) { return type == TYPE_Q8_0 ? 128 : zero_point(type); }
 
 /* Bytes of a row of quantize_row, or of unsigned bytes with scales. */
 static inline int64_t quantized_row_bytes(int64_t n) { return n + n / 32 * (int64_t)sizeof(float); }
 
 /* Whether products with weights of this type take activations of quantize_row. */
-static inline bool takes_quantized(number_type type) { return number_formats[type].block_numbers > 1; }
+static inline bool takes_quantized(dtype type) { return !is_float(type); }
+
+/* The lines of a set's tables: each table is made from the list of what it is indexed by, so that a kernel which is
+ * missing does not compile. */
+#define DOT_ROWS_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = dot_##name,
+#define TO_F32_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = to_f32_##name,
+#define WEIGHTED_SUM_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = sum_##name,
+#define FROM_F32_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = from_f32_row_##name,
+#define ACTIVATION_ENTRY(NAME, name) [NAME] = name,
 
 /* The kernels for this CPU, or the best of the family that the environment variable FASTGPT_ISA names; NULL when it
  * names none that this CPU and build have.  Chosen at the first call. */
@@ -198,14 +253,7 @@ const kernels *kernels_chosen(void);
 /* Every set that this CPU and build can run, portable first, the best last; *n of them. */
 const kernels *const *kernels_all(int *n);
 
+/* The specification, which every CPU runs. */
 extern const kernels kernels_portable;
-extern const kernels kernels_avx2;
-extern const kernels kernels_avx2_vnni;
-extern const kernels kernels_avx512;
-extern const kernels kernels_avx512_vnni;
-extern const kernels kernels_avx512_bf16;
-extern const kernels kernels_amx;
-extern const kernels kernels_neon;
-extern const kernels kernels_neon_dotprod;
 
 #endif

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/status.h"
+
 static int64_t position_bytes(const fastgpt_kv_cache *kv) { return 2 * kv->n_layer * kv_cache_row_bytes(kv, 1); }
 
 static size_t block_bytes(const fastgpt_kv_cache *kv) {
@@ -71,20 +73,40 @@ fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx
     return fastgpt_kv_cache_create_typed(model, n_ctx, FASTGPT_TYPE_F32, out);
 }
 
-fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
-                                             fastgpt_kv_cache **out) {
-    number_type known;
-    if (!out) return FASTGPT_ERR_ARGUMENT;
+static fastgpt_status check_new(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type, dtype *known,
+                                fastgpt_error *error) {
+    if (!model) return fail(error, FASTGPT_ERR_ARGUMENT, "model is NULL");
+    if (!model_has_weights(model))
+        return fail(error, FASTGPT_ERR_ARGUMENT, "the model was loaded with vocab_only, and has no weights");
+    if (n_ctx < 0 || n_ctx > model->n_ctx)
+        return fail(error, FASTGPT_ERR_ARGUMENT, "n_ctx is %d, not in [0, %d]", n_ctx, model->n_ctx);
+    if (!dtype_of_gguf(type, known) || !is_float(*known))
+        return fail(error, FASTGPT_ERR_ARGUMENT, "type %d (%s) holds no KV cache; F32, F16 and BF16 do", (int)type,
+                    fastgpt_type_name(type));
+    return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_kv_cache_create_checked(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
+                                               fastgpt_kv_cache **out, fastgpt_error *error) {
+    if (error) error->text[0] = 0;
+    if (!out) return fail(error, FASTGPT_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
-    if (!model || n_ctx < 0 || n_ctx > model->n_ctx) return FASTGPT_ERR_ARGUMENT;
-    if (!number_type_of(type, &known) || known > TYPE_BF16) return FASTGPT_ERR_ARGUMENT;
+    dtype known;
+    fastgpt_status status = check_new(model, n_ctx, type, &known, error);
+    if (status) return status;
+    int32_t n_rows = n_ctx ? n_ctx : model->n_ctx;
     *out = cache_create((fastgpt_kv_cache){.type = known,
                                            .n_layer = model->n_layer,
-                                           .n_ctx = n_ctx ? n_ctx : model->n_ctx,
+                                           .n_ctx = n_rows,
                                            .n_embd = model->n_embd,
                                            .max_ctx = model->n_ctx,
                                            .model_id = model->id});
-    return *out ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+    return *out ? FASTGPT_OK : fail(error, FASTGPT_ERR_MEMORY, "no memory for a KV cache of %d positions", n_rows);
+}
+
+fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
+                                             fastgpt_kv_cache **out) {
+    return fastgpt_kv_cache_create_checked(model, n_ctx, type, out, NULL);
 }
 
 void fastgpt_kv_cache_free(fastgpt_kv_cache *kv) {
@@ -203,7 +225,7 @@ fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
 void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, const float *rows,
                     int32_t n) {
     for (int32_t i = 0; i < n; i++, rows += kv->n_embd)
-        k->narrow[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), rows, kv->n_embd);
+        k->from_f32[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), rows, kv->n_embd);
 }
 
 void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic) {
@@ -213,9 +235,7 @@ void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, boo
     kv->n_past += n;
 }
 
-fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) {
-    return (fastgpt_type)number_formats[kv->type].gguf_type;
-}
+fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv) { return (fastgpt_type)dtype_infos[kv->type].gguf_type; }
 
 static const void *rows_or_null(const fastgpt_kv_cache *kv, int32_t layer, kv_part part) {
     return layer >= 0 && layer < kv->n_layer ? kv_cache_rows(kv, layer, part, kv->n_prefix) : NULL;

@@ -19,7 +19,7 @@ struct fastgpt_kv_cache {
     kv_prefix *prefix; /* NULL = none; its first n_prefix rows are positions [0, n_prefix) */
     int32_t n_prefix;
     uint8_t *block;   /* [n_layer][2: keys, values][n_ctx - n_prefix][n_embd] of the type: the positions behind it */
-    number_type type; /* F32, F16 or BF16 */
+    dtype type; /* F32, F16 or BF16 */
     int32_t n_layer, n_ctx, n_embd;
     int32_t max_ctx; /* of the model */
     int32_t n_past;

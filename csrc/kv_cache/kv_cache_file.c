@@ -38,7 +38,7 @@ static uint64_t fingerprint_of(const fastgpt_model *model) {
     return known;
 }
 
-static size_t size_of_state(const fastgpt_model *m, number_type type, int32_t n_past) {
+static size_t size_of_state(const fastgpt_model *m, dtype type, int32_t n_past) {
     size_t position = sizeof(int32_t) + 2 * (size_t)m->n_layer * (size_t)row_bytes(type, m->n_embd);
     return sizeof(state_header) + (size_t)n_past * position + sizeof(uint64_t);
 }
@@ -53,7 +53,7 @@ static void put(uint8_t **at, const void *data, size_t n) {
 /* Writes all of a state to out, which has room for it. */
 static void write_state(uint8_t *out, const fastgpt_kv_cache *kv, const fastgpt_model *m) {
     state_header header = {.version = STATE_VERSION,
-                           .type = number_formats[kv->type].gguf_type,
+                           .type = dtype_infos[kv->type].gguf_type,
                            .fingerprint = fingerprint_of(m),
                            .n_layer = (uint32_t)kv->n_layer,
                            .n_embd = (uint32_t)kv->n_embd,
@@ -109,10 +109,10 @@ static fastgpt_status check_header(const state_header *h, size_t n_bytes, const 
 /* Whether the header's numbers can be this model's, and all that they promise is there. */
 static fastgpt_status check_shape(const state_header *h, size_t n_bytes, const fastgpt_model *m, const char *path,
                                   fastgpt_error *error) {
-    number_type type;
+    dtype type;
     if (h->fingerprint != fingerprint_of(m))
         return fail(error, FASTGPT_ERR_CACHE_MISMATCH, "%s: was saved with another model", path);
-    if (!number_type_of(h->type, &type) || type > TYPE_BF16)
+    if (!dtype_of_gguf(h->type, &type) || !is_float(type))
         return fail(error, FASTGPT_ERR_FORMAT, "%s: number type %u holds no KV cache", path, h->type);
     if (h->n_layer != (uint32_t)m->n_layer || h->n_embd != (uint32_t)m->n_embd || h->n_past > (uint32_t)m->n_ctx ||
         h->n_deterministic > h->n_past)

@@ -70,9 +70,9 @@ static void dot_tile(const linear_job *job, const linear_task *task, int first_o
     bool prepared = job->way->prepare != NULL;
     const uint8_t *x = prepared ? job->activations : (const void *)job->x;
     int64_t ldx = prepared ? job->ld_activations : job->ldx * (int64_t)sizeof(float);
-    job->e->kernels->dot_rows[w->type](output_of(job, task, first_out, first_token), task->ld_out,
-                                       x + first_token * ldx, ldx, weight_row(w, first_out),
-                                       row_bytes(w->type, w->n_in), n_tokens, n_out, w->n_in);
+    job->e->kernels->dot_rows[w->type](
+        (out_view){output_of(job, task, first_out, first_token), task->ld_out}, (row_view){x + first_token * ldx, ldx},
+        (row_view){weight_row(w, first_out), row_bytes(w->type, w->n_in)}, (gemm_size){n_tokens, n_out, w->n_in});
 }
 
 /* ---- bytes ---- */
@@ -91,10 +91,10 @@ static void bytes_tile(const linear_job *job, const linear_task *task, int first
         int n_rows = min_int(MATRIX_ROWS, n_out - r);
         const uint8_t *w = byte_rows(k, &task->w, first_out + r, n_rows, scratch_of(job, thread));
         for (int t = 0; t < n_tokens; t += MATRIX_TOKENS)
-            k->matrix_bytes(output_of(job, task, first_out + r, t), task->ld_out,
-                            bytes_panel(job->activations, t, job->n_in), w, byte_zero(task->w.type),
-                            weight_row(&task->w, first_out + r + MATRIX_ROWS), min_int(MATRIX_TOKENS, n_tokens - t),
-                            n_rows, job->n_in);
+            k->gemm_q8((out_view){output_of(job, task, first_out + r, t), task->ld_out},
+                       bytes_panel(job->activations, t, job->n_in), w, u8_zero_point(task->w.type),
+                       weight_row(&task->w, first_out + r + MATRIX_ROWS),
+                       (gemm_size){min_int(MATRIX_TOKENS, n_tokens - t), n_rows, job->n_in});
     }
 }
 
@@ -107,7 +107,7 @@ static void prepare_floats(const linear_job *job, int unit, int thread) {
 }
 
 /* A power of two, as many as a line of the cache holds. */
-static int numbers_of_line(number_type type) {
+static int numbers_of_line(dtype type) {
     enum { LINE = 64 };
     int n = 16;
     while (2 * n * row_bytes(type, 256) <= LINE * 256) n *= 2;
@@ -122,7 +122,7 @@ static read_ahead ahead_of(const weight *w, int first_out, int next_column) {
         .at = next_rows ? weight_row(w, first_out + OUTPUTS_PER_FLOATS) : weight_at(w, first_out, next_column),
         .ld = row_bytes(w->type, w->n_in),
         .line_bytes = row_bytes(w->type, 256) * line_numbers / 256,
-        .line_numbers = line_numbers};
+        .line_values = line_numbers};
 }
 
 /* Columns [k, k + n) of the weights and of all tokens. */
@@ -132,16 +132,18 @@ static void add_floats(const linear_job *job, float *out, int64_t ld_out, const 
     const float_kernels *f = set->floats;
     const float *panels = (const float *)job->activations + (int64_t)k * f->lanes;
     const int64_t ldx = (int64_t)job->n_in * f->lanes;
-    if (w->type <= TYPE_BF16 && n_tokens <= MOST_STREAMED * f->lanes) {
+    if (is_float(w->type) && n_tokens <= MOST_STREAMED * f->lanes) {
         const uint8_t *rows = weight_at(w, first_out, k);
         const int at_once = STREAMED_PANELS * f->lanes;
         for (int64_t t = 0; t < n_tokens; t += at_once)
-            f->stream[w->type](out + t * ld_out, ld_out, panels + t * job->n_in, ldx, rows, row_bytes(w->type, w->n_in),
-                               min_int(at_once, n_tokens - (int)t), n_out, n);
+            f->stream[w->type]((out_view){out + t * ld_out, ld_out}, (f32_view){panels + t * job->n_in, ldx},
+                               (row_view){rows, row_bytes(w->type, w->n_in)},
+                               (gemm_size){min_int(at_once, n_tokens - (int)t), n_out, n});
     } else {
         int64_t ldw;
         const float *rows = float_rows(set, w, first_out, n_out, k, n, &ldw, scratch_of(job, thread));
-        f->matrix(out, ld_out, panels, ldx, rows, ldw, ahead_of(w, first_out, k + n), n_tokens, n_out, n);
+        f->gemm((out_view){out, ld_out}, (f32_view){panels, ldx}, (f32_view){rows, ldw}, ahead_of(w, first_out, k + n),
+                (gemm_size){n_tokens, n_out, n});
     }
 }
 
@@ -205,40 +207,40 @@ static const way sgemm = {.tile = sgemm_tile,
                           .tokens_per_unit = TOKENS_PER_SGEMM,
                           .tokens_at_once = ALL};
 
-static bool multiplies_bytes(const kernels *k, number_type type) { return k->matrix_bytes && k->byte_row[type]; }
+static bool multiplies_bytes(const kernels *k, dtype type) { return k->gemm_q8 && k->unpack_u8[type]; }
 
-bool linear_uses_bf16(const kernels *k, number_type type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
+bool linear_uses_bf16(const kernels *k, dtype type) { return k->bf16 && type != TYPE_F32 && type != TYPE_F16; }
 
-static bool streams(const kernels *k, number_type type) { return k->bf16 && k->bf16->streams[type]; }
+static bool streams(const kernels *k, dtype type) { return k->bf16 && k->bf16->streams[type]; }
 
 /* Whether floats take hardly longer for one token than reading the weights: those of 16 bits come twice as fast. */
-static bool streams_floats(const kernels *k, number_type type) {
-    return k->floats && type <= TYPE_BF16 && (type == TYPE_F32 || k->floats->lanes == MAX_FLOAT_LANES);
+static bool streams_floats(const kernels *k, dtype type) {
+    return k->floats && is_float(type) && (type == TYPE_F32 || k->floats->lanes == MAX_FLOAT_LANES);
 }
 
 /* Figures with the 124M shape of Zen 4; where there are kernels for floats, of Zen 2 and, for panels of
  * MAX_FLOAT_LANES, of Sapphire Rapids. */
-int gemv_max_tokens(const kernels *k, number_type type) {
+int gemv_max_tokens(const kernels *k, dtype type) {
     if (streams(k, type)) return 1;
     if (multiplies_bytes(k, type) || linear_uses_bf16(k, type)) return 4;
-    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && type <= TYPE_BF16) return type == TYPE_F32 ? 2 : 6;
+    if (k->floats && k->floats->lanes == MAX_FLOAT_LANES && is_float(type)) return type == TYPE_F32 ? 2 : 6;
     if (k->floats) return type == TYPE_F32 ? 6 : 12;
     return type == TYPE_F32 ? 12 : FEW_TOKENS;
 }
 
-static const way *dot(number_type type) { return takes_quantized(type) ? &dot_quantized : &dot_floats; }
+static const way *dot(dtype type) { return takes_quantized(type) ? &dot_quantized : &dot_floats; }
 
-static const way *bf16_way(const kernels *k, number_type type, int n_tokens) {
+static const way *bf16_way(const kernels *k, dtype type, int n_tokens) {
     return streams(k, type) && n_tokens <= STREAM_TOKENS ? &linear_stream : &linear_matrix;
 }
 
 /* Whose sums are the same for any number of tokens. */
-static const way *choose_one(const kernels *k, number_type type, int n_tokens) {
+static const way *choose_one(const kernels *k, dtype type, int n_tokens) {
     if (streams(k, type)) return bf16_way(k, type, n_tokens);
     return streams_floats(k, type) ? &floats : dot(type);
 }
 
-static const way *choose(const engine *e, number_type type, int n_tokens) {
+static const way *choose(const engine *e, dtype type, int n_tokens) {
     const kernels *k = e->kernels;
     if (e->deterministic) return choose_one(k, type, n_tokens);
     if (n_tokens <= gemv_max_tokens(k, type)) return dot(type);

@@ -23,10 +23,10 @@ int64_t linear_panel_bytes(int64_t n_in);                       /* of each threa
 
 /* Up to so many tokens each weight is read once for all of them and meets them one by one; beyond, rows and tokens
  * multiply as matrices, which is faster there. */
-int gemv_max_tokens(const kernels *k, number_type type);
+int gemv_max_tokens(const kernels *k, dtype type);
 
 /* Whether many tokens meet weights of this type as BF16 numbers, or might: whether so much rounding is agreed to. */
-bool linear_uses_bf16(const kernels *k, number_type type);
+bool linear_uses_bf16(const kernels *k, dtype type);
 
 /* Rows [first, first + n_out) of a weight. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);

@@ -38,13 +38,14 @@ static void stream_tile(const linear_job *job, const linear_task *task, int firs
     const weight *w = &task->w;
     const bf16_output to = bf16_output_of(job, task, first_out, first_token);
     (void)thread;
-    job->e->kernels->bf16->stream(&to, bf16_panel(job->activations, first_token, job->n_in), weight_row(w, first_out),
-                                  row_bytes(w->type, w->n_in), w->type, n_tokens, n_out, w->n_in);
+    job->e->kernels->bf16->stream(&to, bf16_panel(job->activations, first_token, job->n_in),
+                                  (row_view){weight_row(w, first_out), row_bytes(w->type, w->n_in)}, w->type,
+                                  (gemm_size){n_tokens, n_out, w->n_in});
 }
 
 /* Of n numbers. */
-static int whole_blocks(number_type type, int n) {
-    return n / number_formats[type].block_numbers * number_formats[type].block_numbers;
+static int whole_blocks(dtype type, int n) {
+    return n / dtype_infos[type].block_values * dtype_infos[type].block_values;
 }
 
 /* In a thread's scratch. */
@@ -63,8 +64,9 @@ static void matrix_tile(const linear_job *job, const linear_task *task, int firs
     for (int i = 0, n; i < w->n_in; i += n) {
         n = min_int(whole_blocks(w->type, PIECE), w->n_in - i);
         k->tiles(scratch->tiles, weight_at(w, first_out, i), row_bytes(w->type, w->n_in), w->type, n_out, n);
-        k->product(&to, scratch->sums, x + i * MATRIX_LANES, panel_k(w->n_in) * MATRIX_LANES, scratch->tiles,
-                   panel_k(n) * MATRIX_ROWS, n_tokens, n_out, n, i == 0, i + n == w->n_in);
+        k->gemm(&to, scratch->sums, (bf16_view){x + i * MATRIX_LANES, panel_k(w->n_in) * MATRIX_LANES},
+                (bf16_view){scratch->tiles, panel_k(n) * MATRIX_ROWS}, (gemm_size){n_tokens, n_out, n}, i == 0,
+                i + n == w->n_in);
     }
 }
 

@@ -75,7 +75,7 @@ int64_t panel_scratch_bytes(int64_t n_in) { return MATRIX_ROWS * quantized_row_b
 const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch) {
     uint8_t *rows = scratch;
     for (int64_t r = 0; r < n_rows; r++)
-        k->byte_row[w->type](rows + r * quantized_row_bytes(w->n_in), weight_row(w, first + r), w->n_in);
+        k->unpack_u8[w->type](rows + r * quantized_row_bytes(w->n_in), weight_row(w, first + r), w->n_in);
     return rows;
 }
 
@@ -85,6 +85,6 @@ const float *float_rows(const kernels *k, const weight *w, int first_row, int n_
     *ld = w->type == TYPE_F32 ? w->n_in : n;
     if (w->type == TYPE_F32) return (const float *)(const void *)rows;
     float *wide = scratch;
-    for (int64_t r = 0; r < n_rows; r++) k->widen[w->type](wide + r * n, rows + r * row_bytes(w->type, w->n_in), n);
+    for (int64_t r = 0; r < n_rows; r++) k->to_f32[w->type](wide + r * n, rows + r * row_bytes(w->type, w->n_in), n);
     return wide;
 }

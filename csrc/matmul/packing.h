@@ -28,10 +28,10 @@ void fill_bytes_panel(const kernels *k, void *panels, int panel, const float *x,
  * up][n_in] in all. */
 void fill_float_panels(const kernels *k, void *panels, int first, const float *x, int64_t ldx, int n_tokens, int n_in);
 
-/* Rows [first, first + n_rows) of w for `matrix_bytes`, in scratch; for types that have a byte_row. */
+/* Rows [first, first + n_rows) of w for `gemm_q8`, in scratch; for types that have an unpack_u8. */
 const uint8_t *byte_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
 
-/* Columns [first, first + n) of FLOAT_ROWS rows at most, for `matrix_floats`, *ld floats apart. */
+/* Columns [first, first + n) of FLOAT_ROWS rows at most, for `gemm_f32`, *ld floats apart. */
 const float *float_rows(const kernels *k, const weight *w, int first_row, int n_rows, int first, int n, int64_t *ld,
                         void *scratch);
 

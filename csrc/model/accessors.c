@@ -1,4 +1,5 @@
-/* accessors.c - what a model tells of itself: sizes, names, vocabulary, keys of its file, the bytes of a step. */
+/* accessors.c - what can be asked of a model: sizes, names, vocabulary, keys of its file, the bytes that a step reads.
+ */
 #include <string.h>
 
 #include "model/model.h"
@@ -21,7 +22,7 @@ int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.eos_to
 const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->vocab.types; }
 
 size_t fastgpt_model_sizeof(const fastgpt_model *m) {
-    size_t copied = m->file.mapped ? 0 : m->file.n_bytes;
+    size_t copied = m->file.owned ? m->file.n_bytes : 0;
     return sizeof *m + copied + m->n_widened * sizeof(float) + m->n_recoded * sizeof *m->recoded +
            (size_t)m->n_layer * sizeof *m->layers + vocab_sizeof(&m->vocab) + gguf_sizeof(&m->gguf) + strlen(m->name) +
            1;
@@ -42,6 +43,8 @@ static fastgpt_strings strings_of(const string_list *list) {
 
 fastgpt_strings fastgpt_model_tokens(const fastgpt_model *m) { return strings_of(&m->vocab.tokens); }
 fastgpt_strings fastgpt_model_merges(const fastgpt_model *m) { return strings_of(&m->vocab.merges); }
+void fastgpt_model_get_tokens(const fastgpt_model *m, fastgpt_strings *out) { *out = fastgpt_model_tokens(m); }
+void fastgpt_model_get_merges(const fastgpt_model *m, fastgpt_strings *out) { *out = fastgpt_model_merges(m); }
 
 /* ---- Keys of the file ---- */
 

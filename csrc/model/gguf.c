@@ -114,24 +114,36 @@ static fastgpt_status read_value(reader *r, gguf_value *value) {
 
 /* ---- Tensors ---- */
 
-static const char *name_of_type(uint32_t type) {
-    static const char *const names[] = {"F32",     "F16",    "Q4_0",    "Q4_1",  "Q4_2",   "Q4_3",  "Q5_0",  "Q5_1",
-                                        "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
-                                        "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
-                                        "I8",      "I16",    "I32",     "I64",   "F64",    "IQ1_M", "BF16"};
-    return type < sizeof names / sizeof *names ? names[type] : "of a type that is not known";
+/* The types of ggml by their numbers in a file; ggml has given up some of them, but files that have them are left. */
+static const char *const ggml_type_names[] = {
+    [0] = "F32",         [1] = "F16",         [2] = "Q4_0",        [3] = "Q4_1",      [4] = "Q4_2",     [5] = "Q4_3",
+    [6] = "Q5_0",        [7] = "Q5_1",        [8] = "Q8_0",        [9] = "Q8_1",      [10] = "Q2_K",    [11] = "Q3_K",
+    [12] = "Q4_K",       [13] = "Q5_K",       [14] = "Q6_K",       [15] = "Q8_K",     [16] = "IQ2_XXS", [17] = "IQ2_XS",
+    [18] = "IQ3_XXS",    [19] = "IQ1_S",      [20] = "IQ4_NL",     [21] = "IQ3_S",    [22] = "IQ2_S",   [23] = "IQ4_XS",
+    [24] = "I8",         [25] = "I16",        [26] = "I32",        [27] = "I64",      [28] = "F64",     [29] = "IQ1_M",
+    [30] = "BF16",       [31] = "Q4_0_4_4",   [32] = "Q4_0_4_8",   [33] = "Q4_0_8_8", [34] = "TQ1_0",   [35] = "TQ2_0",
+    [36] = "IQ4_NL_4_4", [37] = "IQ4_NL_4_8", [38] = "IQ4_NL_8_8", [39] = "MXFP4",    [40] = "NVFP4",   [41] = "Q1_0"};
+
+static fastgpt_status refuse_type(const reader *r, gguf_string tensor, uint32_t type) {
+    static const char implemented[] = "F32, F16, BF16, Q4_0 to Q5_1, Q8_0 and Q4_K to Q6_K are implemented";
+    if (type < sizeof ggml_type_names / sizeof *ggml_type_names)
+        return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "tensor %.*s is %s; %s", gguf_shown(tensor), tensor.text,
+                    ggml_type_names[type], implemented);
+    return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
+                "tensor %.*s has type number %u, which this version does not know; %s", gguf_shown(tensor), tensor.text,
+                type, implemented);
 }
 
 /* Sizes of a tensor from its shape, rows of whole blocks; false when they overflow, or a dimension is zero. */
 static bool measure(gguf_tensor *tensor) {
-    const number_format *format = &number_formats[tensor->type];
+    const dtype_info *format = &dtype_infos[tensor->type];
     tensor->n_elements = 1;
     for (uint32_t i = 0; i < tensor->rank; i++) {
         uint64_t n = tensor->shape[i];
         if (n == 0 || tensor->n_elements > UINT64_MAX / 8 / n) return false;
         tensor->n_elements *= n;
     }
-    tensor->n_bytes = tensor->n_elements / (uint64_t)format->block_numbers * (uint64_t)format->block_bytes;
+    tensor->n_bytes = tensor->n_elements / (uint64_t)format->block_values * (uint64_t)format->block_bytes;
     return true;
 }
 
@@ -157,14 +169,11 @@ static fastgpt_status read_tensor(reader *r, gguf_tensor *tensor) {
     uint32_t type;
     if (!take_u32(r, &type) || !take_u64(r, &tensor->offset)) return ends_early(r, "the tensor table");
     if (type == TENSOR_I32 && gguf_string_is(name, "header")) return of_fastgpt(r);
-    if (!number_type_of(type, &tensor->type))
-        return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
-                    "tensor %.*s is %s; F32, F16, BF16, Q4_0 to Q5_1, Q8_0 and Q4_K to Q6_K are implemented",
-                    gguf_shown(name), name.text, name_of_type(type));
-    const number_format *format = &number_formats[tensor->type];
-    if (tensor->shape[0] % (uint64_t)format->block_numbers != 0)
+    if (!dtype_of_gguf(type, &tensor->type)) return refuse_type(r, name, type);
+    const dtype_info *format = &dtype_infos[tensor->type];
+    if (tensor->shape[0] % (uint64_t)format->block_values != 0)
         return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has rows of %llu numbers, not whole blocks of %d (%s)",
-                    gguf_shown(name), name.text, (unsigned long long)tensor->shape[0], format->block_numbers,
+                    gguf_shown(name), name.text, (unsigned long long)tensor->shape[0], format->block_values,
                     format->name);
     if (!measure(tensor))
         return fail(r->error, FASTGPT_ERR_FORMAT, "tensor %.*s has an impossible shape", gguf_shown(name), name.text);
@@ -243,14 +252,44 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *gguf, const char *name) {
 
 /* ---- The file ---- */
 
-/* The file has n_bytes, of which no more than the header need be there. */
-static fastgpt_status read_header(reader *r, uint64_t n_bytes, gguf_file *gguf) {
-    const uint8_t *magic = take(r, 4);
-    if (magic && memcmp(magic, "lmgg", 4) == 0)
+static bool begins_with(const reader *r, const char *text) {
+    size_t n = strlen(text);
+    return n <= left(r) && memcmp(r->at, text, n) == 0;
+}
+
+/* Markup, behind a byte order mark and spaces. */
+static bool begins_as_page(const reader *r) {
+    static const char *const tags[] = {"<!doctype html", "<html", "<head", "<?xml"};
+    reader at = *r;
+    if (begins_with(&at, "\xEF\xBB\xBF")) at.at += 3;
+    while (at.at < at.end && strchr(" \t\r\n", *at.at) && *at.at) at.at++;
+    for (size_t i = 0; i < sizeof tags / sizeof *tags; i++) {
+        size_t n = strlen(tags[i]), same = 0;
+        while (same < n && same < left(&at) && (at.at[same] | 0x20) == (tags[i][same] | 0x20)) same++;
+        if (same == n) return true;
+    }
+    return false;
+}
+
+/* A file that does not begin with "GGUF": what it is, where that can be told. */
+static fastgpt_status refuse_magic(const reader *r) {
+    if (begins_with(r, "lmgg"))
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED,
                     "a model file of ggml from before GGUF; convert the checkpoint that it was made of");
-    if (magic && memcmp(magic, "\x97\x16\xA5\x0F", 4) == 0) return of_fastgpt(r);
-    if (!magic || memcmp(magic, "GGUF", 4) != 0) return fail(r->error, FASTGPT_ERR_FORMAT, "not a GGUF file");
+    if (begins_with(r, "\x97\x16\xA5\x0F")) return of_fastgpt(r);
+    if (begins_with(r, "version https://git-lfs.github.com/spec/"))
+        return fail(r->error, FASTGPT_ERR_FORMAT,
+                    "is only the pointer that Git LFS keeps of the file; fetch it:  git lfs pull");
+    if (begins_as_page(r))
+        return fail(r->error, FASTGPT_ERR_FORMAT,
+                    "is a web page, not a model; download the file itself, not the page about it");
+    return fail(r->error, FASTGPT_ERR_FORMAT, "not a GGUF file");
+}
+
+/* The file has n_bytes, of which no more than the header need be there. */
+static fastgpt_status read_header(reader *r, uint64_t n_bytes, gguf_file *gguf) {
+    if (!begins_with(r, "GGUF")) return refuse_magic(r);
+    take(r, 4);
     uint32_t version;
     if (!take_u32(r, &version)) return ends_early(r, "the header");
     if (version == UINT32_C(0x03000000)) return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "the GGUF file is big-endian");

@@ -46,7 +46,7 @@ enum { GGUF_MAX_RANK = 4 };
 
 typedef struct gguf_tensor {
     gguf_string name;
-    number_type type;
+    dtype type;
     uint32_t rank;
     uint64_t shape[GGUF_MAX_RANK]; /* as in the file: the fastest-running dimension first, 1 beyond rank */
     uint64_t n_elements;

@@ -1,16 +1,12 @@
-/* model.c - loads a model: reads the hyper-parameters, derives every tensor's shape from them, and compares
- * that with the file. */
+/* model.c - what a file says of a model: the hyper-parameters, and every tensor, whose shape they decide. */
 #include "model/model.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/gguf.h"
-#include "kernels/kernels.h"
-#include "common/versioned_struct.h"
 #include "dtypes/dequantize.h"
 #include "dtypes/quantize.h"
 #include "common/status.h"
@@ -21,12 +17,12 @@ enum { MAX_LAYER = 4096, MAX_EMBD = 1 << 17, MAX_FF = 1 << 20, MAX_CTX = 1 << 22
 /* What the steps of loading share. */
 typedef struct loader {
     fastgpt_model *model;
-    gguf_file gguf;           /* in the end the model's */
+    gguf_file gguf;           /* the model's */
     const char *architecture; /* what its keys begin with */
     float *next_widened;      /* free part of model->widened */
     block_q8_0 *next_recoded; /* and of model->recoded */
     bool *found;              /* [gguf.n_tensors] asked for by name */
-    uint64_t bytes_of_type[N_FILE_TYPES];
+    uint64_t bytes_of_type[N_DTYPES];
     fastgpt_error *error;
 } loader;
 
@@ -183,7 +179,7 @@ static fastgpt_status allocate_widened(loader *l) {
 static fastgpt_status allocate_recoded(loader *l) {
     uint64_t n = 0;
     for (uint64_t i = 0; i < l->gguf.n_tensors; i++)
-        if (l->gguf.tensors[i].rank == 2 && is_recoded(l->gguf.tensors[i].type))
+        if (l->gguf.tensors[i].rank == 2 && is_file_only(l->gguf.tensors[i].type))
             n += l->gguf.tensors[i].n_elements / 32;
     if (n == 0) return FASTGPT_OK;
     l->model->recoded = os_alloc(n * sizeof *l->model->recoded);
@@ -221,7 +217,7 @@ static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const 
         *out = (const float *)(const void *)t->data;
         return FASTGPT_OK;
     }
-    widen_row(t->type, l->next_widened, t->data, n);
+    dequantize_row(t->type, l->next_widened, t->data, n);
     *out = l->next_widened;
     l->next_widened += n;
     return FASTGPT_OK;
@@ -229,7 +225,7 @@ static fastgpt_status read_vector(loader *l, const char *name, int32_t n, const 
 
 /* Its blocks, rounded to Q8_0. */
 static fastgpt_status recode(loader *l, const gguf_tensor *t, weight *out) {
-    if (!recode_to_q8_0(l->next_recoded, t->type, t->data, (int64_t)t->n_elements))
+    if (!requantize_to_q8_0(l->next_recoded, t->type, t->data, (int64_t)t->n_elements))
         return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %.*s has numbers that are not finite, or too large for Q8_0",
                     gguf_shown(t->name), t->name.text);
     out->w = (const uint8_t *)l->next_recoded;
@@ -244,7 +240,7 @@ static fastgpt_status read_matrix(loader *l, const char *name, int32_t n_rows, i
     fastgpt_status status = find_tensor(l, name, n_rows, n_columns, &t);
     if (status) return status;
     *out = (weight){.w = t->data, .type = t->type, .n_out = n_rows, .n_in = n_columns};
-    return is_recoded(t->type) ? recode(l, t, out) : FASTGPT_OK;
+    return is_file_only(t->type) ? recode(l, t, out) : FASTGPT_OK;
 }
 
 static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
@@ -317,82 +313,39 @@ static fastgpt_status read_tensors(loader *l) {
 }
 
 static const char *main_type(const loader *l) {
-    number_type best = TYPE_F32;
-    for (number_type type = 0; type < N_FILE_TYPES; type++)
+    dtype best = TYPE_F32;
+    for (dtype type = 0; type < N_DTYPES; type++)
         if (l->bytes_of_type[type] > l->bytes_of_type[best]) best = type;
-    return number_formats[best].name;
+    return dtype_infos[best].name;
 }
 
-/* ---- Load and free ---- */
+/* ---- All of it ---- */
 
-/* Puts the file's name in front of an error that speaks of its contents. */
-static void name_file(fastgpt_error *error, const char *path) {
-    if (!error) return;
-    fastgpt_error detail = *error;
-    fail(error, FASTGPT_OK, "%.255s: %.250s", path, detail.text);
-}
-
-static fastgpt_status load_contents(loader *l) {
-    fastgpt_model *m = l->model;
-    fastgpt_status status = gguf_parse(&l->gguf, m->file.data, m->file.n_bytes, m->file.mapped, l->error);
-    if (!status) status = read_hyper_parameters(l);
-    if (!status) status = read_tensors(l);
-    if (!status) status = read_name(l);
-    if (!status) status = vocab_read(&m->vocab, &l->gguf, m->n_vocab, l->error);
-    m->type = main_type(l);
-    free(l->found);
-    m->gguf = l->gguf;
+fastgpt_status model_read(fastgpt_model *m, fastgpt_error *error) {
+    loader l = {.model = m, .gguf = m->gguf, .error = error};
+    fastgpt_status status = read_hyper_parameters(&l);
+    if (!status) status = read_tensors(&l);
+    if (!status) status = read_name(&l);
+    if (!status) status = vocab_read(&m->vocab, &l.gguf, m->n_vocab, error);
+    m->type = main_type(&l);
+    free(l.found);
     return status;
 }
 
-/* An os_file_check. */
-static fastgpt_status begins_well(const void *path, const uint8_t *first, size_t n_first, size_t n_bytes,
-                                  fastgpt_error *error) {
-    fastgpt_status status = gguf_check_header(first, n_first, n_bytes, error);
-    if (status) name_file(error, path);
-    return status;
-}
-
-static fastgpt_status load(fastgpt_model *m, const char *path, bool map, fastgpt_error *error) {
-    static atomic_uint_fast64_t last_id;
-    loader l = {.model = m, .error = error};
-    m->id = atomic_fetch_add(&last_id, 1) + 1;
-    const os_file_check copy = {begins_well, path};
-    fastgpt_status status = os_file_open(&m->file, path, map ? NULL : &copy, error);
+/* The number of tokens is that of the list, or else that of the embedding's rows: other tokenizers than GPT-2's have no
+ * list. */
+fastgpt_status model_read_vocabulary(fastgpt_model *m, fastgpt_error *error) {
+    loader l = {.model = m, .gguf = m->gguf, .error = error};
+    const gguf_value *tokens;
+    fastgpt_status status = gguf_get_array(&l.gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, error);
     if (status) return status;
-    status = load_contents(&l);
-    if (status) name_file(error, path);
-    return status;
-}
-
-fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
-                                  fastgpt_error *error) {
-    if (error) error->text[0] = 0;
-    if (!out) return fail(error, FASTGPT_ERR_ARGUMENT, "out is NULL");
-    *out = NULL;
-    if (!path) return fail(error, FASTGPT_ERR_ARGUMENT, "path is NULL");
-    fastgpt_load_options o = {.struct_size = sizeof o};
-    if (options && !options_read(&o, sizeof o, options, FIRST_SIZE(fastgpt_load_options, no_mmap)))
-        return fail(error, FASTGPT_ERR_ARGUMENT, "options->struct_size is %zu, not %zu", options->struct_size,
-                    sizeof *options);
-    if (!kernels_chosen())
-        return fail(error, FASTGPT_ERR_UNSUPPORTED, "FASTGPT_ISA names no instruction set of this machine and build");
-    fastgpt_model *m = calloc(1, sizeof *m);
-    if (!m) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the model");
-    fastgpt_status status = load(m, path, !o.no_mmap, error);
-    if (status) fastgpt_model_free(m);
-    else *out = m;
-    return status;
-}
-
-void fastgpt_model_free(fastgpt_model *m) {
-    if (!m) return;
-    gguf_free(&m->gguf);
-    os_file_close(&m->file);
-    os_free(m->widened);
-    os_free(m->recoded);
-    vocab_free(&m->vocab);
-    free(m->layers);
-    free(m->name);
-    free(m);
+    if (!tokens && !gguf_find_tensor(&l.gguf, "token_embd.weight"))
+        return fail(error, FASTGPT_ERR_FORMAT, "holds no vocabulary: key tokenizer.ggml.tokens is missing");
+    if (tokens && tokens->n > MAX_VOCAB)
+        return fail(error, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens has more than %d tokens", MAX_VOCAB);
+    if (tokens) m->n_vocab = (int32_t)tokens->n;
+    else status = read_n_vocab(&l);
+    m->type = "none";
+    if (!status) status = read_name(&l);
+    return status ? status : vocab_read(&m->vocab, &l.gguf, m->n_vocab, error);
 }

@@ -1,4 +1,4 @@
-/* model.h - hyper-parameters and the tensor table. */
+/* model.h - hyper-parameters, weights and vocabulary of a model file. */
 #ifndef FASTGPT_MODEL_H
 #define FASTGPT_MODEL_H
 
@@ -15,7 +15,7 @@
 typedef struct weight {
     const uint8_t *w; /* [n_out][n_in] of the type, as in the file */
     const float *b;   /* [n_out], NULL = no bias */
-    number_type type;
+    dtype type;
     int32_t n_out;
     int32_t n_in;
 } weight;
@@ -66,6 +66,12 @@ struct fastgpt_model {
     uint64_t id; /* one a load: ties caches to their model without touching it */
     atomic_uint_fast64_t fingerprint; /* of the file, for kv_cache_file.c; 0 = not computed yet */
 };
+
+/* Fill a model from its tables of a GGUF file: all of it, or the vocabulary alone, of a file that may lack the rest. */
+fastgpt_status model_read(fastgpt_model *m, fastgpt_error *error);
+fastgpt_status model_read_vocabulary(fastgpt_model *m, fastgpt_error *error);
+
+static inline bool model_has_weights(const fastgpt_model *m) { return m->n_layer > 0; }
 
 extern const char *const activation_names[N_ACTIVATIONS];
 

@@ -46,27 +46,23 @@ bool vocab_decode(string_list *bytes, const fastgpt_strings *tokens, const int32
 
 /* ---- Keys ---- */
 
-static fastgpt_status require_strings(const gguf_file *gguf, const char *key, const gguf_value **array,
-                                      fastgpt_error *error) {
-    fastgpt_status status = gguf_get_array(gguf, key, GGUF_STRING, array, error);
-    if (!status && !*array) return fail(error, FASTGPT_ERR_FORMAT, "key %s is missing", key);
-    return status;
-}
-
 static fastgpt_status read_tokens(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
+    const char *key = "tokenizer.ggml.tokens";
     const gguf_value *array;
-    fastgpt_status status = require_strings(gguf, "tokenizer.ggml.tokens", &array, error);
+    fastgpt_status status = gguf_get_array(gguf, key, GGUF_STRING, &array, error);
     if (status) return status;
+    if (!array) return fail(error, FASTGPT_ERR_FORMAT, "key %s is missing", key);
     if (array->n != (uint64_t)n_vocab)
-        return fail(error, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens has %llu tokens, token_embd.weight has %d rows",
+        return fail(error, FASTGPT_ERR_FORMAT, "%s has %llu tokens, token_embd.weight has %d rows", key,
                     (unsigned long long)array->n, n_vocab);
     return list_read(&v->tokens, array, error);
 }
 
+/* A vocabulary without merges has no such key: writers of GGUF leave empty lists out. */
 static fastgpt_status read_merges(vocab *v, const gguf_file *gguf, fastgpt_error *error) {
     const gguf_value *array;
-    fastgpt_status status = require_strings(gguf, "tokenizer.ggml.merges", &array, error);
-    return status ? status : list_read(&v->merges, array, error);
+    fastgpt_status status = gguf_get_array(gguf, "tokenizer.ggml.merges", GGUF_STRING, &array, error);
+    return status || !array ? status : list_read(&v->merges, array, error);
 }
 
 static fastgpt_status read_types(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
@@ -106,14 +102,27 @@ static fastgpt_status read_string(const gguf_file *gguf, const char *key, gguf_s
     return status;
 }
 
+/* tokenizer.ggml.pre names a pattern that cuts text into pieces.  These are the names under which llama.cpp (in
+ * llama-vocab.cpp) has GPT-2's; without the key it is taken to be GPT-2's, too. */
+static bool is_gpt2_pattern(gguf_string name) {
+    static const char *const names[] = {
+        "gpt-2",       "gpt2",    "a.x-4.0",    "exaone4",      "gigachat",    "granite-docling", "jais",
+        "jina-de",     "jina-es", "jina-v1-en", "jina-v2-code", "jina-v2-de",  "jina-v2-es",      "mellum",
+        "modern-bert", "mpt",     "olmo",       "phi-2",        "roberta-bpe", "trillion"};
+    bool found = name.n == 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) found |= gguf_string_is(name, names[i]);
+    return found;
+}
+
 /* A tokenizer that would prepare text in another way than GPT-2's is refused, not imitated. */
 static fastgpt_status refuse_other_kinds(const gguf_file *gguf, fastgpt_error *error) {
     static const char *const switches[] = {"tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token",
                                            "tokenizer.ggml.add_space_prefix"};
     gguf_string kind;
     fastgpt_status status = read_string(gguf, "tokenizer.ggml.pre", &kind, error);
-    if (!status && kind.n > 0 && !gguf_string_is(kind, "gpt-2") && !gguf_string_is(kind, "gpt2"))
-        return fail(error, FASTGPT_ERR_UNSUPPORTED, "tokenizer.ggml.pre is %.*s; gpt-2 is implemented",
+    if (!status && !is_gpt2_pattern(kind))
+        return fail(error, FASTGPT_ERR_UNSUPPORTED,
+                    "tokenizer.ggml.pre is %.*s; gpt-2 and the names of the same pattern are implemented",
                     gguf_shown(kind), kind.text);
     for (size_t i = 0; i < sizeof switches / sizeof *switches && !status; i++) {
         const gguf_value *value;

@@ -4,27 +4,27 @@
 #include "roofline/peak.h"
 #include "kernels/x86/tile_shapes.h"
 
-enum { PRODUCTS = 4, NUMBERS = TILE_ROWS * 32, OPERATIONS = 2 * TILE_ROWS * NUMBERS };
+enum { PRODUCTS = 4, VALUES = TILE_ROWS * 32, OPERATIONS = 2 * TILE_ROWS * VALUES };
 
 /* Of either sign, between 1 / 128 and 2.  With zeros a CPU of the class of Sapphire Rapids runs faster than with any
  * weights. */
-static void fill(uint16_t *numbers) {
-    for (int i = 0; i < NUMBERS; i++) numbers[i] = (uint16_t)(0x3C00 + i * 37 % 1024 + (i % 3 == 0 ? 0x8000 : 0));
+static void fill_values(uint16_t *values) {
+    for (int i = 0; i < VALUES; i++) values[i] = (uint16_t)(0x3C00 + i * 37 % 1024 + (i % 3 == 0 ? 0x8000 : 0));
 }
 
 static float dot_bf16(int n_rounds) {
     float sums[TILE_ROWS * TILE_ROWS];
-    uint16_t numbers[NUMBERS];
-    fill(numbers);
+    uint16_t values[VALUES];
+    fill_values(values);
     set_shapes();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    _tile_loadd(4, numbers, TILE_BYTES);
-    _tile_loadd(5, numbers, TILE_BYTES);
-    _tile_loadd(6, numbers, TILE_BYTES);
-    _tile_loadd(7, numbers, TILE_BYTES);
+    _tile_loadd(4, values, TILE_BYTES);
+    _tile_loadd(5, values, TILE_BYTES);
+    _tile_loadd(6, values, TILE_BYTES);
+    _tile_loadd(7, values, TILE_BYTES);
     for (int round = 0; round < n_rounds; round++) {
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);

@@ -1,7 +1,7 @@
 /* peak_simd.inl.h - the loops of peak.h for vectors of WIDTH floats.  An instruction set's file defines
  *
  *     WIDTH         floats in a register
- *     ACCUMULATORS  sums that run side by side: enough to hide the latency, few enough to stay in registers
+ *     ACCUMULATORS  independent sums: enough to hide the latency, few enough to stay in registers
  *
  * and includes this; -ffp-contract=fast makes one instruction of a multiplication and an addition. */
 #ifndef FASTGPT_PEAK_SIMD_INL_H
@@ -14,7 +14,7 @@ typedef uint64_t peak_words __attribute__((vector_size(WIDTH * 4), aligned(8)));
 
 enum { WORDS = WIDTH / 2, STREAMS = 4, LINE = 64, LINES = STREAMS * WIDTH * 4 / LINE, AHEAD = 4096 };
 
-/* The hardware prefetches within a page; asking for the lines of the next one was worth a tenth on Zen 4. */
+/* The hardware prefetches within a page; prefetching the lines of the next one gained a tenth on Zen 4. */
 static uint64_t read_words(const uint64_t *x, size_t n_bytes) {
     peak_words sum[STREAMS] = {{0}};
     for (size_t i = 0; i < n_bytes / sizeof *x; i += STREAMS * WORDS) {
@@ -30,7 +30,7 @@ static uint64_t read_words(const uint64_t *x, size_t n_bytes) {
     return total;
 }
 
-/* Stays between 0 and 2 for ever, so that no operand becomes one that the CPU is slow with. */
+/* Values stay between 0 and 2, so that no operand becomes denormal or infinite, which may be slower. */
 static float multiply_add(int n_rounds) {
     peak_vec sum[ACCUMULATORS];
     for (int i = 0; i < ACCUMULATORS; i++) sum[i] = (peak_vec){0} + (float)i / ACCUMULATORS;

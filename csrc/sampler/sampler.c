@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/versioned_struct.h"
 #include "common/reproducible_math.h"
+#include "common/status.h"
 
 /* ---- Drawing ---- */
 
@@ -48,17 +48,6 @@ fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *lo
 
 /* ---- Life ---- */
 
-static bool in_range(float value, float low, float high) { return value >= low && value <= high; } /* NaN is not */
-
-static bool valid(const fastgpt_sampler_params *p, int32_t n_vocab) {
-    bool eos_is_token = p->eos_token >= -1 && p->eos_token < n_vocab;
-    return in_range(p->temperature, 0, 1e6f) && p->top_k >= 0 && in_range(p->top_p, 0, 1) && in_range(p->min_p, 0, 1) &&
-           in_range(p->repetition_penalty, 0, 1e6f) && in_range(p->typical_p, 0, 1) &&
-           in_range(p->top_n_sigma, 0, 1e6f) && in_range(p->mirostat_tau, 0, 1e6f) && in_range(p->mirostat_eta, 0, 1) &&
-           in_range(p->frequency_penalty, -1e6f, 1e6f) && in_range(p->presence_penalty, -1e6f, 1e6f) &&
-           p->no_repeat_ngram_size >= 0 && p->min_new_tokens >= 0 && (p->min_new_tokens == 0 || eos_is_token);
-}
-
 static fastgpt_status allocate(fastgpt_sampler *s) {
     size_t n = (size_t)s->n_vocab;
     s->bias = calloc(n, sizeof *s->bias);
@@ -69,26 +58,30 @@ static fastgpt_status allocate(fastgpt_sampler *s) {
     return s->bias && s->marks && s->n_taken && s->row && s->weights ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
-fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out) {
-    if (!out) return FASTGPT_ERR_ARGUMENT;
+fastgpt_status fastgpt_sampler_create_checked(int32_t n_vocab, const fastgpt_sampler_params *params,
+                                              fastgpt_sampler **out, fastgpt_error *error) {
+    if (error) error->text[0] = 0;
+    if (!out) return fail(error, FASTGPT_ERR_ARGUMENT, "out is NULL");
     *out = NULL;
     fastgpt_sampler_params p;
-    if (n_vocab <= 0 || !params || !options_read(&p, sizeof p, params, FIRST_SIZE(fastgpt_sampler_params, seed)) ||
-        !valid(&p, n_vocab))
-        return FASTGPT_ERR_ARGUMENT;
+    fastgpt_status status = sampler_read_params(&p, params, n_vocab, error);
+    if (status) return status;
     fastgpt_sampler *s = calloc(1, sizeof *s);
-    if (!s) return FASTGPT_ERR_MEMORY;
+    if (!s) return fail(error, FASTGPT_ERR_MEMORY, "no memory for a sampler");
     s->params = p;
-    if (s->params.repetition_penalty == 0) s->params.repetition_penalty = 1;
     s->n_vocab = n_vocab;
-    fastgpt_status status = allocate(s);
+    status = allocate(s);
     if (status) {
         fastgpt_sampler_free(s);
-        return status;
+        return fail(error, status, "no memory for a sampler of %d tokens", n_vocab);
     }
     fastgpt_sampler_reset(s);
     *out = s;
     return FASTGPT_OK;
+}
+
+fastgpt_status fastgpt_sampler_create(int32_t n_vocab, const fastgpt_sampler_params *params, fastgpt_sampler **out) {
+    return fastgpt_sampler_create_checked(n_vocab, params, out, NULL);
 }
 
 void fastgpt_sampler_free(fastgpt_sampler *s) {

@@ -50,6 +50,12 @@ struct fastgpt_sampler {
     float largest;
 };
 
+/* ---- params.c ---- */
+
+/* What a caller gave, NULL = the defaults, in the struct of this version.  ARGUMENT, with the name of the field. */
+fastgpt_status sampler_read_params(fastgpt_sampler_params *out, const fastgpt_sampler_params *given, int32_t n_vocab,
+                                   fastgpt_error *error);
+
 /* ---- logits.c: bias, penalties and bans ---- */
 
 /* Makes row of logits.  LOGITS when they are impossible, or when nothing is left. */

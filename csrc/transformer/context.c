@@ -55,7 +55,7 @@ fastgpt_status fastgpt_context_create(const fastgpt_model *model, fastgpt_pool *
                                       fastgpt_context **out) {
     if (!out) return FASTGPT_ERR_ARGUMENT;
     *out = NULL;
-    if (!model || n_batch < 0 || n_batch > MAX_N_BATCH) return FASTGPT_ERR_ARGUMENT;
+    if (!model || !model_has_weights(model) || n_batch < 0 || n_batch > MAX_N_BATCH) return FASTGPT_ERR_ARGUMENT;
     fastgpt_context *ctx = calloc(1, sizeof *ctx);
     if (!ctx) return FASTGPT_ERR_MEMORY;
     ctx->model = model;

@@ -9,8 +9,8 @@ void op_embed(const engine *e, float *out, const fastgpt_model *model, const int
     const weight *wte = &model->wte, *wpe = &model->wpe;
     float *place = engine_panel(e, 0);
     for (int32_t t = 0; t < n_tokens; t++, out += model->n_embd) {
-        e->kernels->widen[wte->type](out, weight_row(wte, tokens[t]), model->n_embd);
-        e->kernels->widen[wpe->type](place, weight_row(wpe, position + t), model->n_embd);
+        e->kernels->to_f32[wte->type](out, weight_row(wte, tokens[t]), model->n_embd);
+        e->kernels->to_f32[wpe->type](place, weight_row(wpe, position + t), model->n_embd);
         for (int32_t i = 0; i < model->n_embd; i++) out[i] += place[i];
     }
 }

@@ -84,16 +84,22 @@ def title(model: Model) -> str:
     return one_line(model.name or model.path.name)
 
 
-def load_model(args: argparse.Namespace) -> Model:
-    return load_file(args.model, args, args.threads)
+def load_model(args: argparse.Namespace, vocab_only: bool = False) -> Model:
+    return load_file(args.model, args, args.threads, vocab_only)
 
 
-def load_file(model: str | None, args: argparse.Namespace, n_threads: int | None) -> Model:
-    """A model as --no-mmap says, with so many threads."""
+def load_file(model: str | None, args: argparse.Namespace, n_threads: int | None, vocab_only: bool = False) -> Model:
+    """A model as --no-mmap says, with so many threads; or its tokenizer alone."""
     with ending_at_once():
         from fastgpt_c.model import load
 
-    return load(model, use_mmap=not args.no_mmap, n_threads=n_threads, progress=sys.stderr.isatty())
+    return load(
+        model,
+        use_mmap=not args.no_mmap,
+        n_threads=n_threads,
+        progress=sys.stderr.isatty(),
+        vocab_only=vocab_only,
+    )
 
 
 # Number options of sampling, in the order in which they apply: name, type, default, metavar, help.

@@ -31,7 +31,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 def run_encode(args: argparse.Namespace) -> int:
     text = common.text_of(args, "TEXT")
-    with common.load_model(args) as model:
+    with common.load_model(args, vocab_only=True) as model:
         ids = model.encode(text, special=not args.literal)
     if args.json:
         common.print_json(ids)
@@ -49,7 +49,7 @@ def run_decode(args: argparse.Namespace) -> int:
         ids = [int(word) for word in words]
     except ValueError as error:
         raise UsageError(f"not a token id: {error}") from error
-    with common.load_model(args) as model:
+    with common.load_model(args, vocab_only=True) as model:
         data = model.tokenizer.decode_bytes(ids)
     sys.stdout.buffer.write(data + b"\n" * sys.stdout.isatty())
     return 0

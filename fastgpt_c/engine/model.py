@@ -26,10 +26,12 @@ class LoadedModel:
     eos_token (None when the file names none)
     """
 
-    def __init__(self, path: Path, *, use_mmap: bool = True, n_threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, use_mmap: bool = True, n_threads: int | None = None, vocab_only: bool = False
+    ) -> None:
         self.path = path
         self.n_threads = n_threads
-        self._handle = _load_handle(path, use_mmap)
+        self._handle = _load_handle(path, use_mmap, vocab_only)
         self._pools: dict[int, Any] = {}
         self.n_vocab: int = lib.fastgpt_model_n_vocab(self._handle)
         self.n_ctx: int = lib.fastgpt_model_n_ctx(self._handle)
@@ -146,9 +148,10 @@ class LoadedModel:
         self.close()
 
 
-def _load_handle(path: Path, use_mmap: bool) -> Any:
+def _load_handle(path: Path, use_mmap: bool, vocab_only: bool) -> Any:
     options = ffi.new("fastgpt_load_options *", {"struct_size": ffi.sizeof("fastgpt_load_options")})
     options.no_mmap = not use_mmap
+    options.vocab_only = vocab_only
     out, error = ffi.new("fastgpt_model **"), ffi.new("fastgpt_error *")
     status = lib.fastgpt_model_load(c_path(path), options, out, error)
     check(status, error_text(error))

@@ -1,4 +1,4 @@
-/* neon.inl.h - the functions that simd.inl.h wants, for AArch64 Advanced SIMD and, where the file is compiled for it,
+/* neon.inl.h - the functions that simd.inl.h needs, for AArch64 Advanced SIMD and, where the file is compiled for it,
  * with the dot product instructions. */
 #ifndef FASTGPT_NEON_INL_H
 #define FASTGPT_NEON_INL_H
@@ -7,17 +7,17 @@
 
 #include "kernels/generic/vectors.inl.h"
 
-static inline vec widen_f16(halves h) { return (vec)vcvt_f32_f16((float16x4_t)h); }
+static inline vec f16_to_f32(halves h) { return (vec)vcvt_f32_f16((float16x4_t)h); }
 
-static inline vec widen_bf16(halves h) { return (vec)vshll_n_u16((uint16x4_t)h, 16); }
+static inline vec bf16_to_f32(halves h) { return (vec)vshll_n_u16((uint16x4_t)h, 16); }
 
 static inline vec splat_f16(const uint16_t *p) { return (vec)vcvt_f32_f16((float16x4_t)vdup_n_u16(*p)); }
 
-static inline vec widen_bytes(const int8_t *p) {
+static inline vec i8_to_f32(const int8_t *p) {
     int32_t four;
     memcpy(&four, p, sizeof four);
-    int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
-    return (vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+    int16x8_t i16 = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return (vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(i16)));
 }
 
 static inline void split_nibbles(bytes *q, const uint8_t *p) {

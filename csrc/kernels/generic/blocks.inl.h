@@ -1,5 +1,5 @@
-/* blocks.inl.h - products with rows of blocks.  Numbers of 32 weights and 32 activations are multiplied and summed as
- * integers, exactly; lane i takes bytes 4 i .. 4 i + 3 of each register.  The sums times their scales are added up in
+/* blocks.inl.h - products with rows of blocks.  32 weights and 32 activations are multiplied and summed as
+ * integers, exactly; lane i has bytes 4 i .. 4 i + 3 of each register.  The sums times their scales are added up in
  * F32 in rising order of k, and the lanes at last in halves. */
 #ifndef FASTGPT_BLOCKS_INL_H
 #define FASTGPT_BLOCKS_INL_H
@@ -9,7 +9,7 @@
 #include "kernels/kernels.h"
 #include "dtypes/from_f32.h"
 
-enum { GROUP = 32, PARTS = GROUP / (4 * WIDTH) }; /* weights that are handled together; registers that they fill */
+enum { GROUP = 32, PARTS = GROUP / (4 * WIDTH) }; /* weights of a group; registers that they fill */
 
 /* 32 weights of a row: integers, and the scale of each lane. */
 typedef struct group {
@@ -48,44 +48,64 @@ ALWAYS_INLINE group group_q6_k(const char *row, int i) {
     for (int p = 0; p < PARTS; p++) {
         int at = 4 * WIDTH * p;
         g.q[p] = bits_of(load_bytes(low + at), j / 2 * 4, 15) | (bits_of(load_bytes(high + at), 2 * j, 3) << 4);
-        g.scale[p] = splat_f16(&block->d) * choose(lane_numbers + WIDTH * p < 4, splat(scales[0]), splat(scales[1]));
+        g.scale[p] = splat_f16(&block->d) * choose(lane_indices + WIDTH * p < 4, splat(scales[0]), splat(scales[1]));
     }
     return g;
 }
 
-ALWAYS_INLINE group group_of(const number_type type, const char *row, int i) {
-    return type == TYPE_Q8_0 ? group_q8_0(row, i) : type == TYPE_Q4_0 ? group_q4_0(row, i) : group_q6_k(row, i);
+ALWAYS_INLINE group group_of(const dtype type, const char *row, int i) {
+#define GROUP_OF(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return group_##name(row, i);
+    BLOCK_DTYPES(GROUP_OF)
+#undef GROUP_OF
+    __builtin_unreachable();
+}
+
+/* Bytes of a group, rounded up where they are not whole. */
+ALWAYS_INLINE int group_bytes_of(const dtype type) {
+#define GROUP_BYTES(NAME, name, block, block_values) \
+    if (type == TYPE_##NAME) return (int)((sizeof(block) * GROUP + block_values - 1) / block_values);
+    BLOCK_DTYPES(GROUP_BYTES)
+#undef GROUP_BYTES
+    __builtin_unreachable();
 }
 
 /* Register p of group i of a row of activations. */
-ALWAYS_INLINE bytes part_of(const char *x, int i, int p) {
+ALWAYS_INLINE bytes load_part(const char *x, int i, int p) {
     return load_bytes((const int8_t *)x + GROUP * i + 4 * WIDTH * p);
 }
 
+/* Where the sums of integers of a group begin: what the zero point contributes to them, negated. */
+typedef ivec group_starts[TOKENS][PARTS];
+
+ALWAYS_INLINE void start_sums(group_starts start, const dtype type, row_view x, int i, const int n_tokens) {
+    for (int t = 0; t < n_tokens; t++)
+        for (int p = 0; p < PARTS; p++)
+            start[t][p] =
+                -dot_unsigned((ivec){0}, zero_point(type) - (bytes){0}, load_part((const char *)x.at + t * x.ld, i, p));
+}
+
 /* A tile as in dot_tile. */
-ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, const char *x, int64_t ldx,
-                              const char *w, int64_t ldw, int64_t apart, const int n_tokens, const int n_rows, int n_in,
-                              const bool stream) {
-    vec sum[MOST_ROWS][TOKENS] = {{{0}}};
-    const int group_bytes = type == TYPE_Q8_0 ? 34 : type == TYPE_Q4_0 ? 18 : 27; /* of Q6_K about */
-    const char *next = w + n_rows * ldw + FETCH_BEYOND; /* fetched line by line */
+ALWAYS_INLINE void block_tile(const dtype type, out_view out, row_view x, row_view w, const tile c, int n_in) {
+    tile_sums sum = {{{0}}};
+    const char *const x_rows = x.at, *const w_rows = w.at;
+    const int group_bytes = group_bytes_of(type);
+    const char *next = w_rows + c.n_rows * w.ld + PREFETCH_BEYOND; /* prefetched line by line */
     for (int i = 0; i < n_in / GROUP; i++) {
-        ivec start[TOKENS][PARTS]; /* of a sum: what the zero point adds to it, taken back */
-        for (int t = 0; t < n_tokens; t++)
-            for (int p = 0; p < PARTS; p++)
-                start[t][p] = -dot_unsigned((ivec){0}, zero_point(type) - (bytes){0}, part_of(x + t * ldx, i, p));
+        group_starts start;
+        start_sums(start, type, x, i, c.n_tokens);
 #pragma GCC unroll 8
-        for (int r = 0; r < n_rows; r++) {
-            const char *row = w + r * apart * ldw;
-            if (!stream) __builtin_prefetch(next + (int64_t)(i * n_rows + r) * group_bytes, 0, FETCH_LEVEL);
-            else if (STREAM_AHEAD) __builtin_prefetch(row + i * group_bytes + STREAM_AHEAD, 0, FETCH_LEVEL);
+        for (int r = 0; r < c.n_rows; r++) {
+            const char *row = w_rows + r * c.apart * w.ld;
+            if (!c.stream) __builtin_prefetch(next + (int64_t)(i * c.n_rows + r) * group_bytes, 0, PREFETCH_LEVEL);
+            else if (STREAM_AHEAD) __builtin_prefetch(row + i * group_bytes + STREAM_AHEAD, 0, PREFETCH_LEVEL);
             group g = group_of(type, row, i);
 #pragma GCC unroll 8
-            for (int t = 0; t < n_tokens; t++) {
-                float d = ((const float *)(const void *)(x + t * ldx + n_in))[i];
+            for (int t = 0; t < c.n_tokens; t++) {
+                float d = ((const float *)(const void *)(x_rows + t * x.ld + n_in))[i];
 #pragma GCC unroll 2
                 for (int p = 0; p < PARTS; p++) {
-                    bytes xt = part_of(x + t * ldx, i, p);
+                    bytes xt = load_part(x_rows + t * x.ld, i, p);
                     ivec dot =
                         zero_point(type) ? dot_unsigned(start[t][p], g.q[p], xt) : dot_bytes((ivec){0}, g.q[p], xt);
                     sum[r][t] += __builtin_convertvector(dot, vec) * (g.scale[p] * d);
@@ -93,52 +113,46 @@ ALWAYS_INLINE void block_tile(const number_type type, float *out, int64_t ldo, c
             }
         }
     }
-    for (int r = 0; r < n_rows; r++)
-        for (int t = 0; t < n_tokens; t++) out[t * ldo + r * apart] += sum_lanes(sum[r][t]);
+    add_tile(out, sum, c);
 }
 
-/* The product of one type; sizes are those of dot_rows_kernel, n_in a multiple of GROUP. */
-#define BLOCK_KERNEL(suffix, type)                                                                         \
-    static void dot_##suffix(float *out, int64_t ldo, const void *x_rows, int64_t ldx, const void *w_rows, \
-                             int64_t ldw, int n_tokens, int n_rows, int n_in) {                            \
-        const char *x = x_rows, *w = w_rows;                                                               \
-        FOR_EACH_TILE(STREAMED(type, n_tokens), BLOCK_TILE_##suffix);                                      \
-    }
-#define BLOCK_TILE(type, t, tokens, r, rows, apart, stream)                                                         \
-    block_tile(type, out + (t) * ldo + (r), ldo, x + (t) * ldx, ldx, w + (r) * ldw, ldw, apart, tokens, rows, n_in, \
-               stream)
-#define BLOCK_TILE_q8_0(...) BLOCK_TILE(TYPE_Q8_0, __VA_ARGS__)
-#define BLOCK_TILE_q4_0(...) BLOCK_TILE(TYPE_Q4_0, __VA_ARGS__)
-#define BLOCK_TILE_q6_k(...) BLOCK_TILE(TYPE_Q6_K, __VA_ARGS__)
-
-BLOCK_KERNEL(q8_0, TYPE_Q8_0)
-BLOCK_KERNEL(q4_0, TYPE_Q4_0)
-BLOCK_KERNEL(q6_k, TYPE_Q6_K)
+/* The product of one type; n_in is a multiple of GROUP. */
+ALWAYS_INLINE void dot_blocks(const dtype type, out_view out, row_view x, row_view w, gemm_size size) {
+    const int n_tokens = size.n_tokens, n_rows = size.n_rows, n_in = size.n_in;
+#define TILE(t, r, c) block_tile(type, out_from(out, t, r), rows_from(x, t), rows_from(w, r), c, n_in)
+    FOR_EACH_TILE(STREAMED(type, n_tokens), TILE);
+#undef TILE
+}
 
 /* ---- Rows ---- */
 
-/* Scales are those of lanes of four numbers, and in all types but Q6_K the same for all lanes. */
-ALWAYS_INLINE void widen_group(const number_type type, float *out, group g) {
+/* A scale belongs to the four values of a lane; in all types but Q6_K, all lanes have the same. */
+ALWAYS_INLINE void group_to_f32(const dtype type, float *out, group g) {
     int8_t q[GROUP];
     for (int p = 0; p < PARTS; p++) g.q[p] -= zero_point(type);
     memcpy(q, g.q, sizeof q);
 #pragma GCC unroll 8
     for (int i = 0; i < GROUP; i += WIDTH) {
         vec scale = g.scale[i / (4 * WIDTH)];
-        store(out + i, widen_bytes(q + i) * (type == TYPE_Q6_K ? splat(scale[i / 4 % WIDTH]) : scale));
+        store(out + i, i8_to_f32(q + i) * (type == TYPE_Q6_K ? splat(scale[i / 4 % WIDTH]) : scale));
     }
 }
 
-ALWAYS_INLINE void widen_row(const number_type type, float *out, const char *row, int n) {
-    for (int i = 0; i < n / GROUP; i++) widen_group(type, out + GROUP * i, group_of(type, row, i));
+ALWAYS_INLINE void blocks_to_f32(const dtype type, float *out, const char *row, int n) {
+    for (int i = 0; i < n / GROUP; i++) group_to_f32(type, out + GROUP * i, group_of(type, row, i));
 }
 
-static void widen_row_q8_0(float *out, const void *row, int n) { widen_row(TYPE_Q8_0, out, row, n); }
-static void widen_row_q4_0(float *out, const void *row, int n) { widen_row(TYPE_Q4_0, out, row, n); }
-static void widen_row_q6_k(float *out, const void *row, int n) { widen_row(TYPE_Q6_K, out, row, n); }
+/* The kernels of one type. */
+#define BLOCK_KERNELS(NAME, name, block, block_values)                             \
+    static void dot_##name(out_view out, row_view x, row_view w, gemm_size size) { \
+        dot_blocks(TYPE_##NAME, out, x, w, size);                                  \
+    }                                                                              \
+    static void to_f32_##name(float *out, const void *row, int n) { blocks_to_f32(TYPE_##NAME, out, row, n); }
 
-/* Signed bytes become unsigned by 128 more, which is a flip of their upper bit. */
-ALWAYS_INLINE void byte_row(const number_type type, void *out, const char *row, int n) {
+BLOCK_DTYPES(BLOCK_KERNELS)
+
+/* Signed bytes become unsigned by adding 128, which flips their upper bit. */
+ALWAYS_INLINE void unpack_u8(const dtype type, void *out, const char *row, int n) {
     uint8_t *q = out;
     float *d = (float *)(void *)(q + n);
     for (int i = 0; i < n / GROUP; i++) {
@@ -150,8 +164,8 @@ ALWAYS_INLINE void byte_row(const number_type type, void *out, const char *row, 
     }
 }
 
-static void byte_row_q8_0(void *out, const void *row, int n) { byte_row(TYPE_Q8_0, out, row, n); }
-static void byte_row_q4_0(void *out, const void *row, int n) { byte_row(TYPE_Q4_0, out, row, n); }
+static void unpack_u8_q8_0(void *out, const void *row, int n) { unpack_u8(TYPE_Q8_0, out, row, n); }
+static void unpack_u8_q4_0(void *out, const void *row, int n) { unpack_u8(TYPE_Q4_0, out, row, n); }
 
 /* ---- Activations ---- */
 
@@ -160,7 +174,7 @@ typedef int8_t int8_vec __attribute__((vector_size(WIDTH)));
 /* Adding 1.5 * 2^23 in one rounding (a fused multiply-add) rounds the product to an integer. */
 static inline void quantize_group(int8_t *q, float *d, const float *x) {
     const float magic = 12582912.0f;
-    ivec largest = {0}; /* as bits of |x|: their order is that of the numbers, and NaN above all */
+    ivec largest = {0}; /* as bits of |x|: their order is that of the values, and NaN is above all */
     for (int i = 0; i < GROUP; i += WIDTH) {
         ivec magnitude = (ivec)load(x + i) & 0x7FFFFFFF;
         ivec above = magnitude > largest;

@@ -32,7 +32,7 @@ static inline float largest_lane(vec v) {
     return lanes[0];
 }
 
-/* Of many, the last ones count twice. */
+/* Where n is no multiple of WIDTH, the last vector overlaps the one before. */
 static inline float largest(const float *x, int n) {
     float result = x[0];
     if (n >= WIDTH) {
@@ -62,7 +62,7 @@ static void softmax(float *x, int n, float scale) {
 }
 
 /* x / 2 * (1 + tanh u) = x / (1 + exp(-2 u)) */
-static inline vec vgelu(vec x) {
+static inline vec vgelu_tanh(vec x) {
     const float two_sqrt_2_over_pi = 1.5957691216f;
     vec u2 = two_sqrt_2_over_pi * (x + 0.044715f * x * x * x);
     return x / (1.0f + vexp(-u2));
@@ -92,7 +92,7 @@ static inline __attribute__((always_inline)) void map(float *x, int n, vec (*f)(
     if (i < n) store_first(x + i, f(load_first(x + i, n - i)), n - i);
 }
 
-static void gelu(float *x, int n) { map(x, n, vgelu); }
+static void gelu_tanh(float *x, int n) { map(x, n, vgelu_tanh); }
 static void gelu_erf(float *x, int n) { map(x, n, vgelu_erf); }
 static void relu(float *x, int n) { map(x, n, vrelu); }
 static void silu(float *x, int n) { map(x, n, vsilu); }

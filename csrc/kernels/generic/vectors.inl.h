@@ -60,15 +60,15 @@ static inline vec vmin(vec a, vec b) { return choose(a < b, a, b); }
 /* A NaN in x stays one. */
 static inline vec clamp(vec x, float low, float high) { return vmin(splat(high), vmax(splat(low), x)); }
 
-/* Half of a vector each: lanes 0 .. n / 2 - 1, and the rest.  Copies of parts of a register cost one instruction. */
+/* Half of a vector each: lanes 0 .. n / 2 - 1, and the rest.  Copying half of a register costs one instruction. */
 #define SPLIT(half, v) \
     half low, high;    \
     memcpy(&low, &v, sizeof low), memcpy(&high, (const char *)&v + sizeof low, sizeof high)
 
 #if WIDTH == 4
-static const ivec lane_numbers = {0, 1, 2, 3};
+static const ivec lane_indices = {0, 1, 2, 3};
 #elif WIDTH == 8
-static const ivec lane_numbers = {0, 1, 2, 3, 4, 5, 6, 7};
+static const ivec lane_indices = {0, 1, 2, 3, 4, 5, 6, 7};
 #endif
 
 typedef float vec2 __attribute__((vector_size(8)));

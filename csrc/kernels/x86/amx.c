@@ -3,10 +3,10 @@
 #define ROWS 4
 #define TOKENS 4
 #define STREAMS 8
-#define STREAMED(type, n_tokens) ((n_tokens) == 1 || (type) <= TYPE_BF16)
+#define STREAMED(type, n_tokens) ((n_tokens) == 1 || is_float(type))
 #define STREAM_AHEAD 512
-#define FETCH_LEVEL 2
-#define FETCH_BEYOND 2048
+#define PREFETCH_LEVEL 2
+#define PREFETCH_BEYOND 2048
 #include "kernels/x86/x86.inl.h"
 
 #include "kernels/x86/avx512_math.h"
@@ -17,15 +17,15 @@
 
 #include "kernels/x86/amx_stream.inl.h"
 
-#include "kernels/x86/matrix_floats.inl.h"
+#include "kernels/x86/gemm_f32.inl.h"
 
-#include "kernels/x86/stream_floats.inl.h"
+#include "kernels/x86/stream_f32.inl.h"
 
 static const bf16_kernels bf16 = {.panel = bf16_panel,
                                   .tiles = bf16_tiles,
                                   .columns = bf16_columns,
                                   .softmax_panel = bf16_softmax_panel,
-                                  .product = bf16_product,
+                                  .gemm = bf16_gemm,
                                   .stream = bf16_stream,
                                   .stream_panel = bf16_stream_panel,
                                   .streams = {[TYPE_BF16] = true, [TYPE_Q8_0] = true, [TYPE_Q4_0] = true}};

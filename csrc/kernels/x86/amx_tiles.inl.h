@@ -1,6 +1,6 @@
 /* amx_tiles.inl.h - the loop of bf16.inl.h in AMX tiles (Intel SDM 2A, TDPBF16PS).  A tile register holds 16 rows of 64
- * bytes; a product takes 16 tokens of 32 numbers, and 16 rows of weights as pairs.  Tiles 0 and 1 are the tokens of the
- * first panel with rows 0 .. 15 and 16 .. 31, 2 and 3 those of the second. */
+ * bytes; an instruction multiplies 16 tokens of 32 values by 16 rows of weights as pairs.  Tiles 0 and 1 are the tokens
+ * of the first panel with rows 0 .. 15 and 16 .. 31, 2 and 3 those of the second. */
 #ifndef FASTGPT_AMX_TILES_INL_H
 #define FASTGPT_AMX_TILES_INL_H
 
@@ -35,29 +35,29 @@ ALWAYS_INLINE void store_sums(float *sums, const bool two_panels) {
     if (two_panels) _tile_stored(3, sums + 3 * TILE_SUMS, TILE_BYTES);
 }
 
-/* Weights pass through once for these tokens, which stay in the first cache: the load of a stream asks for that. */
-ALWAYS_INLINE void multiply_tiles(const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n, meanwhile *m,
-                                  const bool two_panels) {
-    for (int k = 0; k < n; k += MATRIX_K, x += TILE_NUMBERS, second_x += TILE_NUMBERS, w += 2 * TILE_NUMBERS) {
+/* Each weight is read once for these tokens, which shall stay in L1: hence the streaming loads. */
+ALWAYS_INLINE void multiply_tiles(bf16_view x, const uint16_t *w, int n, overlapped_work *work, const bool two_panels) {
+    const uint16_t *first_x = x.at, *second_x = x.at + x.ld;
+    for (int k = 0; k < n; k += MATRIX_K, first_x += TILE_VALUES, second_x += TILE_VALUES, w += 2 * TILE_VALUES) {
         _tile_stream_loadd(4, w, TILE_BYTES);
-        _tile_loadd(6, x, TILE_BYTES);
+        _tile_loadd(6, first_x, TILE_BYTES);
         _tile_dpbf16ps(0, 6, 4);
-        _tile_stream_loadd(5, w + TILE_NUMBERS, TILE_BYTES);
+        _tile_stream_loadd(5, w + TILE_VALUES, TILE_BYTES);
         _tile_dpbf16ps(1, 6, 5);
         if (two_panels) _tile_loadd(7, second_x, TILE_BYTES);
         if (two_panels) _tile_dpbf16ps(2, 7, 4);
-        do_some(m);
+        overlap_step(work);
         if (two_panels) _tile_dpbf16ps(3, 7, 5);
     }
 }
 
-static void multiply_block(float *sums, const uint16_t *x, const uint16_t *second_x, const uint16_t *w, int n_tokens,
-                           int n, bool begins, meanwhile *m) {
+static void multiply_block(float *sums, bf16_view x, const uint16_t *w, int n_tokens, int n, bool begins,
+                           overlapped_work *work) {
     const bool two_panels = n_tokens > MATRIX_LANES;
     if (begins) zero_sums();
     else load_sums(sums, two_panels);
-    if (two_panels) multiply_tiles(x, second_x, w, n, m, true);
-    else multiply_tiles(x, second_x, w, n, m, false);
+    if (two_panels) multiply_tiles(x, w, n, work, true);
+    else multiply_tiles(x, w, n, work, false);
     store_sums(sums, two_panels);
 }
 

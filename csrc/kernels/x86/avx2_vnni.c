@@ -9,8 +9,8 @@
 
 #include "kernels/generic/simd.inl.h"
 
-#include "kernels/x86/matrix_floats.inl.h"
+#include "kernels/x86/gemm_f32.inl.h"
 
-#include "kernels/x86/stream_floats.inl.h"
+#include "kernels/x86/stream_f32.inl.h"
 
 const kernels kernels_avx2_vnni = KERNELS("avx2-vnni", "avx2", NULL, NULL, &float_products);

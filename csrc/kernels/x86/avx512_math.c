@@ -4,7 +4,7 @@
 #include "kernels/generic/math.inl.h"
 
 void avx512_softmax(float *x, int n, float scale) { softmax(x, n, scale); }
-void avx512_gelu(float *x, int n) { gelu(x, n); }
+void avx512_gelu_tanh(float *x, int n) { gelu_tanh(x, n); }
 void avx512_gelu_erf(float *x, int n) { gelu_erf(x, n); }
 void avx512_relu(float *x, int n) { relu(x, n); }
 void avx512_silu(float *x, int n) { silu(x, n); }

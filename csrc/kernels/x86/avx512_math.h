@@ -1,10 +1,10 @@
-/* avx512_math.h - math.inl.h in registers of 16 floats, for all sets of AVX-512: their products have 8, since sums of
- * one token are not computed but fetched. */
+/* avx512_math.h - math.inl.h in registers of 16 floats, for all sets of AVX-512.  Their row-wise products use registers
+ * of 8, which is enough where memory is the limit. */
 #ifndef FASTGPT_AVX512_MATH_H
 #define FASTGPT_AVX512_MATH_H
 
 void avx512_softmax(float *x, int n, float scale);
-void avx512_gelu(float *x, int n);
+void avx512_gelu_tanh(float *x, int n);
 void avx512_gelu_erf(float *x, int n);
 void avx512_relu(float *x, int n);
 void avx512_silu(float *x, int n);

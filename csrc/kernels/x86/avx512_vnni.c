@@ -7,10 +7,10 @@
 #include "kernels/x86/avx512_math.h"
 #include "kernels/generic/simd.inl.h"
 
-#include "kernels/x86/matrix_vnni.inl.h"
+#include "kernels/x86/gemm_q8.inl.h"
 
-#include "kernels/x86/matrix_floats.inl.h"
+#include "kernels/x86/gemm_f32.inl.h"
 
-#include "kernels/x86/stream_floats.inl.h"
+#include "kernels/x86/stream_f32.inl.h"
 
-const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, matrix_bytes, &float_products);
+const kernels kernels_avx512_vnni = KERNELS("avx512-vnni", "avx512", NULL, gemm_q8, &float_products);

@@ -1,4 +1,4 @@
-/* matrix.h - what the matrix kernels on x86 share: adding a finished tile to the output. */
+/* matrix.h - what the matrix kernels on x86 share: transposing, and storing finished sums. */
 #ifndef FASTGPT_MATRIX_H
 #define FASTGPT_MATRIX_H
 
@@ -13,7 +13,7 @@ static inline __mmask16 first_of_16(int n) {
     return n >= 16 ? 0xFFFF : n > 0 ? (__mmask16)((1 << n) - 1) : (__mmask16)0;
 }
 
-/* Number i of row j becomes number j of row i. */
+/* Element i of row j becomes element j of row i. */
 ALWAYS_INLINE void transpose_16(__m512i *row) {
     __m512i pair[16], quad[16];
 #pragma GCC unroll 8
@@ -24,7 +24,7 @@ ALWAYS_INLINE void transpose_16(__m512i *row) {
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4)
 #pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) { /* quad[i + n]: number n of every four, of rows i .. i + 3 */
+        for (int j = 0; j < 2; j++) { /* quad[i + n]: element n of every four, of rows i .. i + 3 */
             quad[i + 2 * j] = _mm512_unpacklo_epi64(pair[i + j], pair[i + j + 2]);
             quad[i + 2 * j + 1] = _mm512_unpackhi_epi64(pair[i + j], pair[i + j + 2]);
         }
@@ -41,10 +41,10 @@ ALWAYS_INLINE void transpose_16(__m512i *row) {
     }
 }
 
-/* out[t][r] = start + c[r][t], where the start is that of bf16_output; c [MATRIX_ROWS][MATRIX_TOKENS];
- * n_tokens and n_rows of it count.  Blocks of 16 by 16 are turned over in registers. */
-static inline void put_transposed(float *out, int64_t ldo, const float *bias, bool add, const float *c, int n_tokens,
-                                  int n_rows) {
+/* out[t][r] = c[r][t] + bias[r], and with add the old out[t][r]; c [n_rows][MATRIX_TOKENS], the first n_tokens used.
+ * Blocks of 16 by 16 are transposed in registers. */
+static inline void store_transposed(float *out, int64_t ldo, const float *bias, bool add, const float *c, int n_tokens,
+                                    int n_rows) {
     enum { N = 16 };
     for (int r = 0; r < n_rows; r += N) {
         const __mmask16 mask = first_of_16(n_rows - r);
@@ -68,13 +68,13 @@ static inline void put_transposed(float *out, int64_t ldo, const float *bias, bo
 
 /* out[t][r] += c[r][t] */
 static inline void add_transposed(float *out, int64_t ldo, const float *c, int n_tokens, int n_rows) {
-    put_transposed(out, ldo, NULL, true, c, n_tokens, n_rows);
+    store_transposed(out, ldo, NULL, true, c, n_tokens, n_rows);
 }
 
 #else
 
-/* out[t][r] += c[r][t]; c [MATRIX_ROWS][MATRIX_TOKENS]; n_tokens and n_rows of it count.  Blocks of 4 by 4 are turned
- * over in registers. */
+/* out[t][r] += c[r][t]; c [n_rows][MATRIX_TOKENS], the first n_tokens used.  Blocks of 4 by 4 are transposed in
+ * registers. */
 static inline void add_transposed(float *out, int64_t ldo, const float *c, int n_tokens, int n_rows) {
     int t = 0;
     for (; t + 4 <= n_tokens; t += 4) {

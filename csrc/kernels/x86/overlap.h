@@ -1,61 +1,60 @@
-/* overlap.h - what is done a little at a time while tiles are multiplied, since that leaves most of a core idle: the
- * tokens that come next are fetched, and finished sums are put where they belong.  A file that includes this has
+/* overlap.h - work that overlaps the multiplication of tiles, a little at each step, since tiles leave most of a core
+ * idle: the tokens that come next are prefetched, and finished sums are stored.  A file that includes this has
  *
- *     void put_rows(const finished *f, int first, int n)
- *         puts sums of tokens [first, first + n). */
+ *     void store_rows(const pending_store *p, int first, int n)
+ *         stores the sums of tokens [first, first + n). */
 #ifndef FASTGPT_OVERLAP_H
 #define FASTGPT_OVERLAP_H
 
 #include "common/arithmetic.h"
 #include "kernels/kernels.h"
 
-/* What a tile has of BF16 numbers, and of sums; a block is two by two of these: sums [2 panels][2][16 tokens][16 rows].
- */
-enum { TILE_NUMBERS = MATRIX_LANES * MATRIX_K, TILE_SUMS = MATRIX_LANES * MATRIX_LANES, BLOCK_SUMS = 4 * TILE_SUMS };
+/* BF16 values of a tile, and sums of a tile; a block is two by two tiles: sums [2 panels][2][16 tokens][16 rows]. */
+enum { TILE_VALUES = MATRIX_LANES * MATRIX_K, TILE_SUMS = MATRIX_LANES * MATRIX_LANES, BLOCK_SUMS = 4 * TILE_SUMS };
 
-/* Sums of a block: n_tokens from t on, and n_rows from r on; those of `put` tokens are where they belong. */
-typedef struct finished {
+/* Sums of a block that are still to be stored: of n_tokens tokens from t on and n_rows rows from r on. */
+typedef struct pending_store {
     const bf16_output *to;
     const float *sums;
     int t, r, n_tokens, n_rows;
-    int put, per_step; /* of which per_step come next */
-} finished;
+    int n_stored, per_step; /* tokens */
+} pending_store;
 
-/* Lines that are left of the panels of the next tokens, so many of which come next. */
-typedef struct fetching {
+/* Cache lines of the panels of the next tokens that are still to be prefetched. */
+typedef struct panel_prefetch {
     const char *panel;
     int64_t ld; /* bytes */
     int panel_lines, line, n_lines, per_step;
-} fetching;
+} panel_prefetch;
 
-typedef struct meanwhile {
-    fetching tokens;
-    finished block;
-} meanwhile;
+typedef struct overlapped_work {
+    panel_prefetch tokens;
+    pending_store block;
+} overlapped_work;
 
-static void put_rows(const finished *f, int first, int n);
+static void store_rows(const pending_store *p, int first, int n);
 
-static inline void put_some(finished *f, int n) {
-    n = min_int(n, f->n_tokens - f->put);
+static inline void store_some(pending_store *p, int n) {
+    n = min_int(n, p->n_tokens - p->n_stored);
     if (n <= 0) return;
-    put_rows(f, f->put, n);
-    f->put += n;
+    store_rows(p, p->n_stored, n);
+    p->n_stored += n;
 }
 
-static inline void fetch_some(fetching *f) {
+static inline void prefetch_some(panel_prefetch *p) {
     enum { LINE = 64 };
-    const int end = f->n_lines < f->per_step ? 0 : f->n_lines - f->per_step;
-    for (; f->n_lines > end; f->n_lines--) {
-        __builtin_prefetch(f->panel + f->line * LINE, 0, 2);
-        if (++f->line < f->panel_lines) continue;
-        f->line = 0;
-        f->panel += f->ld;
+    const int end = p->n_lines < p->per_step ? 0 : p->n_lines - p->per_step;
+    for (; p->n_lines > end; p->n_lines--) {
+        __builtin_prefetch(p->panel + p->line * LINE, 0, 2);
+        if (++p->line < p->panel_lines) continue;
+        p->line = 0;
+        p->panel += p->ld;
     }
 }
 
-static inline void do_some(meanwhile *m) {
-    fetch_some(&m->tokens);
-    put_some(&m->block, m->block.per_step);
+static inline void overlap_step(overlapped_work *work) {
+    prefetch_some(&work->tokens);
+    store_some(&work->block, work->block.per_step);
 }
 
 #endif

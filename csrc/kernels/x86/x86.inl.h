@@ -1,4 +1,4 @@
-/* x86.inl.h - the functions that simd.inl.h wants, for AVX2 and, where the file is compiled for it, with VNNI. */
+/* x86.inl.h - the functions that simd.inl.h needs, for AVX2 and, where the file is compiled for it, with VNNI. */
 #ifndef FASTGPT_X86_INL_H
 #define FASTGPT_X86_INL_H
 
@@ -6,13 +6,13 @@
 
 #include "kernels/generic/vectors.inl.h"
 
-static inline vec widen_f16(halves h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
+static inline vec f16_to_f32(halves h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
 
-static inline vec widen_bf16(halves h) { return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16); }
+static inline vec bf16_to_f32(halves h) { return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16); }
 
 static inline vec splat_f16(const uint16_t *p) { return (vec)_mm256_cvtph_ps(_mm_set1_epi16((int16_t)*p)); }
 
-static inline vec widen_bytes(const int8_t *p) {
+static inline vec i8_to_f32(const int8_t *p) {
     return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
@@ -33,7 +33,7 @@ static inline ivec dot_unsigned(ivec sum, bytes w, bytes x) {
 #endif
 }
 
-/* The instructions multiply unsigned by signed bytes, so w gives its sign to x.  128 * 127 * 2 fits 16 bits. */
+/* The instructions multiply unsigned by signed bytes, so x gets the sign of w.  128 * 127 * 2 fits 16 bits. */
 static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
     __m256i magnitude = _mm256_abs_epi8((__m256i)w), signed_x = _mm256_sign_epi8((__m256i)x, (__m256i)w);
     return dot_unsigned(sum, (bytes)magnitude, (bytes)signed_x);

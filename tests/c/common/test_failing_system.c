@@ -177,6 +177,7 @@ static fastgpt_status measure_roofline(void) {
 }
 
 static vocabulary *words;
+static fastgpt_model *speaking;
 static fastgpt_tokenizer *tokenizer;
 
 static fastgpt_status create_text(void) {
@@ -193,6 +194,24 @@ static fastgpt_status create_stream(void) {
     fastgpt_status status = fastgpt_stream_create(tokenizer, &s);
     CHECK((status == FASTGPT_OK) == (s != NULL));
     fastgpt_stream_free(s);
+    return status;
+}
+
+/* A turn that gets no memory leaves nothing said. */
+static fastgpt_status talk_by_generator(void) {
+    static const char *const stop[] = {"\n"};
+    fastgpt_generator_options o = {.struct_size = sizeof o, .max_new_tokens = 2, .n_likeliest = 1, .n_stop = 1};
+    o.stop = stop;
+    fastgpt_generator *g = (fastgpt_generator *)&file;
+    fastgpt_error error;
+    int32_t n_tokens;
+    fastgpt_status status = fastgpt_generator_create(speaking, &o, &g, &error);
+    CHECK((status == FASTGPT_OK) == (g != NULL) && (g || error.text[0]));
+    if (status) return status;
+    status = fastgpt_generator_continue(g, "the", 3, NULL, NULL, &error);
+    fastgpt_generator_tokens(g, &n_tokens);
+    CHECK((status == FASTGPT_OK) == (n_tokens > 0) && (!status || error.text[0]));
+    fastgpt_generator_free(g);
     return status;
 }
 
@@ -268,7 +287,7 @@ static void test_text(void) {
     fastgpt_sampler_params params = {.struct_size = sizeof params};
     words = english_vocabulary();
     tokenizer = new_tokenizer(english_vocabulary());
-    fastgpt_model *m = load_with_vocabulary(words, EOT);
+    fastgpt_model *m = speaking = load_with_vocabulary(words, EOT);
     talking = new_context(m, NULL, 0);
     talk = new_cache(m, 0);
     CHECK(fastgpt_sampler_create(fastgpt_model_n_vocab(m), &params, &chooser) == FASTGPT_OK);
@@ -276,6 +295,7 @@ static void test_text(void) {
     check_memory("stream", create_stream, 3);
     check_memory("encode", encode_long_pieces, 4);
     check_memory("generate", generate, 4);
+    check_memory("generator", talk_by_generator, 30);
     CHECK(fastgpt_profile_start(talking, 10) == FASTGPT_OK);
     check_memory("profile", start_profile, 2);
     calls_until_failure = 1;

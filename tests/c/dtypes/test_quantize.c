@@ -1,8 +1,9 @@
-/* test_quantize.c - the number types against their definitions in double precision, and every documented error.  That
+/* test_quantize.c - the dtypes against their definitions in double precision, and every documented error.  That
  * the bytes are those of the package gguf is tested from Python. */
 #include "support/check.h"
 #include "fastgpt.h"
 #include "support/guard.h"
+#include "dtypes/dtype.h"
 #include "dtypes/half.h"
 #include "support/random.h"
 
@@ -15,9 +16,9 @@ static uint64_t seed = 1;
 typedef struct type_case {
     fastgpt_type type;
     const char *name;
-    int block_numbers, block_bytes;
-    double rounding; /* of numbers outside blocks: the largest error, as a part of the number */
-    int steps;       /* of blocks: the largest number in units of the scale */
+    int block_values, block_bytes;
+    double rounding; /* of floats: the largest relative error */
+    int steps;       /* of blocks: the largest value in units of the scale */
 } type_case;
 
 static const type_case types[] = {
@@ -28,21 +29,22 @@ static const type_case types[] = {
     {FASTGPT_TYPE_Q5_1, "Q5_1", 32, 24, 0, 0},    {FASTGPT_TYPE_Q4_K, "Q4_K", 256, 144, 0, 0},
     {FASTGPT_TYPE_Q5_K, "Q5_K", 256, 176, 0, 0}};
 enum { N_TYPES = sizeof types / sizeof *types, N = 512, N_ROWS = 3 };
+_Static_assert(sizeof types / sizeof *types == N_DTYPES, "every dtype is tested");
 
 /* The other types are only read. */
-static bool is_written(const type_case *t) { return t->block_numbers == 1 || t->steps > 0; }
+static bool is_written(const type_case *t) { return t->block_values == 1 || t->steps > 0; }
 
 /* ---- Names and sizes ---- */
 
 static void check_sizes(const type_case *t) {
     CHECK(strcmp(fastgpt_type_name(t->type), t->name) == 0);
     for (int32_t n = 0; n <= N; n++) {
-        int64_t expected = n % t->block_numbers ? 0 : n / t->block_numbers * t->block_bytes;
+        int64_t expected = n % t->block_values ? 0 : n / t->block_values * t->block_bytes;
         CHECK_FOR(fastgpt_type_row_bytes(t->type, n) == expected, "%s, n %d", t->name, n);
     }
     CHECK(fastgpt_type_row_bytes(t->type, -256) == 0);
     CHECK(fastgpt_type_row_bytes(t->type, INT32_MAX / 256 * 256) ==
-          INT64_C(1) * (INT32_MAX / 256 * 256) / t->block_numbers * t->block_bytes);
+          INT64_C(1) * (INT32_MAX / 256 * 256) / t->block_values * t->block_bytes);
 }
 
 /* ---- Errors ---- */
@@ -71,9 +73,9 @@ static void check_arguments(const type_case *t) {
         CHECK(fastgpt_dequantize_rows(t->type, bad[i].bytes, bad[i].n_rows, bad[i].n, (float *)bad[i].x) ==
               FASTGPT_ERR_ARGUMENT);
     }
-    if (t->block_numbers == 1) return;
-    CHECK(fastgpt_quantize_rows(t->type, x, 2, N - t->block_numbers / 2, bytes) == FASTGPT_ERR_ARGUMENT);
-    CHECK(fastgpt_dequantize_rows(t->type, bytes, 2, N - t->block_numbers / 2, x) == FASTGPT_ERR_ARGUMENT);
+    if (t->block_values == 1) return;
+    CHECK(fastgpt_quantize_rows(t->type, x, 2, N - t->block_values / 2, bytes) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_dequantize_rows(t->type, bytes, 2, N - t->block_values / 2, x) == FASTGPT_ERR_ARGUMENT);
 }
 
 static void check_unknown_types(void) {
@@ -88,7 +90,7 @@ static void check_unknown_types(void) {
     }
 }
 
-/* One number of many that the type cannot hold: NUMBERS, and out as it was.  The float before it is no error. */
+/* One value of many that the type cannot hold: NUMBERS, and out as it was.  The float before it is no error. */
 static void check_too_large(fastgpt_type type, float first_bad) {
     static float x[N];
     static uint8_t out[4 * N], before[4 * N];
@@ -111,25 +113,25 @@ static void check_numbers(void) {
     check_too_large(FASTGPT_TYPE_F32, INFINITY);
     check_too_large(FASTGPT_TYPE_BF16, 0x1.FFp127f);
     check_too_large(FASTGPT_TYPE_F16, 65520);
-    check_too_large(FASTGPT_TYPE_Q8_0, 65520.0f * 127); /* the scale is the largest number / 127, as F16 */
+    check_too_large(FASTGPT_TYPE_Q8_0, 65520.0f * 127); /* the scale is the largest value / 127, as F16 */
     check_too_large(FASTGPT_TYPE_Q4_0, 65520.0f * 8);
 }
 
 /* ---- Rounding ---- */
 
-/* What number i of a block may be off after the way there and back: half a step, and what the scale, an F16, is off.
- * Q4_0 has -8 but no 8, so that a number near the end without it may be off by a whole step. */
+/* The largest error of value i of a block after quantizing and dequantizing: half a step, and the error of the scale,
+ * an F16. Q4_0 has -8 but no 8, so that a value near the end without it may be off by a whole step. */
 static double allowed_error(const type_case *t, const float *block, int i) {
     double x = fabs((double)block[i]);
-    if (t->block_numbers == 1) return (x + 0x1p-14) * t->rounding; /* below the smallest normal F16 the step stays */
+    if (t->block_values == 1) return (x + 0x1p-14) * t->rounding; /* below the smallest normal F16 the step stays */
     double largest = 0;
-    for (int k = 0; k < t->block_numbers; k++)
+    for (int k = 0; k < t->block_values; k++)
         if (fabs((double)block[k]) > fabs(largest)) largest = block[k];
     bool at_short_end = t->type == FASTGPT_TYPE_Q4_0 && block[i] / largest < -7.5 / 8;
     return fabs(largest) / t->steps * (at_short_end ? 1 : 0.5) * (1 + 1e-4) + x * 0x1p-11;
 }
 
-/* And what came back once comes back the same for ever. */
+/* And values that have been quantized once are quantized to the same bytes again. */
 static void check_round_trip(const type_case *t, float magnitude) {
     int64_t n_bytes = fastgpt_type_row_bytes(t->type, N) * N_ROWS;
     float *x = guarded_floats(0, N_ROWS * N), *back = guarded_floats(1, N_ROWS * N);
@@ -139,7 +141,7 @@ static void check_round_trip(const type_case *t, float magnitude) {
     CHECK(fastgpt_dequantize_rows(t->type, bytes, N_ROWS, N, back) == FASTGPT_OK);
     double worst = 0;
     for (int i = 0; i < N_ROWS * N; i++) {
-        int in_block = i % t->block_numbers;
+        int in_block = i % t->block_values;
         double part = fabs((double)back[i] - x[i]) / (allowed_error(t, x + i - in_block, in_block) + DBL_MIN);
         worst = part <= worst ? worst : part;
     }
@@ -158,7 +160,7 @@ static int nibble_of_32(const uint8_t *q, int i) { return i < 16 ? q[i] & 15 : q
 static int fifth_of_32(const uint8_t *high, int i) { return 16 * (high[i / 8] >> i % 8 & 1); }
 
 /* Q4_K, and Q5_K, which has 32 more bytes of fifth bits before the nibbles. */
-static double number_of_groups(const uint8_t *b, int i, bool five_bits) {
+static double value_of_groups(const uint8_t *b, int i, bool five_bits) {
     const uint8_t *packed = b + 4, *q = b + 16 + (five_bits ? 32 : 0);
     int group = i / 32, low = group % 4;
     int scale = packed[low] & 63, minimum = packed[low + 4] & 63;
@@ -166,20 +168,19 @@ static double number_of_groups(const uint8_t *b, int i, bool five_bits) {
         scale = (packed[low + 8] & 15) + 16 * (packed[low] >> 6);
         minimum = (packed[low + 8] >> 4) + 16 * (packed[low + 4] >> 6);
     }
-    int nibbles = q[32 * (group / 2) + i % 32], number = group % 2 ? nibbles >> 4 : nibbles & 15;
-    if (five_bits) number += 16 * (b[16 + i % 32] >> group & 1);
-    return f16_at(b) * scale * number - f16_at(b + 2) * minimum;
+    int nibbles = q[32 * (group / 2) + i % 32], value = group % 2 ? nibbles >> 4 : nibbles & 15;
+    if (five_bits) value += 16 * (b[16 + i % 32] >> group & 1);
+    return f16_at(b) * scale * value - f16_at(b + 2) * minimum;
 }
 
-/* Number i of a block, from its bytes, as ggml lays them out. */
-static double number_in_block(fastgpt_type type, const uint8_t *b, int i) {
+/* Value i of a block, from its bytes, as ggml lays them out. */
+static double value_in_block(fastgpt_type type, const uint8_t *b, int i) {
     if (type == FASTGPT_TYPE_Q8_0) return f16_at(b) * (int8_t)b[2 + i];
     if (type == FASTGPT_TYPE_Q4_0) return f16_at(b) * (nibble_of_32(b + 2, i) - 8);
     if (type == FASTGPT_TYPE_Q4_1) return f16_at(b) * nibble_of_32(b + 4, i) + f16_at(b + 2);
     if (type == FASTGPT_TYPE_Q5_0) return f16_at(b) * (nibble_of_32(b + 6, i) + fifth_of_32(b + 2, i) - 16);
     if (type == FASTGPT_TYPE_Q5_1) return f16_at(b) * (nibble_of_32(b + 8, i) + fifth_of_32(b + 4, i)) + f16_at(b + 2);
-    if (type == FASTGPT_TYPE_Q4_K || type == FASTGPT_TYPE_Q5_K)
-        return number_of_groups(b, i, type == FASTGPT_TYPE_Q5_K);
+    if (type == FASTGPT_TYPE_Q4_K || type == FASTGPT_TYPE_Q5_K) return value_of_groups(b, i, type == FASTGPT_TYPE_Q5_K);
     int half = i / 128, quarter = i % 128 / 32, l = i % 32;
     const uint8_t *low = b + 64 * half, *high = b + 128 + 32 * half;
     int nibbles[4] = {low[l] & 15, low[l + 32] & 15, low[l] >> 4, low[l + 32] >> 4};
@@ -198,10 +199,10 @@ static void check_reading(const type_case *t) {
         int n_wrong = 0;
         for (int i = 0; i < N; i++) {
             double expected =
-                number_in_block(t->type, bytes + i / t->block_numbers * t->block_bytes, i % t->block_numbers);
+                value_in_block(t->type, bytes + i / t->block_values * t->block_bytes, i % t->block_values);
             n_wrong += isfinite(expected) ? out[i] != (float)expected : isfinite(out[i]);
         }
-        CHECK_FOR(n_wrong == 0, "%s: %d of %d numbers", t->name, n_wrong, N);
+        CHECK_FOR(n_wrong == 0, "%s: %d of %d values", t->name, n_wrong, N);
     }
 }
 
@@ -209,7 +210,7 @@ int main(void) {
     for (int i = 0; i < N_TYPES; i++) {
         check_sizes(&types[i]);
         check_arguments(&types[i]);
-        if (types[i].block_numbers > 1) check_reading(&types[i]);
+        if (types[i].block_values > 1) check_reading(&types[i]);
         if (!is_written(&types[i])) continue;
         for (float magnitude = 0.125f; magnitude < 1e5f; magnitude *= 7) check_round_trip(&types[i], magnitude);
     }

@@ -10,25 +10,25 @@
 
 #include "kernels/x86/amx_tiles.inl.h"
 
-enum { MOST = 256 }; /* numbers of a row */
+enum { MAX_N = 256 }; /* values of a row */
 
 static uint64_t seed = 7;
-static int n_put;
+static int n_stored;
 static float sums[2][2][MATRIX_LANES][MATRIX_LANES];
-static uint16_t w[MOST / MATRIX_K][2][MATRIX_K / 2][MATRIX_LANES][2], x[2][MOST / MATRIX_K][MATRIX_LANES][MATRIX_K];
+static uint16_t w[MAX_N / MATRIX_K][2][MATRIX_K / 2][MATRIX_LANES][2], x[2][MAX_N / MATRIX_K][MATRIX_LANES][MATRIX_K];
 
-/* Whether sums are put while others are multiplied: a token for every step. */
-static void put_rows(const finished *f, int first, int n) {
-    CHECK(f->t == 3 && first == n_put);
-    n_put += n;
+/* Whether sums are stored while others are multiplied: a token for every step. */
+static void store_rows(const pending_store *p, int first, int n) {
+    CHECK(p->t == 3 && first == n_stored);
+    n_stored += n;
 }
 
-static void fill(void *numbers, size_t n_bytes) {
-    uint16_t *at = numbers;
+static void fill_random(void *values, size_t n_bytes) {
+    uint16_t *at = values;
     for (size_t i = 0; i < n_bytes / sizeof *at; i++) at[i] = bf16_of_f32(random_float(&seed));
 }
 
-/* Numbers [0, n) of row r times those of token t; *absolute: the sum of absolute products. */
+/* Values [0, n) of row r times those of token t; *absolute: the sum of absolute products. */
 static double product_of(int r, int t, int n, double *absolute) {
     double sum = 0;
     for (int k = 0; k < n; k++) {
@@ -42,18 +42,18 @@ static double product_of(int r, int t, int n, double *absolute) {
 }
 
 static void multiply(int n_tokens, int first, int end) {
-    meanwhile m = {.block = {.t = 3, .n_tokens = MATRIX_TOKENS, .per_step = 1}};
-    n_put = 0;
-    multiply_block(&sums[0][0][0][0], x[0][first / MATRIX_K][0], x[1][first / MATRIX_K][0],
-                   w[first / MATRIX_K][0][0][0], n_tokens, end - first, first == 0, &m);
+    overlapped_work work = {.block = {.t = 3, .n_tokens = MATRIX_TOKENS, .per_step = 1}};
+    const bf16_view panels = {x[0][first / MATRIX_K][0], MAX_N * MATRIX_LANES};
+    n_stored = 0;
+    multiply_block(&sums[0][0][0][0], panels, w[first / MATRIX_K][0][0][0], n_tokens, end - first, first == 0, &work);
     const int n_steps = (end - first) / MATRIX_K;
-    CHECK_FOR(n_put == n_steps, "%d tokens were put in %d steps", n_put, n_steps);
+    CHECK_FOR(n_stored == n_steps, "%d tokens were stored in %d steps", n_stored, n_steps);
 }
 
-/* n numbers in two calls, the second of which goes on from the first, or in one. */
+/* n values in two calls, the second of which goes on from the first, or in one. */
 static void check_loop(int n_tokens, int n, int first) {
-    fill(w, sizeof w);
-    fill(x, sizeof x);
+    fill_random(w, sizeof w);
+    fill_random(x, sizeof x);
     for (size_t i = 0; i < sizeof sums / sizeof(float); i++) (&sums[0][0][0][0])[i] = NAN;
     begin_products();
     if (first) multiply(n_tokens, 0, first);
@@ -73,7 +73,7 @@ static void check_loop(int n_tokens, int n, int first) {
 int main(void) {
     static const int tokens[] = {1, 8, 15, 16, 17, 31, 32};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
-        for (int n = MATRIX_K; n <= MOST; n += MATRIX_K)
+        for (int n = MATRIX_K; n <= MAX_N; n += MATRIX_K)
             for (int first = 0; first < n; first += 3 * MATRIX_K) check_loop(tokens[i], n, first);
     CHECK(!tiles_configured); /* released, so that the process does not carry them through every switch */
     return check_report();

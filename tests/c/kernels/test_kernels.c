@@ -2,9 +2,9 @@
  * double precision.  The operands end at guard pages. */
 #include "support/check.h"
 #include "support/guard.h"
+#include "kernels/instruction_sets.h"
 #include "kernels/kernels.h"
 #include "support/random.h"
-#include "common/os.h"
 
 #include <float.h>
 #include <math.h>
@@ -18,8 +18,8 @@ static const int sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 
                             58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 127, 128, 255, 1001, 1600, 3072};
 enum { N_SIZES = sizeof sizes / sizeof *sizes, MAX_SIZE = 3072 };
 
-/* n random numbers that end at guard `which`. */
-static float *random_numbers(int which, int n) {
+/* n random values that end at guard `which`. */
+static float *random_values(int which, int n) {
     float *x = guarded_floats(which, n);
     random_fill(&seed, x, n);
     return x;
@@ -50,7 +50,7 @@ static void test_softmax(const kernels *k) {
     for (int s = 0; s < N_SIZES; s++) {
         for (size_t f = 0; f < sizeof factors / sizeof *factors; f++) {
             int n = sizes[s];
-            float *x = random_numbers(0, n), scale = scales[((size_t)s + f) % 4];
+            float *x = random_values(0, n), scale = scales[((size_t)s + f) % 4];
             for (int i = 0; i < n; i++) before[i] = x[i] *= factors[f];
             k->softmax(x, n, scale);
             double error = softmax_error(x, before, n, scale);
@@ -74,13 +74,13 @@ static void test_softmax_of_a_peak(const kernels *k) {
     }
 }
 
-/* A number that is none, or an infinite one, must not vanish in a plausible distribution. */
+/* A NaN or infinite value must not vanish in a plausible distribution. */
 static void test_softmax_of_nan(const kernels *k) {
     static const float bad[] = {NAN, INFINITY};
     for (int b = 0; b < 2; b++) {
         for (int n = 1; n <= 70; n++) {
             for (int at = 0; at < n; at++) {
-                float *x = random_numbers(0, n);
+                float *x = random_values(0, n);
                 x[at] = bad[b];
                 k->softmax(x, n, 1);
                 bool all_nan = true;
@@ -93,71 +93,71 @@ static void test_softmax_of_nan(const kernels *k) {
 
 /* ---- softmax_panel ---- */
 
-/* Relative errors, as kernels.h states them: of a power, and of what rounding to BF16 makes of it. */
-#define POWER_BOUND 1e-5
-#define ROUNDED_BOUND (POWER_BOUND + 0x1p-8)
+/* Relative errors, as kernels.h states them: of an exponential, and after rounding it to BF16. */
+#define EXP_BOUND 1e-5
+#define ROUNDED_BOUND (EXP_BOUND + 0x1p-8)
 
 enum { MAX_PANEL = 1056 };
 
-/* Scores of tokens that have one more than the token before; where a row is longer than those stands NaN. */
-static float *causal_scores(int n_tokens, int n_seen, float factor) {
-    const int n = n_seen + n_tokens - 1;
-    float *x = random_numbers(0, n_tokens * n);
+/* Scores of tokens, each of which has one more than the token before; NaN behind those of a row. */
+static float *causal_scores(int n_tokens, int n_visible, float factor) {
+    const int n = n_visible + n_tokens - 1;
+    float *x = random_values(0, n_tokens * n);
     for (int t = 0; t < n_tokens; t++)
-        for (int i = 0; i < n; i++) x[t * n + i] = i < n_seen + t ? x[t * n + i] * factor : NAN;
+        for (int i = 0; i < n; i++) x[t * n + i] = i < n_visible + t ? x[t * n + i] * factor : NAN;
     return x;
 }
 
-static float panel_number(const uint16_t *panel, int t, int i) {
+static float panel_value(const uint16_t *panel, int t, int i) {
     const uint32_t bits = (uint32_t)panel[i / MATRIX_K * MATRIX_LANES * MATRIX_K + t * MATRIX_K + i % MATRIX_K] << 16;
-    float number;
-    memcpy(&number, &bits, sizeof number);
-    return number;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
-/* Token t of a panel, whose row of scores has n_seen. */
-static bool is_softmax_row(const uint16_t *panel, int t, float got_sum, const float *x, int n_seen, int n,
+/* Token t of a panel, whose row of scores has n_visible. */
+static bool is_softmax_row(const uint16_t *panel, int t, float got_sum, const float *x, int n_visible, int n,
                            double scale) {
     double max = x[0], sum = 0;
     bool right = true;
-    for (int i = 1; i < n_seen; i++) max = x[i] > max ? x[i] : max;
+    for (int i = 1; i < n_visible; i++) max = x[i] > max ? x[i] : max;
     for (int i = 0; i < (n + MATRIX_K - 1) / MATRIX_K * MATRIX_K; i++) {
-        const double power = i < n_seen ? exp(scale * (x[i] - max)) : 0;
-        right &= fabs(panel_number(panel, t, i) - power) <= ROUNDED_BOUND * power + FLT_MIN;
-        sum += power;
+        const double expected = i < n_visible ? exp(scale * (x[i] - max)) : 0;
+        right &= fabs(panel_value(panel, t, i) - expected) <= ROUNDED_BOUND * expected + FLT_MIN;
+        sum += expected;
     }
-    return right && fabs(got_sum - sum) <= (POWER_BOUND + 1e-6) * sum;
+    return right && fabs(got_sum - sum) <= (EXP_BOUND + 1e-6) * sum;
 }
 
 static void test_softmax_panel(const kernels *k) {
     static const float factors[] = {0, 1, 100, 1e38f};
-    static const int n_tokens[] = {1, 5, MATRIX_LANES}, n_seen[] = {1, 15, 16, 17, 31, 32, 33, 64, 500, 1024};
-    enum { N_SEEN = sizeof n_seen / sizeof *n_seen };
+    static const int n_tokens[] = {1, 5, MATRIX_LANES}, n_visible[] = {1, 15, 16, 17, 31, 32, 33, 64, 500, 1024};
+    enum { N_VISIBLE = sizeof n_visible / sizeof *n_visible };
     static uint16_t panel[MATRIX_LANES * MAX_PANEL];
-    for (int i = 0; i < 4 * 3 * N_SEEN; i++) {
-        const int tokens = n_tokens[i % 3], seen = n_seen[i / 3 % N_SEEN], n = seen + tokens - 1;
-        const float *x = causal_scores(tokens, seen, factors[i / 3 / N_SEEN]);
+    for (int i = 0; i < 4 * 3 * N_VISIBLE; i++) {
+        const int tokens = n_tokens[i % 3], visible = n_visible[i / 3 % N_VISIBLE], n = visible + tokens - 1;
+        const float *x = causal_scores(tokens, visible, factors[i / 3 / N_VISIBLE]);
         float sums[MATRIX_LANES];
         memset(panel, 0xFF, sizeof panel);
-        k->bf16->softmax_panel(panel, sums, x, n, tokens, seen, n, 0.125f);
+        k->bf16->softmax_panel(panel, sums, (f32_view){x, n}, tokens, visible, n, 0.125f);
         for (int t = 0; t < tokens; t++)
-            CHECK_FOR(is_softmax_row(panel, t, sums[t], x + t * n, seen + t, n, 0.125), "%s: %d of %d tokens, %d seen",
-                      k->name, t, tokens, seen);
+            CHECK_FOR(is_softmax_row(panel, t, sums[t], x + t * n, visible + t, n, 0.125),
+                      "%s: %d of %d tokens, %d visible", k->name, t, tokens, visible);
         for (int t = tokens; t < MATRIX_LANES; t++)
-            for (int j = 0; j < n; j++) CHECK(panel_number(panel, t, j) == 0);
+            for (int j = 0; j < n; j++) CHECK(panel_value(panel, t, j) == 0);
     }
 }
 
-/* Outputs are divided by the sum, so that tells. */
+/* Outputs are divided by the sum, so a NaN there reaches them. */
 static void test_softmax_panel_of_nan(const kernels *k) {
     static const float bad[] = {NAN, INFINITY};
     static uint16_t panel[MATRIX_LANES * 96];
     for (int i = 0; i < 2 * 70 * 70; i++) {
         const int n = 1 + i / 2 % 70, at = i / 2 / 70;
-        float *x = random_numbers(0, n), sum;
+        float *x = random_values(0, n), sum;
         if (at >= n) continue;
         x[at] = bad[i % 2];
-        k->bf16->softmax_panel(panel, &sum, x, n, 1, n, n, 1);
+        k->bf16->softmax_panel(panel, &sum, (f32_view){x, n}, 1, n, n, 1);
         CHECK_FOR(isnan(sum), "%s: n %d, %g at %d", k->name, n, (double)bad[i % 2], at);
     }
 }
@@ -213,7 +213,7 @@ static void test_activation_error(const kernels *k, activation a) {
     CHECK_FOR(worst < ACTIVATION_BOUND, "%s %s at %.9g: %g", k->name, activation_names[a], (double)worst_at, worst);
 }
 
-/* A number's result must not depend on its place in the array, NaN must stay, and its neighbours be as without. */
+/* A value's result does not depend on its place in the array, and NaN stays NaN and changes no neighbour. */
 static void test_activation_places(const kernels *k, activation a) {
     for (int n = 1; n <= 70; n++) {
         for (int at = 0; at < n; at++) {
@@ -253,9 +253,9 @@ static void test_layer_norm(const kernels *k) {
     for (int s = 0; s < N_SIZES; s++) {
         for (int in_place = 0; in_place <= 1; in_place++) {
             int n = sizes[s];
-            float *x = random_numbers(0, n);
-            const float *w = random_numbers(1, n), *b = random_numbers(2, n);
-            float *out = in_place ? x : random_numbers(3, n);
+            float *x = random_values(0, n);
+            const float *w = random_values(1, n), *b = random_values(2, n);
+            float *out = in_place ? x : random_values(3, n);
             for (int i = 0; i < n; i++) before[i] = x[i] += 2;
             k->layer_norm(out, x, w, b, n, 1e-5f);
             check_norm(k, out, before, w, b, n);
@@ -263,25 +263,25 @@ static void test_layer_norm(const kernels *k) {
     }
 }
 
-/* Every set that this CPU can run is in the build, those that leave others out included. */
+/* A name has dashes where the set has underscores. */
+static bool is_name_of(const char *name, const char *set) {
+    for (; *name && (*name == *set || (*name == '-' && *set == '_')); name++, set++) continue;
+    return *name == *set;
+}
+
+/* Every set that this CPU can run is in the build, under the name that the list has: only others are left out. */
 static void test_no_set_is_missing(const kernels *const *sets, int n_sets) {
-    enum { VNNI = OS_CPU_AVX512 | OS_CPU_AVX512_VNNI, BF16 = VNNI | OS_CPU_AVX512_BF16 };
+#define EXPECTED(set, table, family, needs) {#set, #family, needs},
     static const struct {
-        const char *name;
+        const char *set, *family;
         unsigned needs;
-    } all[] = {{"portable", 0},
-               {"avx2", OS_CPU_AVX2},
-               {"avx2-vnni", OS_CPU_AVX_VNNI},
-               {"avx512", OS_CPU_AVX512},
-               {"avx512-vnni", VNNI},
-               {"avx512-bf16", BF16},
-               {"amx", BF16 | OS_CPU_AMX_BF16},
-               {"neon", OS_CPU_NEON},
-               {"neon-dotprod", OS_CPU_DOTPROD}};
+    } all[] = {INSTRUCTION_SETS(EXPECTED)};
     int n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (all[i].needs & ~os_cpu_features()) continue;
-        CHECK_FOR(n < n_sets && strcmp(sets[n]->name, all[i].name) == 0, "%s is not in this build", all[i].name);
+        const bool found =
+            n < n_sets && is_name_of(sets[n]->name, all[i].set) && strcmp(sets[n]->family, all[i].family) == 0;
+        CHECK_FOR(found, "%s is not in this build", all[i].set);
         n++;
     }
     CHECK(n == n_sets);

@@ -19,7 +19,6 @@ enum { MAX_N = 3072, MAX_ROWS = 9, GAP = 8 };
 static const int float_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14,  15,  16,  17,   18,   19,
                                   23, 24, 25, 31, 32, 33, 36, 47, 48, 49, 63, 64, 65, 127, 128, 255, 1001, 1600, MAX_N};
 static const int block_sizes[] = {32, 64, 96, 128, 256, 288, 512, 768, 1600, MAX_N};
-static const int q6_k_sizes[] = {256, 512, 768, MAX_N};
 
 /* Rows that end at guard `which`, with NaN in the gaps of GAP bytes. */
 typedef struct rows {
@@ -34,14 +33,14 @@ static rows new_rows(int which, int n_rows, int64_t bytes) {
     return made;
 }
 
-static rows random_weights(int which, number_type type, int n_rows, int n) {
+static rows random_weights(int which, dtype type, int n_rows, int n) {
     rows w = new_rows(which, n_rows, row_bytes(type, n));
     for (int r = 0; r < n_rows; r++) random_row(&seed, type, w.at + r * w.ld, n);
     return w;
 }
 
-/* Activations as products with that type take them; as_numbers [n_tokens][n] are what they stand for. */
-static rows random_activations(int which, number_type type, int n_tokens, int n, double *as_numbers) {
+/* Activations as products with that type need them; values [n_tokens][n] is what they represent. */
+static rows random_activations(int which, dtype type, int n_tokens, int n, double *values) {
     bool quantized = takes_quantized(type);
     rows x = new_rows(which, n_tokens, quantized ? quantized_row_bytes(n) : n * (int64_t)sizeof(float));
     static float row[MAX_N];
@@ -52,7 +51,7 @@ static rows random_activations(int which, number_type type, int n_tokens, int n,
         else memcpy(at, row, (size_t)n * sizeof *row);
         const float *scales = (const float *)(const void *)(at + n);
         for (int i = 0; i < n; i++)
-            as_numbers[t * n + i] = quantized ? (double)scales[i / 32] * (int8_t)at[i] : (double)row[i];
+            values[t * n + i] = quantized ? (double)scales[i / 32] * (int8_t)at[i] : (double)row[i];
     }
     return x;
 }
@@ -64,50 +63,51 @@ static float start_of(int t, int r) { return (float)(t - 2 * r) / 8.0f; }
 
 static bool same_bits(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
 
-static void check_dot(const kernels *k, number_type type, int n_tokens, int n_rows, int n) {
-    static double x_numbers[MAX_ROWS * MAX_N];
+static void check_dot(const kernels *k, dtype type, int n_tokens, int n_rows, int n) {
+    static double x_values[MAX_ROWS * MAX_N];
     static float w_row[MAX_N];
     rows w = random_weights(1, type, n_rows, n);
-    rows x = random_activations(0, type, n_tokens, n, x_numbers);
+    rows x = random_activations(0, type, n_tokens, n, x_values);
     int64_t ldo = n_rows + 2;
     float *out = guarded_floats(2, (n_tokens - 1) * ldo + n_rows);
     for (int64_t i = 0; i < (n_tokens - 1) * ldo + n_rows; i++) out[i] = NAN;
     for (int t = 0; t < n_tokens; t++)
         for (int r = 0; r < n_rows; r++) out[t * ldo + r] = start_of(t, r);
-    k->dot_rows[type](out, ldo, x.at, x.ld, w.at, w.ld, n_tokens, n_rows, n);
+    k->dot_rows[type]((out_view){out, ldo}, (row_view){x.at, x.ld}, (row_view){w.at, w.ld},
+                      (gemm_size){n_tokens, n_rows, n});
     double worst = 0; /* error as a part of the bound: n + 8 roundings of at most the sum of absolute products */
     bool same_as_alone = true, gaps_untouched = true;
     for (int r = 0; r < n_rows; r++) {
-        kernels_portable.widen[type](w_row, w.at + r * w.ld, n);
+        kernels_portable.to_f32[type](w_row, w.at + r * w.ld, n);
         for (int t = 0; t < n_tokens; t++) {
             double sum = start_of(t, r), absolute = fabs(sum) + FLT_MIN;
             for (int i = 0; i < n; i++) {
-                sum += x_numbers[t * n + i] * w_row[i];
-                absolute += fabs(x_numbers[t * n + i] * w_row[i]);
+                sum += x_values[t * n + i] * w_row[i];
+                absolute += fabs(x_values[t * n + i] * w_row[i]);
             }
             double error = fabs(out[t * ldo + r] - sum) / ((n + 8) * (double)FLT_EPSILON * absolute);
             worst = error <= worst ? worst : error; /* NaN counts as worst, and stays */
             float alone = start_of(t, r);
-            k->dot_rows[type](&alone, 1, x.at + t * x.ld, x.ld, w.at + r * w.ld, w.ld, 1, 1, n);
+            k->dot_rows[type]((out_view){&alone, 1}, (row_view){x.at + t * x.ld, x.ld},
+                              (row_view){w.at + r * w.ld, w.ld}, (gemm_size){1, 1, n});
             same_as_alone &= same_bits(alone, out[t * ldo + r]);
         }
     }
     for (int64_t i = 0; i < (n_tokens - 1) * ldo; i++) gaps_untouched &= i % ldo < n_rows || isnan(out[i]);
     CHECK_FOR(worst <= 1 && same_as_alone && gaps_untouched,
               "%s, %s: %d tokens, %d rows, n_in %d: %g times the bound, same as alone %d, gaps untouched %d", k->name,
-              number_formats[type].name, n_tokens, n_rows, n, worst, same_as_alone, gaps_untouched);
+              dtype_infos[type].name, n_tokens, n_rows, n, worst, same_as_alone, gaps_untouched);
 }
 
-static void test_dot_rows(const kernels *k, number_type type, const int *sizes, size_t n_sizes) {
-    for (size_t s = 0; s < n_sizes; s++)
-        for (int n_rows = 1; n_rows <= MAX_ROWS; n_rows++)
-            for (int n_tokens = 1; n_tokens <= MAX_ROWS; n_tokens += sizes[s] > 70 ? 4 : 1)
-                check_dot(k, type, n_tokens, n_rows, sizes[s]);
+static void test_dot_rows(const kernels *k, dtype type, int n) {
+    for (int n_rows = 1; n_rows <= MAX_ROWS; n_rows++)
+        for (int n_tokens = 1; n_tokens <= MAX_ROWS; n_tokens += n > 70 ? 4 : 1)
+            check_dot(k, type, n_tokens, n_rows, n);
 }
 
 /* ---- weighted_sum ---- */
 
-static void check_weighted_sum(const kernels *k, number_type type, int n_rows, int n) {
+static void check_weighted_sum(const kernels *k, dtype type, int n_rows, int n) {
     rows v = random_weights(1, type, n_rows, n);
     float *p = guarded_floats(0, n_rows), *out = guarded_floats(2, n);
     random_fill(&seed, p, n_rows);
@@ -117,7 +117,7 @@ static void check_weighted_sum(const kernels *k, number_type type, int n_rows, i
     for (int j = 0; j < n; j++) sum[j] = out[j], absolute[j] = FLT_MIN + fabs(sum[j]);
     k->weighted_sum[type](out, p, v.at, v.ld, n_rows, n);
     for (int i = 0; i < n_rows; i++) {
-        kernels_portable.widen[type](row, v.at + i * v.ld, n);
+        kernels_portable.to_f32[type](row, v.at + i * v.ld, n);
         for (int j = 0; j < n; j++) sum[j] += (double)p[i] * row[j], absolute[j] += fabs((double)p[i] * row[j]);
     }
     double worst = 0;
@@ -125,37 +125,32 @@ static void check_weighted_sum(const kernels *k, number_type type, int n_rows, i
         double error = fabs(out[j] - sum[j]) / ((n_rows + 1) * (double)FLT_EPSILON * absolute[j]);
         worst = error <= worst ? worst : error;
     }
-    CHECK_FOR(worst <= 1, "%s, %s: %d rows of %d: %g times the bound", k->name, number_formats[type].name, n_rows, n,
+    CHECK_FOR(worst <= 1, "%s, %s: %d rows of %d: %g times the bound", k->name, dtype_infos[type].name, n_rows, n,
               worst);
 }
 
-static void test_weighted_sum(const kernels *k, number_type type) {
+static void test_weighted_sum(const kernels *k, dtype type) {
     for (size_t s = 0; s < sizeof float_sizes / sizeof *float_sizes; s++)
         for (int n_rows = 1; n_rows <= 70; n_rows += float_sizes[s] % 4 + 1)
             check_weighted_sum(k, type, n_rows, float_sizes[s]);
 }
 
-/* ---- Rows and activations: the same bits as the portable kernels ---- */
+/* ---- Rows and activations: the same bits as those of the portable kernels ---- */
 
-static void test_rows(const kernels *k, number_type type, const int *sizes, size_t n_sizes) {
+static void test_rows(const kernels *k, dtype type, int n) {
     static float expected[MAX_N];
-    static uint16_t narrow[2 * MAX_N];
-    for (size_t s = 0; s < n_sizes; s++) {
-        int n = sizes[s];
-        rows w = random_weights(1, type, 1, n);
-        float *out = guarded_floats(0, n);
-        k->widen[type](out, w.at, n);
-        kernels_portable.widen[type](expected, w.at, n);
-        CHECK_FOR(memcmp(out, expected, (size_t)n * sizeof *out) == 0, "%s: %s, n %d", k->name,
-                  number_formats[type].name, n);
-        if (type > TYPE_BF16) continue;
-        k->narrow[type](narrow, out, n);
-        CHECK_FOR(memcmp(narrow, w.at, (size_t)row_bytes(type, n)) == 0, "%s: %s, n %d", k->name,
-                  number_formats[type].name, n);
-    }
+    static uint16_t back[2 * MAX_N];
+    rows w = random_weights(1, type, 1, n);
+    float *out = guarded_floats(0, n);
+    k->to_f32[type](out, w.at, n);
+    kernels_portable.to_f32[type](expected, w.at, n);
+    CHECK_FOR(memcmp(out, expected, (size_t)n * sizeof *out) == 0, "%s: %s, n %d", k->name, dtype_infos[type].name, n);
+    if (!is_float(type)) return;
+    k->from_f32[type](back, out, n);
+    CHECK_FOR(memcmp(back, w.at, (size_t)row_bytes(type, n)) == 0, "%s: %s, n %d", k->name, dtype_infos[type].name, n);
 }
 
-/* Rows with ties, zeros, and numbers too large or too small to divide by. */
+/* Rows with ties, zeros, and values too large or too small to divide by. */
 static void test_quantize_row(const kernels *k) {
     static uint8_t out[MAX_N + MAX_N / 8], expected[MAX_N + MAX_N / 8];
     static const float factors[] = {1, 0, 1e-38f, 1e-30f, 1e30f, 3e38f, 127.0f / 256.0f};
@@ -168,7 +163,7 @@ static void test_quantize_row(const kernels *k) {
             kernels_portable.quantize_row(expected, x, n);
             CHECK_FOR(memcmp(out, expected, (size_t)quantized_row_bytes(n)) == 0, "%s: n %d, factor %g", k->name, n,
                       (double)factors[f]);
-            double worst = 0; /* each number is within half a step */
+            double worst = 0; /* each value is within half a step */
             const float *d = (const float *)(const void *)(out + n);
             for (int i = 0; i < n; i++) {
                 double error = fabs((double)d[i / 32] * (int8_t)out[i] - x[i]) / (0.5001 * d[i / 32] + 1e-30);
@@ -196,9 +191,13 @@ static void test_quantize_row_of_nan(const kernels *k) {
 
 #define SIZES(list) list, sizeof list / sizeof *list
 
-static void test_type(const kernels *k, number_type type, const int *sizes, size_t n_sizes) {
-    test_dot_rows(k, type, sizes, n_sizes);
-    test_rows(k, type, sizes, n_sizes);
+/* Of the sizes those that are whole blocks. */
+static void test_type(const kernels *k, dtype type, const int *sizes, size_t n_sizes) {
+    for (size_t i = 0; i < n_sizes; i++) {
+        if (sizes[i] % dtype_infos[type].block_values) continue;
+        test_dot_rows(k, type, sizes[i]);
+        test_rows(k, type, sizes[i]);
+    }
 }
 
 int main(void) {
@@ -206,17 +205,15 @@ int main(void) {
     const kernels *const *sets = kernels_all(&n_sets);
     CHECK(n_sets >= 1 && sets[0] == &kernels_portable);
     for (int i = 0; i < n_sets; i++) {
-        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++) {
+        for (dtype type = 0; type < N_FLOAT_DTYPES; type++) {
             test_type(sets[i], type, SIZES(float_sizes));
             test_weighted_sum(sets[i], type);
         }
-        test_type(sets[i], TYPE_Q8_0, SIZES(block_sizes));
-        test_type(sets[i], TYPE_Q4_0, SIZES(block_sizes));
-        test_type(sets[i], TYPE_Q6_K, SIZES(q6_k_sizes));
+        for (dtype type = N_FLOAT_DTYPES; type < N_KERNEL_DTYPES; type++) test_type(sets[i], type, SIZES(block_sizes));
         test_quantize_row(sets[i]);
         test_quantize_row_of_nan(sets[i]);
         if (sets[i]->bf16) check_bf16_kernels(sets[i]->name, sets[i]->bf16);
-        if (sets[i]->floats) check_matrix_floats_kernel(sets[i]);
+        if (sets[i]->floats) check_gemm_f32_sizes(sets[i]);
         if (sets[i]->floats) check_float_streams(sets[i]);
         printf("%s\n", sets[i]->name);
     }

@@ -15,7 +15,7 @@
 static uint64_t seed = 3;
 
 typedef struct product {
-    number_type type;
+    dtype type;
     int n_tokens, n_out, n_in;
     bool add;
 } product;
@@ -24,7 +24,7 @@ typedef struct product {
  * not.  Given for one output: largest |x|, and the sums of |w| and of |x w|. */
 static double rounding(const engine *e, product p, double largest, double sum_w, double sum_xw) {
     bool few = p.n_tokens <= gemv_max_tokens(e->kernels, p.type);
-    bool bytes = e->kernels->matrix_bytes && e->kernels->byte_row[p.type];
+    bool bytes = e->kernels->gemm_q8 && e->kernels->unpack_u8[p.type];
     if (takes_quantized(p.type) && (few || bytes)) return sum_w * largest / 127 * 0.501;
     bool bf16_products = !few && e->kernels->bf16 && p.type != TYPE_F32 && p.type != TYPE_F16;
     return bf16_products ? sum_xw * 0x1.02p-8 : 0; /* two roundings of 2^-9 each */
@@ -34,7 +34,7 @@ static double linear_error(const engine *e, product p, const linear_task *task, 
     double worst = 0;
     float *w = new_random(&seed, p.n_in);
     for (int r = 0; r < task->w.n_out; r++) {
-        kernels_portable.widen[p.type](w, weight_row(&task->w, r), p.n_in);
+        kernels_portable.to_f32[p.type](w, weight_row(&task->w, r), p.n_in);
         for (int t = 0; t < p.n_tokens; t++) {
             double sum = task->add ? before[t * task->ld_out + r] : 0, absolute = fabs(sum) + FLT_MIN;
             double largest = 0, sum_w = 0, sum_xw = 0;
@@ -62,7 +62,7 @@ static bool gaps_untouched(const linear_task *task, const float *before, int n_t
     return true;
 }
 
-static weight new_weight(number_type type, int n_out, int n_in) {
+static weight new_weight(dtype type, int n_out, int n_in) {
     uint8_t *rows = os_alloc((size_t)row_bytes(type, (int64_t)n_out * n_in));
     if (!rows) abort();
     random_row(&seed, type, rows, (int64_t)n_out * n_in);
@@ -103,10 +103,10 @@ static void check_linear(fastgpt_pool *pool, product p) {
         int64_t n = (p.n_tokens - 1) * tasks[i].ld_out + tasks[i].w.n_out;
         double error = linear_error(&three, p, &tasks[i], x, before[i]);
         CHECK_FOR(error <= 1, "%s, %s: %d tokens, n_out %d, n_in %d: %g times the bound", set->name,
-                  number_formats[p.type].name, p.n_tokens, p.n_out, p.n_in, error);
+                  dtype_infos[p.type].name, p.n_tokens, p.n_out, p.n_in, error);
         CHECK(gaps_untouched(&tasks[i], before[i], p.n_tokens));
         CHECK_FOR(memcmp(tasks[i].out, first[i], (size_t)n * sizeof(float)) == 0, "%s: %d tokens, n_out %d, n_in %d",
-                  number_formats[p.type].name, p.n_tokens, p.n_out, p.n_in);
+                  dtype_infos[p.type].name, p.n_tokens, p.n_out, p.n_in);
         free(tasks[i].out);
         free(first[i]);
         free(before[i]);
@@ -118,7 +118,7 @@ static void check_linear(fastgpt_pool *pool, product p) {
     free_engine(&three);
 }
 
-static void test_type(fastgpt_pool *pool, number_type type, const int *n_in, int n_sizes) {
+static void test_type(fastgpt_pool *pool, dtype type, const int *n_in, int n_sizes) {
     static const int n_tokens[] = {1, 2, 8, 9, 17, 33, 49, 257}, n_out[] = {1, 63, 65, 257};
     for (int t = 0; t < 8; t++)
         for (int o = 0; o < 4; o++)
@@ -135,7 +135,7 @@ int main(void) {
     CHECK(fastgpt_pool_create(3, &pool) == FASTGPT_OK && pool_enter(pool) == FASTGPT_OK);
     for (int i = 0; i < n_sets; i++) {
         set = sets[i];
-        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++) test_type(pool, type, any, 5);
+        for (dtype type = 0; type < N_FLOAT_DTYPES; type++) test_type(pool, type, any, 5);
         test_type(pool, TYPE_Q8_0, blocks, 2);
         test_type(pool, TYPE_Q4_0, blocks, 2);
         test_type(pool, TYPE_Q6_K, q6_k, 2);

@@ -42,8 +42,8 @@ static void check_tensor(const gguf_file *gguf, const draft_tensor *t) {
     if (!CHECK(found != NULL)) return;
     buffer expected = {0};
     put_weights(&expected, t);
-    CHECK_FOR(found->rank == t->rank && number_formats[found->type].gguf_type == t->type &&
-                  found->n_bytes == expected.n && memcmp(found->data, expected.data, expected.n) == 0,
+    CHECK_FOR(found->rank == t->rank && dtype_infos[found->type].gguf_type == t->type && found->n_bytes == expected.n &&
+                  memcmp(found->data, expected.data, expected.n) == 0,
               "%s", t->name);
     for (uint32_t i = 0; i < GGUF_MAX_RANK; i++)
         CHECK_FOR(found->shape[i] == (i < t->rank ? t->shape[i] : 1), "%s, dimension %u", t->name, i);
@@ -151,6 +151,25 @@ static void test_header(void) {
     d = tiny();
     d.version = UINT32_C(0x03000000);
     refused(&d, FASTGPT_ERR_UNSUPPORTED, "big-endian");
+}
+
+/* What people have under the name of a model that they did not get. */
+static void test_files_of_other_kinds(void) {
+    static const struct {
+        const char *text, *culprit;
+    } files[] = {{"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"},
+                 {"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"},
+                 {"\xEF\xBB\xBF \r\n<HTML lang=en>", "is a web page"},
+                 {"<?xml version=\"1.0\"?><Error>NoSuchKey</Error>", "is a web page"},
+                 {"<!doctype htm", "not a GGUF file"},
+                 {"   ", "not a GGUF file"},
+                 {"GGU", "not a GGUF file"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        buffer file = {0};
+        put(&file, files[i].text, strlen(files[i].text));
+        check_refused(&file, file.n, FASTGPT_ERR_FORMAT, files[i].culprit);
+        free(file.data);
+    }
 }
 
 static void test_counts(void) {
@@ -306,12 +325,23 @@ static void test_tensor_types(void) {
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{9, "is Q8_1"}, {10, "is Q2_K"},   {20, "is IQ4_NL"},
-                 {28, "is F64"}, {31, "not known"}, {UINT32_MAX, "not known"}};
+    } types[] = {{9, "is Q8_1"},
+                 {10, "is Q2_K"},
+                 {20, "is IQ4_NL"},
+                 {28, "is F64"},
+                 {31, "is Q4_0_4_4"},
+                 {34, "is TQ1_0"},
+                 {35, "is TQ2_0"},
+                 {38, "is IQ4_NL_8_8"},
+                 {39, "is MXFP4"},
+                 {40, "is NVFP4"},
+                 {41, "is Q1_0"},
+                 {42, "has type number 42, which this version does not know"},
+                 {UINT32_MAX, "has type number 4294967295, which this version does not know"}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         draft d = tiny();
         draft_find_tensor(&d, "blk.1.ffn_down.weight")->type = types[i].type;
-        refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.1.ffn_down.weight is ");
+        refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.1.ffn_down.weight ");
         d = tiny();
         draft_find_tensor(&d, "blk.1.ffn_down.weight")->type = types[i].type;
         refused(&d, FASTGPT_ERR_UNSUPPORTED, types[i].name);
@@ -335,6 +365,7 @@ static void test_all(void) {
     for (uint64_t n = 0; n <= 3; n++) check_values(true, n);
     test_every_truncation();
     test_header();
+    test_files_of_other_kinds();
     test_counts();
     test_caps();
     test_names();

@@ -111,6 +111,35 @@ static void test_valid(void) {
             }
 }
 
+/* From memory, used where it lies or copied: the same model as from the file. */
+static void test_memory(void) {
+    draft d = draft_of(small_shape);
+    buffer file = draft_write(&d, NULL);
+    for (int copy = 0; copy <= 1; copy++) {
+        fastgpt_load_options options = {.struct_size = sizeof options, .no_mmap = copy};
+        uint8_t *bytes = malloc(file.n + 1);
+        if (!bytes) abort();
+        memcpy(bytes, file.data, file.n);
+        fastgpt_model *m, *of_file = load_shape(small_shape, copy);
+        fastgpt_error error;
+        CHECK(fastgpt_model_load_memory(bytes, file.n, &options, &m, &error) == FASTGPT_OK);
+        if (copy) memset(bytes, 0xFF, file.n);
+        size_t tables = copy ? 0 : fastgpt_model_sizeof(of_file) - fastgpt_model_sizeof(m);
+        CHECK(fastgpt_model_n_params(m) == fastgpt_model_n_params(of_file) && tables < file.n);
+        CHECK(strcmp(fastgpt_model_name(m), "a tiny model") == 0);
+        fastgpt_model_free(m);
+        memmove(bytes + 1, file.data, file.n);
+        fastgpt_status status = fastgpt_model_load_memory(bytes + 1, file.n, &options, &m, &error);
+        CHECK(status == (copy ? FASTGPT_OK : FASTGPT_ERR_ARGUMENT) && (copy || strstr(error.text, "aligned")));
+        fastgpt_model_free(m);
+        CHECK(fastgpt_model_load_memory(file.data, file.n - 1, &options, &m, &error) == FASTGPT_ERR_FORMAT && !m);
+        fastgpt_model_free(of_file);
+        free(bytes);
+    }
+    free(file.data);
+    draft_free(&d);
+}
+
 /* A copied file counts as memory, and of a mapped one what stands before the tensors' data; matrices of any type stay
  * as they are. */
 static void test_sizeof(void) {
@@ -340,6 +369,7 @@ int main(void) {
     test_files();
     test_every_truncation();
     test_valid();
+    test_memory();
     test_sizeof();
     test_recoded();
     test_step_bytes();

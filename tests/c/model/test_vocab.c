@@ -115,6 +115,91 @@ static void test_without_tokenizer(void) {
     }
 }
 
+/* Writers of GGUF leave an empty list out: without the key, text becomes the tokens of its bytes. */
+static void test_without_merges(void) {
+    vocabulary *v = new_vocabulary();
+    model_shape shape = tiny_shape;
+    shape.n_vocab = 256;
+    draft d = draft_of(shape);
+    buffer *tokens = draft_set_array(&d, "tokenizer.ggml.tokens", GGUF_STRING, 256);
+    for (int64_t i = 0; i < 256; i++) {
+        put_u64(tokens, v->tokens.offsets[i + 1] - v->tokens.offsets[i]);
+        put(tokens, v->tokens.text + v->tokens.offsets[i], v->tokens.offsets[i + 1] - v->tokens.offsets[i]);
+    }
+    draft_drop_key(&d, "tokenizer.ggml.token_type");
+    draft_drop_key(&d, "tokenizer.ggml.merges");
+    fastgpt_model *m = load_valid(&d, false);
+    fastgpt_tokenizer *tokenizer;
+    int32_t ids[4], n;
+    CHECK(fastgpt_model_merges(m).n == 0 && fastgpt_model_tokens(m).n == 256);
+    CHECK(fastgpt_tokenizer_create(m, &tokenizer, NULL) == FASTGPT_OK);
+    CHECK(fastgpt_encode(tokenizer, "the", 3, FASTGPT_ENCODE_SPECIAL, ids, 4, &n) == FASTGPT_OK && n == 3);
+    CHECK(ids[0] == 't' && ids[1] == 'h' && ids[2] == 'e');
+    fastgpt_tokenizer_free(tokenizer);
+    fastgpt_model_free(m);
+    free(v);
+}
+
+/* Names that llama.cpp gives to GPT-2's pattern. */
+static void test_names_of_the_pattern(void) {
+    static const char *const names[] = {"gpt-2",  "gpt2",        "mpt",        "olmo",    "phi-2",
+                                        "jais",   "roberta-bpe", "gigachat",   "exaone4", "jina-v2-code",
+                                        "mellum", "trillion",    "modern-bert"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        draft d = tiny();
+        draft_set_string(&d, "tokenizer.ggml.pre", names[i]);
+        fastgpt_model *m;
+        CHECK_FOR(load_draft(&d, false, &m, NULL) == FASTGPT_OK, "%s", names[i]);
+        fastgpt_model_free(m);
+        draft_free(&d);
+    }
+}
+
+/* ---- The vocabulary alone ---- */
+
+static fastgpt_status load_vocabulary(const draft *d, fastgpt_model **model, fastgpt_error *error) {
+    fastgpt_load_options options = {.struct_size = sizeof options, .no_mmap = 1, .vocab_only = 1};
+    buffer file = draft_write(d, NULL);
+    fastgpt_status status = fastgpt_model_load_memory(file.data, file.n, &options, model, error);
+    free(file.data);
+    return status;
+}
+
+/* Everything that needs weights refuses the model; its tokens are those of the file. */
+static void check_vocabulary(const draft *d) {
+    fastgpt_model *m;
+    fastgpt_error error;
+    if (!CHECK(load_vocabulary(d, &m, &error) == FASTGPT_OK)) return;
+    CHECK(fastgpt_model_n_vocab(m) == 11 && fastgpt_model_eos_token(m) == DRAFT_EOS);
+    CHECK(string_is(fastgpt_model_tokens(m), 10, "t10") && fastgpt_model_merges(m).n == 2);
+    CHECK(fastgpt_model_n_layer(m) == 0 && fastgpt_model_n_ctx(m) == 0 && fastgpt_model_n_params(m) == 0);
+    CHECK(fastgpt_model_step_bytes(m) == 0 && strcmp(fastgpt_model_type(m), "none") == 0);
+    fastgpt_context *ctx;
+    fastgpt_kv_cache *kv;
+    CHECK(fastgpt_context_create(m, NULL, 0, &ctx) == FASTGPT_ERR_ARGUMENT && !ctx);
+    CHECK(fastgpt_kv_cache_create(m, 0, &kv) == FASTGPT_ERR_ARGUMENT && !kv);
+    CHECK(fastgpt_kv_cache_load(m, "/nonexistent", 1, &kv, &error) == FASTGPT_ERR_ARGUMENT && !kv);
+    fastgpt_model_free(m);
+}
+
+/* With its weights, without them, and of an architecture that is not implemented. */
+static void test_vocabulary_alone(void) {
+    draft d = tiny();
+    check_vocabulary(&d);
+    while (d.n_tensors > 0) draft_drop_tensor(&d, d.tensors[0].name);
+    check_vocabulary(&d);
+    draft_set_string(&d, "general.architecture", "mpt");
+    check_vocabulary(&d);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "holds a vocabulary and no weights");
+    d = tiny();
+    while (d.n_tensors > 0) draft_drop_tensor(&d, d.tensors[0].name);
+    draft_drop_key(&d, "tokenizer.ggml.tokens");
+    fastgpt_model *m;
+    fastgpt_error error;
+    CHECK(load_vocabulary(&d, &m, &error) == FASTGPT_ERR_FORMAT && !m && strstr(error.text, "holds no vocabulary"));
+    draft_free(&d);
+}
+
 /* ---- What is wrong ---- */
 
 /* A key of each kind, given a value of another kind. */
@@ -146,9 +231,6 @@ static void test_lengths(void) {
     draft d = tiny();
     draft_drop_key(&d, "tokenizer.ggml.tokens");
     refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.tokens is missing");
-    d = tiny();
-    draft_drop_key(&d, "tokenizer.ggml.merges");
-    refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.merges is missing");
 }
 
 static void test_values(void) {
@@ -186,6 +268,9 @@ int main(void) {
     test_alphabet();
     test_odd_tokens();
     test_without_tokenizer();
+    test_without_merges();
+    test_names_of_the_pattern();
+    test_vocabulary_alone();
     test_wrong_types();
     test_lengths();
     test_values();

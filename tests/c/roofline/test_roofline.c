@@ -2,7 +2,6 @@
 #include "support/session.h"
 
 #include "roofline/peak.h"
-#include "common/os.h"
 
 /* No CPU core reads less than a tenth of a GB/s, or more than a TB/s; nor does one do fewer than 10^8 or more than
  * 10^14 operations a second. */
@@ -34,31 +33,26 @@ static void test_every_pool(void) {
     CHECK(fastgpt_measure_roofline(NULL, NULL) == FASTGPT_ERR_ARGUMENT);
 }
 
+/* Whether this CPU runs kernels of the family. */
+static bool runs_here(const char *family) {
+    int n_sets;
+    const kernels *const *sets = kernels_all(&n_sets);
+    bool found = false;
+    for (int i = 0; i < n_sets; i++) found |= strcmp(sets[i]->family, family) == 0;
+    return found;
+}
+
 /* The loop that is timed reads every word: each changes the sum by what it changes itself. */
 static void test_read_reads_everything(void) {
     enum { N = 3 * PEAK_READ_STEP / sizeof(uint64_t) };
-    static const struct {
-        const peak *peak;
-        unsigned needs;
-    } sets[] = {
-        {&peak_portable, 0},
-#if defined(__x86_64__)
-#ifndef FASTGPT_WITHOUT_AVX2
-        {&peak_avx2, OS_CPU_AVX2},
-#endif
-#ifndef FASTGPT_WITHOUT_AVX512
-        {&peak_avx512, OS_CPU_AVX512},
-#endif
-#elif defined(__aarch64__)
-        {&peak_neon, OS_CPU_NEON},
-#endif
-    };
+#define BUILT_PEAK(family) IF_BUILT(family)([FAMILY_##family] = &peak_##family, )
+    static const peak *const peaks[N_FAMILIES] = {FAMILIES(BUILT_PEAK)};
     static uint64_t x[N];
-    for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
-        if (sets[s].needs & ~os_cpu_features()) continue;
+    for (int f = 0; f < N_FAMILIES; f++) {
+        if (!peaks[f] || !peaks[f]->read || !runs_here(peaks[f]->family)) continue;
         for (int i = 0; i < N; i++) {
             x[i] = (uint64_t)i + 1;
-            CHECK_FOR(sets[s].peak->read(x, sizeof x) == (uint64_t)i + 1, "%s: word %d", sets[s].peak->family, i);
+            CHECK_FOR(peaks[f]->read(x, sizeof x) == (uint64_t)i + 1, "%s: word %d", peaks[f]->family, i);
             x[i] = 0;
         }
     }

@@ -23,7 +23,11 @@ static fastgpt_sampler *new_sampler(fastgpt_sampler_params params) {
 
 static void refused(int32_t n_vocab, const fastgpt_sampler_params *params, const char *what) {
     fastgpt_sampler *s = (fastgpt_sampler *)logits;
+    fastgpt_error error;
     CHECK_FOR(fastgpt_sampler_create(n_vocab, params, &s) == FASTGPT_ERR_ARGUMENT && !s, "%s", what);
+    s = (fastgpt_sampler *)logits;
+    CHECK(fastgpt_sampler_create_checked(n_vocab, params, &s, &error) == FASTGPT_ERR_ARGUMENT && !s);
+    CHECK_FOR(strstr(error.text, what), "\"%s\" does not name %s", error.text, what);
 }
 
 /* Negative counts, an end-of-text token that is none, and structs that no version had. */
@@ -45,13 +49,36 @@ static void test_counts_and_sizes(void) {
     refused(N_VOCAB, &p, "struct_size");
 }
 
+/* NULL = the defaults, which are those of the Python package; a caller of an older header gets those that it knows. */
+static void test_defaults(void) {
+    fastgpt_sampler_params p = {.struct_size = sizeof p, .seed = 9, .min_new_tokens = 3};
+    CHECK(fastgpt_sampler_params_default(&p) == FASTGPT_OK && p.struct_size == sizeof p);
+    CHECK(p.temperature == 0.8f && p.top_p == 0.95f && p.mirostat_eta == 0.1f && p.eos_token == -1);
+    CHECK(p.top_k == 0 && p.min_p == 0 && p.seed == 0 && p.min_new_tokens == 0 && p.mirostat_tau == 0);
+    fastgpt_sampler *by_null, *by_params;
+    float a[N_VOCAB], b[N_VOCAB];
+    CHECK(fastgpt_sampler_create(N_VOCAB, NULL, &by_null) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_create_checked(N_VOCAB, &p, &by_params, NULL) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_probabilities(by_null, logits, a) == FASTGPT_OK);
+    CHECK(fastgpt_sampler_probabilities(by_params, logits, b) == FASTGPT_OK && memcmp(a, b, sizeof a) == 0);
+    fastgpt_sampler_free(by_null);
+    fastgpt_sampler_free(by_params);
+    p.struct_size = offsetof(fastgpt_sampler_params, typical_p);
+    p.typical_p = 77;
+    CHECK(fastgpt_sampler_params_default(&p) == FASTGPT_OK && p.typical_p == 77 && p.temperature == 0.8f);
+    p.struct_size = sizeof p + 1;
+    CHECK(fastgpt_sampler_params_default(&p) == FASTGPT_ERR_ARGUMENT);
+    p.struct_size = 4;
+    CHECK(fastgpt_sampler_params_default(&p) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_params_default(NULL) == FASTGPT_ERR_ARGUMENT);
+}
+
 /* Every number outside its range. */
 static void test_create_arguments(void) {
     static const float bad[] = {NAN, INFINITY, -INFINITY, -0.1f, 1.1f};
     fastgpt_sampler_params p = defaults();
-    refused(0, &p, "n_vocab 0");
-    refused(-1, &p, "n_vocab -1");
-    refused(N_VOCAB, NULL, "no parameters");
+    refused(0, &p, "n_vocab is 0");
+    refused(-1, &p, "n_vocab is -1");
     CHECK(fastgpt_sampler_create(N_VOCAB, &p, NULL) == FASTGPT_ERR_ARGUMENT);
     for (int i = 0; i < 5; i++) {
         bool beyond_one = bad[i] > 1 && isfinite(bad[i]);
@@ -319,6 +346,7 @@ int main(void) {
     uint64_t seed = 4;
     random_fill(&seed, logits, N_VOCAB);
     test_create_arguments();
+    test_defaults();
     test_seeds();
     test_bad_logits();
     test_null();

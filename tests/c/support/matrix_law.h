@@ -69,7 +69,7 @@ typedef struct bf16_case {
     const bf16_kernels *k;
     const void *w;
     int64_t ldw;
-    number_type type;
+    dtype type;
     int n_rows, n_in;
 } bf16_case;
 
@@ -85,14 +85,15 @@ static inline void multiply_pieces(const bf16_case *c, const bf16_output *to, co
         n = c->n_in - i < LAW_PIECE ? c->n_in - i : LAW_PIECE;
         const char *w = (const char *)c->w + row_bytes(c->type, i);
         c->k->tiles(tiles, w, c->ldw, c->type, c->n_rows, n);
-        c->k->product(to, sums, x + i * MATRIX_LANES, ldx, tiles, round_up(n, MATRIX_K) * MATRIX_ROWS, n_tokens,
-                      c->n_rows, n, i == 0, i + n == c->n_in);
+        c->k->gemm(to, sums, (bf16_view){x + i * MATRIX_LANES, ldx},
+                   (bf16_view){tiles, round_up(n, MATRIX_K) * MATRIX_ROWS}, (gemm_size){n_tokens, c->n_rows, n}, i == 0,
+                   i + n == c->n_in);
     }
     free(sums);
 }
 
 static inline void multiply_stream(const bf16_case *c, const bf16_output *to, const uint16_t *x, int n_tokens) {
-    c->k->stream(to, x, c->w, c->ldw, c->type, n_tokens, c->n_rows, c->n_in);
+    c->k->stream(to, x, (row_view){c->w, c->ldw}, c->type, (gemm_size){n_tokens, c->n_rows, c->n_in});
 }
 
 /* Panels of tokens [first, first + n_tokens) of x, for `product` or `stream`; to be freed. */
@@ -145,7 +146,7 @@ static inline bool same_as_panels(const bf16_case *c, const bf16_output *to, con
 }
 
 /* With or without what is there, and a bias. */
-static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t *state, number_type type, int n_tokens,
+static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t *state, dtype type, int n_tokens,
                               int n_rows, int n_in) {
     const int64_t ldo = n_rows + 3, ldw = round_up(row_bytes(type, n_in) + 4, 4), n_panel = round_up(n_in, MATRIX_K);
     const bool add = (n_tokens + n_rows) % 2, has_bias = (n_tokens + n_in / 32) % 2;
@@ -157,7 +158,7 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     for (int64_t r = 0; r < n_rows; r++) {
         bias[r] = (float)(r % 3);
         random_row(state, type, w + r * ldw, n_in);
-        kernels_portable.widen[type](numbers + r * n_panel, w + r * ldw, n_in);
+        kernels_portable.to_f32[type](numbers + r * n_panel, w + r * ldw, n_in);
         for (int64_t i = 0; i < n_panel; i++)
             numbers[r * n_panel + i] = i < n_in ? f32_of_bf16(bf16_of_f32(numbers[r * n_panel + i])) : 0;
     }
@@ -183,12 +184,12 @@ static inline void check_bf16(const char *name, const bf16_kernels *k, uint64_t 
     free(numbers);
 }
 
-static inline void check_bf16_products(const char *name, const bf16_kernels *k, number_type type) {
+static inline void check_bf16_products(const char *name, const bf16_kernels *k, dtype type) {
     uint64_t state = 7;
     static const int tokens[] = {1, 2, 3, 4, 8, 9, 15, 16, 17, 31, 32, 33, 65, 512};
     static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 70, 150}, any[] = {1, 31, 33, 64, 290},
                      blocks[] = {32, 96, 544, 256};
-    const bool any_size = type <= TYPE_BF16, wide = type == TYPE_Q6_K;
+    const bool any_size = is_float(type), wide = type == TYPE_Q6_K;
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
         for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
             for (size_t n = wide ? 3 : 0; n < (any_size ? 5 : 4); n++)
@@ -244,19 +245,20 @@ static inline void check_bf16_panel(const char *name, const bf16_kernels *k, int
 
 static inline void check_bf16_kernels(const char *name, const bf16_kernels *k) {
     static const int sizes[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 100};
-    for (number_type type = TYPE_F32; type < N_NUMBER_TYPES; type++) check_bf16_products(name, k, type);
+    for (dtype type = 0; type < N_KERNEL_DTYPES; type++) check_bf16_products(name, k, type);
     for (int n_tokens = 1; n_tokens <= 70; n_tokens++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_bf16_panel(name, k, n_tokens, sizes[i]);
 }
 
-static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_tokens, int n_rows, int n_in) {
+static inline void check_gemm_f32(const kernels *k, uint64_t *state, int n_tokens, int n_rows, int n_in) {
     const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, n_x = (n_tokens + lanes - 1) / lanes * lanes * n_in;
     float *x = guarded_floats(0, n_x), *w = guarded_floats(1, (int64_t)n_rows * n_in);
     random_fill(state, x, n_x);
     random_fill(state, w, (int64_t)n_rows * n_in);
-    read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_numbers = 16 << n_in % 3};
+    read_ahead next = {.at = (const uint8_t *)w, .ld = n_in, .line_bytes = 34, .line_values = 16 << n_in % 3};
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    k->floats->matrix(out, ldo, x, lanes * n_in, w, n_in, next, n_tokens, n_rows, n_in);
+    k->floats->gemm((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (f32_view){w, n_in}, next,
+                    (gemm_size){n_tokens, n_rows, n_in});
     check_sums(k->name, out, ldo, true, NULL, x, lanes == 8 ? float_of_panels_of_8 : float_of_panels_of_16, w,
                float_of_row, n_tokens, n_rows, n_in);
 }
@@ -264,7 +266,7 @@ static inline void check_matrix_floats(const kernels *k, uint64_t *state, int n_
 /* Weights as they lie in memory, and two panels of tokens at most: the bits of the same tokens among more, and of
  * widened weights.
  */
-static inline void check_stream_floats(const kernels *k, uint64_t *state, number_type type, int n_tokens, int n_rows,
+static inline void check_stream_floats(const kernels *k, uint64_t *state, dtype type, int n_tokens, int n_rows,
                                        int n_in) {
     const int64_t lanes = k->floats->lanes, ldo = FLOAT_ROWS + 3, ldw = row_bytes(type, n_in) + 4;
     float *x = guarded_floats(0, 2 * lanes * n_in), *numbers = guarded_floats(3, (int64_t)n_rows * n_in);
@@ -272,40 +274,42 @@ static inline void check_stream_floats(const kernels *k, uint64_t *state, number
     random_fill(state, x, 2 * lanes * n_in);
     for (int64_t r = 0; r < n_rows; r++) {
         random_row(state, type, w + r * ldw, n_in);
-        kernels_portable.widen[type](numbers + r * n_in, w + r * ldw, n_in);
+        kernels_portable.to_f32[type](numbers + r * n_in, w + r * ldw, n_in);
     }
     const size_t n_bytes = (size_t)((2 * lanes - 1) * ldo + n_rows) * sizeof(float);
     float *among_more = memcpy(malloc(n_bytes), new_sums(2, (2 * lanes - 1) * ldo + n_rows), n_bytes);
-    read_ahead nothing = {.at = w, .line_numbers = 16};
-    k->floats->matrix(among_more, ldo, x, lanes * n_in, numbers, n_in, nothing, (int)(2 * lanes), n_rows, n_in);
+    read_ahead nothing = {.at = w, .line_values = 16};
+    k->floats->gemm((out_view){among_more, ldo}, (f32_view){x, lanes * n_in}, (f32_view){numbers, n_in}, nothing,
+                    (gemm_size){(int)(2 * lanes), n_rows, n_in});
     float *out = new_sums(2, (n_tokens - 1) * ldo + n_rows);
-    k->floats->stream[type](out, ldo, x, lanes * n_in, w, ldw, n_tokens, n_rows, n_in);
+    k->floats->stream[type]((out_view){out, ldo}, (f32_view){x, lanes * n_in}, (row_view){w, ldw},
+                            (gemm_size){n_tokens, n_rows, n_in});
     bool same = true;
     for (int64_t t = 0; t < n_tokens; t++)
         same &= memcmp(out + t * ldo, among_more + t * ldo, (size_t)n_rows * sizeof *out) == 0;
-    CHECK_FOR(same, "%s, %s: %d tokens, %d rows, n_in %d: other bits than among more", k->name,
-              number_formats[type].name, n_tokens, n_rows, n_in);
+    CHECK_FOR(same, "%s, %s: %d tokens, %d rows, n_in %d: other bits than among more", k->name, dtype_infos[type].name,
+              n_tokens, n_rows, n_in);
     free(among_more);
 }
 
 static inline void check_float_streams(const kernels *k) {
     uint64_t state = 10;
     static const int rows[] = {1, 5, 6, 11, 12, 13, 24, 25, 47, 48}, sizes[] = {1, 7, 8, 15, 16, 17, 40, 300};
-    for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
+    for (dtype type = 0; type < N_FLOAT_DTYPES; type++)
         for (int n_tokens = 1; n_tokens <= STREAMED_PANELS * k->floats->lanes; n_tokens += 1 + n_tokens / 4)
             for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
                 for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
                     check_stream_floats(k, &state, type, n_tokens, rows[i], sizes[j]);
 }
 
-static inline void check_matrix_floats_kernel(const kernels *k) {
+static inline void check_gemm_f32_sizes(const kernels *k) {
     uint64_t state = 8;
     static const int rows[] = {1, 2, 5, 6, 7, 11, 12, 13, 18, 47, 48}, sizes[] = {1, 2, 3, 31, 32, 33, 66};
     CHECK(k->floats->lanes == 8 || k->floats->lanes == 16);
     for (int n_tokens = 1; n_tokens <= 4 * k->floats->lanes + 1; n_tokens++)
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
             for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
-                check_matrix_floats(k, &state, n_tokens, rows[i], sizes[j]);
+                check_gemm_f32(k, &state, n_tokens, rows[i], sizes[j]);
 }
 
 #endif

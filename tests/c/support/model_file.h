@@ -308,13 +308,13 @@ static inline void put_weight(buffer *b, uint32_t type, float value) {
 }
 
 /* Blocks of any numbers, with scales that leave weights of a common size. */
-static inline void put_blocks(buffer *b, number_type type, uint64_t n) {
+static inline void put_blocks(buffer *b, dtype type, uint64_t n) {
     uint64_t state = n;
-    const number_format *format = &number_formats[type];
+    const dtype_info *format = &dtype_infos[type];
     const uint16_t scale = f16_of_f32(type == TYPE_Q8_0 ? 0x1p-9f : type == TYPE_Q4_0 ? 0x1p-5f : 0x1p-14f);
     uint8_t block[sizeof(block_q6_k)];
-    for (uint64_t i = 0; i < n; i += (uint64_t)format->block_numbers) {
-        random_row(&state, type, block, format->block_numbers);
+    for (uint64_t i = 0; i < n; i += (uint64_t)format->block_values) {
+        random_row(&state, type, block, format->block_values);
         memcpy(block + scale_offset(type), &scale, sizeof scale);
         if (has_minimum(type)) memcpy(block + sizeof scale, &scale, sizeof scale);
         put(b, block, (size_t)format->block_bytes);
@@ -323,8 +323,8 @@ static inline void put_blocks(buffer *b, number_type type, uint64_t n) {
 
 static inline void put_weights(buffer *b, const draft_tensor *t) {
     uint64_t n = draft_n_elements(t);
-    number_type type;
-    if (number_type_of(t->type, &type) && type > TYPE_BF16) {
+    dtype type;
+    if (dtype_of_gguf(t->type, &type) && !is_float(type)) {
         put_blocks(b, type, n);
         return;
     }

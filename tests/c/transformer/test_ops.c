@@ -39,9 +39,9 @@ static void attend(double *out, const float *q, const float *keys, const float *
 }
 
 /* Rows of a cache as F32. */
-static float *widened(const uint8_t *rows, number_type type, int n) {
+static float *widened(const uint8_t *rows, dtype type, int n) {
     float *out = new_random(&seed, n);
-    kernels_portable.widen[type](out, rows, n);
+    kernels_portable.to_f32[type](out, rows, n);
     return out;
 }
 
@@ -61,14 +61,14 @@ static double span_error(const attention_span *s, int n_head, int n_embd) {
     return worst;
 }
 
-static uint8_t *new_rows(number_type type, int n) {
+static uint8_t *new_rows(dtype type, int n) {
     uint8_t *rows = malloc((size_t)row_bytes(type, n));
     if (!rows) abort();
     random_row(&seed, type, rows, n);
     return rows;
 }
 
-static attention_span new_span(number_type type, bool bf16, int n_past, int n_tokens, int n_embd) {
+static attention_span new_span(dtype type, bool bf16, int n_past, int n_tokens, int n_embd) {
     return (attention_span){.out = new_random(&seed, n_tokens * n_embd),
                             .q = new_random(&seed, n_tokens * n_embd),
                             .keys = new_rows(type, (n_past + n_tokens) * n_embd),
@@ -126,7 +126,7 @@ static void test_attention(const engine *e) {
 
 /* Spans of one to three tokens side by side, whose first n_prefix rows are one; `whole` are the same with rows of their
  * own. */
-static void check_common_prefix(engine e, bool deterministic, bool bf16, number_type type, int n_prefix, int d) {
+static void check_common_prefix(engine e, bool deterministic, bool bf16, dtype type, int n_prefix, int d) {
     enum { N_SPANS = 17, N_HEAD = 3 };
     const double bound = bf16 && e.kernels->bf16 && !deterministic ? 0.02 : 2e-6;
     int n_embd = N_HEAD * d, n_ctx = n_prefix + 9, n_tokens = 0;
@@ -166,7 +166,7 @@ static void check_common_prefix(engine e, bool deterministic, bool bf16, number_
 static void test_common_prefix(const engine *e) {
     static const int n_prefix[] = {1, 31, 200}, d[] = {5, 64};
     for (int p = 0; p < 3; p++)
-        for (number_type type = TYPE_F32; type <= TYPE_BF16; type++)
+        for (dtype type = 0; type < N_FLOAT_DTYPES; type++)
             for (int i = 0; i < 8; i++) check_common_prefix(*e, i % 2, i / 2 % 2, type, n_prefix[p], d[i / 4]);
 }
 
@@ -196,7 +196,7 @@ static void test_rows(const engine *e) {
 }
 
 /* A table of each type; positions may have another. */
-static void check_embed(const engine *e, number_type type) {
+static void check_embed(const engine *e, dtype type) {
     enum { N_VOCAB = 5, N_CTX = 7, N_EMBD = 256, N_TOKENS = 4, POSITION = 3 };
     static const int32_t tokens[N_TOKENS] = {4, 0, 4, 2};
     static uint8_t wte[N_VOCAB * N_EMBD * sizeof(float)], wpe[N_CTX * N_EMBD * sizeof(float)];
@@ -208,11 +208,11 @@ static void check_embed(const engine *e, number_type type) {
     random_row(&seed, TYPE_F16, wpe, N_CTX * N_EMBD);
     op_embed(e, out, &model, tokens, N_TOKENS, POSITION);
     for (int t = 0; t < N_TOKENS; t++) {
-        kernels_portable.widen[type](token, weight_row(&model.wte, tokens[t]), N_EMBD);
-        kernels_portable.widen[TYPE_F16](place, weight_row(&model.wpe, POSITION + t), N_EMBD);
+        kernels_portable.to_f32[type](token, weight_row(&model.wte, tokens[t]), N_EMBD);
+        kernels_portable.to_f32[TYPE_F16](place, weight_row(&model.wpe, POSITION + t), N_EMBD);
         bool same = true;
         for (int i = 0; i < N_EMBD; i++) same &= out[t * N_EMBD + i] == token[i] + place[i];
-        CHECK_FOR(same, "%s, token %d", number_formats[type].name, t);
+        CHECK_FOR(same, "%s, token %d", dtype_infos[type].name, t);
     }
 }
 
@@ -224,7 +224,7 @@ int main(void) {
         test_attention(&e);
         test_common_prefix(&e);
         test_rows(&e);
-        for (number_type type = 0; type < N_NUMBER_TYPES; type++) check_embed(&e, type);
+        for (dtype type = 0; type < N_KERNEL_DTYPES; type++) check_embed(&e, type);
         free_engine(&e);
     }
     pool_leave(pool);

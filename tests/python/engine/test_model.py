@@ -165,3 +165,32 @@ def test_sessions_outlive_a_closed_model(tiny: Tiny) -> None:
         del model
         gc.collect()
         np.testing.assert_array_equal(session.prefill(tokens), other.prefill(tokens))
+
+
+def write_vocabulary(path: Path, names: gguf.GGUFReader) -> Path:
+    """The vocabulary of a model file without its weights, as llama.cpp's files of vocabularies are."""
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    for key in ("tokens", "merges", "token_type"):
+        writer.add_array(f"tokenizer.ggml.{key}", names.fields[f"tokenizer.ggml.{key}"].contents())
+    writer.add_eos_token_id(names.fields["tokenizer.ggml.eos_token_id"].contents())
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    return path
+
+
+def test_vocabulary_file_encodes_and_refuses_the_rest(tmp_path: Path) -> None:
+    """A file of a vocabulary alone says so; with vocab_only its tokens are those of the whole file, and no session."""
+    path = write_vocabulary(tmp_path / "vocab.gguf", gguf.GGUFReader(DEMO))
+    with pytest.raises(ModelFileError, match=r"vocab\.gguf: holds a vocabulary and no weights"):
+        fastgpt_c.load(path)
+    vocabulary, whole = fastgpt_c.load(path, vocab_only=True), fastgpt_c.load()
+    text = "Once upon a time<|endoftext|> né 日本"
+    assert vocabulary.encode(text) == whole.encode(text)
+    assert vocabulary.decode(whole.encode(text)) == text
+    assert (vocabulary.n_vocab, vocabulary.n_layer) == (whole.n_vocab, 0)
+    with pytest.raises(UsageError):
+        vocabulary.session()
+    assert fastgpt_c.load(DEMO, vocab_only=True).encode(text) == whole.encode(text)

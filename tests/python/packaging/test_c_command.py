@@ -74,6 +74,56 @@ def test_generate_stops_when_told(stop_after: int) -> None:
     assert n == stop_after
 
 
+# ---- The generator -----------------------------------------------------------------------------------
+
+
+@ffi.callback("int32_t(void *, const fastgpt_piece *)")
+def keep_text(user: Any, piece: Any) -> int:
+    ffi.from_handle(user).append(ffi.unpack(piece.text, piece.n_bytes))
+    return 0
+
+
+def say(generator: Any, text: str) -> str:
+    """What a generator answers."""
+    heard: list[bytes] = []
+    user, error = ffi.new_handle(heard), ffi.new("fastgpt_error *")
+    data = text.encode()
+    check(lib.fastgpt_generator_continue(generator, data, len(data), keep_text, user, error))
+    return b"".join(heard).decode()
+
+
+def test_generator_equals_python(tmp_path: Path) -> None:
+    """Two turns with a stop string are what Python makes of the whole text each time, with the seed of each turn."""
+    stop = ffi.new("char[]", b"\nUser:")
+    stops = ffi.new("const char *[]", [stop])
+    params = ffi.new("fastgpt_sampler_params *", {"struct_size": ffi.sizeof("fastgpt_sampler_params")})
+    options = ffi.new("fastgpt_generator_options *", {"struct_size": ffi.sizeof("fastgpt_generator_options")})
+    options.sampling, options.stop, options.n_stop, options.max_new_tokens = params, stops, 1, 40
+    out, error = ffi.new("fastgpt_generator **"), ffi.new("fastgpt_error *")
+    check(lib.fastgpt_generator_open(os.fsencode(DEMO), options, out, error))
+    generator = ffi.gc(out[0], lib.fastgpt_generator_free)
+    talk = ""
+    with fastgpt_c.load(n_threads=1) as model:
+        for said in ("Once upon a time there was", " a wolf who said:", ""):
+            talk += said
+            answer = say(generator, said)
+            assert answer == model.generate(talk, max_new_tokens=40, temperature=0, stop=["\nUser:"]).text
+            talk += answer
+
+
+def test_chat_example_answers(tmp_path: Path) -> None:
+    """examples/c/chat.c, built as its README tells, answers each line and ends with its input."""
+    if shutil.which("cc") is None:
+        pytest.skip("cc is not installed")
+    library, program = PACKAGE / "lib", tmp_path / "chat"
+    flags = ["-Wall", "-Wextra", "-Werror", f"-I{PACKAGE / 'include'}", f"-L{library}", "-lfastgpt"]
+    source = ROOT / "examples" / "c" / "chat.c"
+    subprocess.run(["cc", source, "-o", program, *flags, f"-Wl,-rpath,{library}"], check=True)
+    done = subprocess.run([program, DEMO], input=b"Hello!\nWho are you?\n", capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"> ") == 3 and len(done.stdout) > 50
+
+
 # ---- The command -------------------------------------------------------------------------------------
 
 

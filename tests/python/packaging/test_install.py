@@ -126,6 +126,15 @@ def test_pkg_config_links_the_static_library(prefix: Path, user: Path, monkeypat
     assert run(program).startswith("BLAS Native, ")
 
 
+def test_demo_model_is_installed(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pkg-config tells where it is, with its card and its credits beside it; also in the Python package."""
+    for tree in (prefix, PACKAGE):
+        monkeypatch.setenv("PKG_CONFIG_PATH", str(tree / "lib" / "pkgconfig"))
+        demo = Path(run(tool("pkg-config"), "--variable=demo_model", "fastgpt").strip())
+        assert demo.read_bytes() == Path(DEMO).read_bytes()
+        assert (demo.parent / "demo.md").is_file() and (demo.parent / "demo_credits.tsv").is_file()
+
+
 # ---- The command in C -------------------------------------------------------------------------------
 
 DEMO = str(Path(fastgpt_c.__file__).parent / "models" / "demo.gguf")
