@@ -17,7 +17,7 @@ import numpy as np
 
 import fastgpt_c
 from fastgpt_c.generation.constraints import constraint_on
-from fastgpt_c.generation.token_selector import Chooser
+from fastgpt_c.generation.token_selector import TokenSelector
 
 N_VOCAB, N_CALLS = 50257, 200
 
@@ -42,7 +42,7 @@ def least(call: Callable[[], object]) -> float:
 
 
 class Vocabulary:
-    """As much of a model as a Chooser looks at."""
+    """As much of a model as a TokenSelector looks at."""
 
     n_vocab, eos_token = N_VOCAB, None
 
@@ -63,8 +63,8 @@ def main() -> None:
         print(f"{name:28}{least(lambda sampler=sampler: sampler.sample(logits)):8.0f}")
     for name, processor in {"no processor": None, "empty processor": no_change, "x + 1": one_pass}.items():
         options = fastgpt_c.Options(temperature=0, logits_processor=processor)
-        chooser = Chooser(Vocabulary(), options, [])  # type: ignore[arg-type]
-        choose = partial(chooser.choose, [], logits, fastgpt_c.Sampler.sample)
+        selector = TokenSelector(Vocabulary(), options, [])  # type: ignore[arg-type]
+        choose = partial(selector.select, [], logits, fastgpt_c.Sampler.sample)
         print(f"greedy, {name:20}{least(choose):8.0f}")
     with fastgpt_c.load() as model:
         story = iter(model.encode("Once upon a time there was a little girl. " * 100))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fastgpt_c.batching.requests import Batch, Request
     from fastgpt_c.engine.inspection import inspect
+    from fastgpt_c.engine.log_probs import TokenLogProb
     from fastgpt_c.engine.reader import Reader
     from fastgpt_c.engine.sampler import Sampler, Sampling
     from fastgpt_c.engine.session import Session
@@ -62,6 +63,7 @@ __all__ = [
     "Sampling",
     "Session",
     "TextGeneration",
+    "TokenLogProb",
     "TokenScores",
     "Tokenizer",
     "UsageError",
@@ -74,6 +76,7 @@ __all__ = [
 _HOMES = {
     "batching.requests": ("Batch", "Request"),
     "engine.inspection": ("inspect",),
+    "engine.log_probs": ("TokenLogProb",),
     "engine.reader": ("Reader",),
     "engine.sampler": ("Sampler", "Sampling"),
     "engine.session": ("Session",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from fastgpt_c.engine.reader import Reader
 from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import ContextFullError, FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
-from fastgpt_c.generation.options import Options
+from fastgpt_c.generation.options import BatchKeywords, OptionKeywords, Options
 from fastgpt_c.generation.prompt import Prompt, tokens_of_prompt
 from fastgpt_c.generation.text_generation import TextGeneration
 from fastgpt_c.io.c_strings import c_path
-from fastgpt_c.native.arguments import Floats, as_path, checked_n_threads, made, token_array
+from fastgpt_c.native.arguments import Floats, as_path, checked_n_threads, merge_options, token_array
+from fastgpt_c.native.typing_unpack import Unpack
 
 if TYPE_CHECKING:
-    from fastgpt_c.batching.requests import Request
-    from fastgpt_c.generation.beam_search import Beam, Beams
+    from fastgpt_c.batching.requests import Batch, Request
+    from fastgpt_c.generation.beam_search import Beam, BeamKeywords, Beams
     from fastgpt_c.scoring.token_scores import TokenScores
 
 
@@ -58,29 +59,95 @@ def load(
 
 
 class Model(LoadedModel):
-    """A model file.  May be shared by threads; each of them wants a session of its own.
+    """A model file and all that it can do.  Made by fastgpt_c.load; close it, or use it in a "with" statement.
 
-    path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
-    n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
-    eos_token (None when the file names none), eos_tokens (all tokens that end a text, that one first)
+    Threads may share a model: generate, stream, score and the like make sessions of their own.  A session belongs to
+    one thread at a time.
+
+    path        of the file
+    name        that the file gives, "" = none
+    type        of its weights: "F32", "F16", "BF16", "Q8_0" ...
+    activation  "gelu_tanh", "gelu_erf", "relu" or "silu"
+    n_vocab     tokens of the vocabulary
+    n_ctx       positions: the longest text, prompt included
+    n_embd, n_head, n_layer, n_ff, n_params
+                sizes; layers and heads are counted from 0
+    eos_token   id of the end-of-text token, or None
+    eos_tokens  ids of all tokens that end a text, that one first
+    n_threads   threads of its sessions; None = the usable cores
     """
 
-    def stream(
-        self, prompt: Prompt, options: Options | None = None, reader: Reader | Session | None = None, **changes: Any
-    ) -> TextGeneration:
-        """Continues prompt (text or token ids): an iterator over pieces of text, as soon as they are complete.
+    def generate(
+        self,
+        prompt: Prompt,
+        options: Options | None = None,
+        reader: Reader | Session | None = None,
+        **changes: Unpack[OptionKeywords],
+    ) -> Completion:
+        """Continues a prompt -> Completion(text, tokens, finish_reason, n_prompt, seed ...).
 
-        Keywords are the fields of Options: max_new_tokens, stop, on_overflow, kv_cache, kv_type, deterministic,
-        n_threads; and those of Sampling: temperature, top_k, top_p, seed, repetition_penalty and many more.  With
-        penalty_alpha=0.6, top_k=4 by contrastive search.
-        options may also be a dict.  reader: a Session to go on with instead of a new one, which has its own kv_type,
-        deterministic and n_threads; what it holds of the prompt is not read again.
+        prompt   text or token ids; "" = the end-of-text token
+        options  an Options, or a dict of its fields; None = the defaults
+        reader   a Session to go on with instead of a new one, whose kv_type, deterministic and n_threads count then;
+                 what it holds of the prompt is not read again
+        changes  single options by name, which go before those of options:
+
+        How long, and where to end
+            max_new_tokens        tokens to generate at most (100)
+            min_new_tokens        no end-of-text token before so many (0)
+            stop                  a text, or several, before which the completion ends (none)
+            on_overflow           when prompt + max_new_tokens exceeds n_ctx: "error", "truncate" or "slide" ("error")
+        How tokens are drawn
+            temperature           logits are divided by it; 0 = greedy (0.8)
+            top_k                 draw from the k likeliest tokens; 0 = all (0)
+            top_p                 draw from the likeliest tokens that sum to this probability; 1 = all (0.95)
+            min_p                 draw from tokens at least so many times as likely as the likeliest (0)
+            typical_p             draw from the tokens nearest to the expected surprise that sum to it; 1 = all (0)
+            top_n_sigma           draw from logits within so many standard deviations of the largest; 0 = all (0)
+            mirostat_tau          bits of surprise a token to aim at (mirostat 2.0); 0 = off (0)
+            mirostat_eta          how fast mirostat adapts (0.1)
+            seed                  the same seed draws the same text; None = a fresh one (None)
+        Adjusted logits
+            repetition_penalty    divides logits of tokens that were there before; 1 = off (1)
+            frequency_penalty     taken from a logit for each time that its token was generated (0)
+            presence_penalty      taken from the logits of all tokens that were generated (0)
+            no_repeat_ngram_size  n: no n tokens in a row come twice; 0 = off (0)
+            logit_bias            {token: number added to its logit}; -inf bans a token (None)
+            logits_processor      a function of (tokens, logits), called before each draw (None)
+        Constraints, of which one may be given
+            regex                 the text matches this regular expression (None)
+            json_schema           the text is JSON of this schema, a text or a dict (None)
+            grammar               the text matches this grammar, in Lark's notation (None)
+        What is returned
+            logprobs              k: Completion.logprobs has each token and the k likeliest in its place (None)
+        How it is computed
+            kv_cache              False computes all positions anew for each token (True)
+            kv_type               values of the KV cache: "f32", "f16" or "bf16" ("f32")
+            deterministic         the same bits alone, in a batch, and without KV cache (False)
+            n_threads             threads; None = the model's (None)
+            prompt_lookup         speculative decoding: guess so many tokens from the text so far (0)
+            draft                 speculative decoding: a smaller Model that guesses (None)
+            penalty_alpha         contrastive search among top_k tokens, in [0, 1] (None)
+
+        fastgpt_c.Options says more of each.  Raises UsageError (a wrong name or value; the message has the nearest
+        right one), ContextFullError (more tokens than n_ctx), MissingExtraError (a constraint without llguidance),
+        MemoryError, KeyboardInterrupt.
         """
-        return TextGeneration(self, prompt, made(Options, "options", options, changes), reader)
+        return self.stream(prompt, options, reader, **changes).finish()
 
-    def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
-        """stream, at once: Completion(text, tokens, finish_reason ...)."""
-        return self.stream(prompt, options, **changes).finish()
+    def stream(
+        self,
+        prompt: Prompt,
+        options: Options | None = None,
+        reader: Reader | Session | None = None,
+        **changes: Unpack[OptionKeywords],
+    ) -> TextGeneration:
+        """Continues a prompt -> an iterator over pieces of text, each as soon as its characters are complete.
+
+        Arguments are those of generate.  After the last piece its .completion is what generate returns; .finish() reads
+        to the end.  Raises what generate raises: for arguments at once, for the rest with the piece.
+        """
+        return TextGeneration(self, prompt, merge_options(Options, "options", options, changes), reader)
 
     def default_options(self) -> Options:
         """Options as the model's own generation_config.json has them, which nothing applies by itself: with them,
@@ -90,67 +157,88 @@ class Model(LoadedModel):
         return Options(**model_defaults(self))
 
     def beam_search(
-        self, prompt: Prompt, beams: Beams | None = None, *, n_threads: int | None = None, **changes: Any
+        self,
+        prompt: Prompt,
+        beams: Beams | None = None,
+        *,
+        n_threads: int | None = None,
+        **changes: Unpack[BeamKeywords],
     ) -> list[Beam]:
         """Continuations of prompt that are likely as a whole, best first: Beam(text, tokens, finish_reason, score).
 
-        Keywords are the fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping; and those of
-        sampler.Adjustments: repetition_penalty, no_repeat_ngram_size, min_new_tokens, logit_bias ...  The memory is
-        that of num_beams sessions.  Raises UsageError, ContextFullError, MemoryError, KeyboardInterrupt.
+        prompt   text or token ids; prompt + max_new_tokens must fit into n_ctx
+        beams    a Beams, or a dict of its fields
+        changes  single fields of Beams: num_beams, max_new_tokens, length_penalty, early_stopping, repetition_penalty,
+                 frequency_penalty, presence_penalty, no_repeat_ngram_size, min_new_tokens, logit_bias
+
+        Takes the memory of num_beams sessions that share the prompt.  Raises UsageError, ContextFullError,
+        MemoryError, KeyboardInterrupt.
         """
         from fastgpt_c.generation.beam_search import Beams, search  # here, since few need it
 
-        return search(self, prompt, made(Beams, "beams", beams, changes), n_threads)
+        return search(self, prompt, merge_options(Beams, "beams", beams, changes), n_threads)
 
     def stream_batch(
         self,
         prompts: Iterable[Prompt | Request],
         options: Options | None = None,
         *,
+        n: int = 1,
         max_batch: int = 32,
         max_tokens_in_flight: int | None = None,
-        **changes: Any,
+        **changes: Unpack[BatchKeywords],
     ) -> Iterator[tuple[int, Completion | FastGPTError]]:
         """Continues many prompts, together -> (index of the prompt, its completion) as each one ends.
 
-        prompts   text or token ids, or a Request, which changes options for one of them.  May be endless: the next one
-                  is asked for when there is room for it
+        prompts    text or token ids, or a Request, which changes options for one of them.  May be endless: the next one
+                   is asked for when there is room for it
+        n          completions of each prompt, in [1, 128], which read it once.  The first draws as with n=1, the others
+                   from seeds that are made of its seed; their index is the same
         options, changes
-                  as in stream, for all prompts; n_threads, kv_type and deterministic are those of the whole batch.
-                  deterministic: a prompt's tokens are the same whatever else is in the batch, to the bit.  The default
-                  is faster, and sums in another order, so that now and then two tokens that are about as likely change
-                  places
-        max_batch sequences that are computed together, up to 4096
+                   as in generate, for all prompts; kv_type, deterministic and n_threads are those of the whole batch.
+                   With deterministic=True neighbours make no difference to a completion, to the bit; without it, which
+                   is faster, sums are added in another order, and two tokens that are about as likely may change places
+        max_batch  sequences that are computed together, up to 4096
         max_tokens_in_flight
-                  room in all KV caches together, in tokens: a prompt takes its own and its max_new_tokens; None = half
-                  of what max_batch prompts could take at most
+                   room in all KV caches together, in tokens: a sequence takes its prompt's and its max_new_tokens;
+                   None = half of what max_batch sequences of n_ctx tokens would take
 
-        A prompt that fails (too long, a bad option ...) gives its error in the place of a completion, and the rest goes
-        on.  Raises UsageError for options that no prompt could use; MemoryError.
+        A prompt that fails (too long, a bad option ...) gives its error in place of a completion, and the others go on.
+        Options that work on one text at a time are refused: constraints, logits_processor, prompt_lookup, draft,
+        penalty_alpha.  Raises UsageError for options that no prompt could use; MemoryError, KeyboardInterrupt.
         """
         from fastgpt_c.batching import requests  # here, since one prompt alone needs none of it
 
-        settings = requests.Batch(
-            self,
-            made(Options, "options", options, changes),
-            max_batch=max_batch,
-            max_tokens_in_flight=max_tokens_in_flight,
-        )
-        return requests.stream(settings, requests.checked_prompts(prompts))
+        batch = self._batch(merge_options(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
+        return requests.stream(batch, requests.checked_prompts(prompts))
 
     def generate_batch(
-        self, prompts: Iterable[Prompt | Request], options: Options | None = None, **changes: Any
+        self,
+        prompts: Iterable[Prompt | Request],
+        options: Options | None = None,
+        *,
+        n: int = 1,
+        max_batch: int = 32,
+        max_tokens_in_flight: int | None = None,
+        **changes: Unpack[BatchKeywords],
     ) -> list[Completion]:
-        """stream_batch, at once: a Completion for each prompt, in their order.  Keywords are the same.
+        """stream_batch, at once: n completions for each prompt, in the order of the prompts.
 
-        Raises what stream_batch raises, and when all have ended BatchError if some failed; its .results has the others.
+        Arguments are those of stream_batch.  With n=3 the first three completions are those of the first prompt.
+        Raises what stream_batch raises, and once all have ended BatchError if some failed; its .results has the others.
         """
         from fastgpt_c.batching import requests
 
-        return requests.in_order(self.stream_batch(prompts, options, **changes))
+        batch = self._batch(merge_options(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
+        return requests.in_order(batch, requests.checked_prompts(prompts))
+
+    def _batch(self, options: Options, n: int, max_batch: int, max_tokens_in_flight: int | None) -> Batch:
+        from fastgpt_c.batching.requests import Batch
+
+        return Batch(self, options, n=n, max_batch=max_batch, max_tokens_in_flight=max_tokens_in_flight)
 
     def embed(self, prompt: Prompt, pooling: str = "last") -> Floats:
-        """A text, or token ids, as one vector -> float32 [n_embd]: the last hidden state, after ln_f.
+        """A text, or token ids, as one vector -> float32 [n_embd]: the hidden state after the last layer and ln_f.
 
         pooling  "last": of the last token, which has seen all others; "mean": the mean of all tokens
         Raises UsageError (no tokens, another pooling), ContextFullError.
@@ -171,9 +259,10 @@ class Model(LoadedModel):
         self, text: Prompt, *, top_k: int = 0, bos: bool = False, stride: int | None = None,
         n_threads: int | None = None, kv_type: str = "f32",
     ) -> TokenScores:  # fmt: skip
-        """How likely the model finds text (or token ids): TokenScores(tokens, logprobs, ranks, top_tokens ...).
+        """How likely the model finds text (or token ids): TokenScores(tokens, logprobs, ranks, top_tokens ...), arrays
+        with an element for each token; log-probabilities are natural logarithms.
 
-        top_k   tell the top_k likeliest tokens in each place, too
+        top_k   the top_k likeliest tokens in each place, too
         bos     begin with the end-of-text token, as GPT-2's texts do, so that the first token has a score as well;
                 otherwise its log-probability is NaN
         stride  how far to move on in a text longer than n_ctx, see token_scores.windows; None = n_ctx // 2

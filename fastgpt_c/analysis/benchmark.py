@@ -1,4 +1,4 @@
-"""How long a model's steps take, beside the bytes that they must move and the arithmetic that they must do."""
+"""How long a model's steps take, and the bytes that they move and the operations that they compute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastgpt_c.errors import UsageError
 from fastgpt_c.native.dtypes import row_bytes
 from fastgpt_c.native.lib import lib
 
-BATCH_N_PAST = 16  # positions that each sequence of a batch has behind it
+BATCH_N_PAST = 16  # positions of each sequence before the step of a batch
 STEPS_PER_ROUND = 8  # of a decode: one alone is too short for the clock
 
 
@@ -67,7 +67,7 @@ class Plan:
 
 
 def measure(model: LoadedModel, n_threads: int, plan: Plan) -> Iterator[Row]:
-    """Does what plan says, a row at a time, each after a round that is not counted.  Raises as Plan.check does."""
+    """Measures what plan lists, a row at a time, each after a round that is not counted.  Raises as Plan.check does."""
     plan.check(model.n_ctx)
     with model.session(n_threads=n_threads) as session:
         for n in plan.prefill:
@@ -81,11 +81,11 @@ def measure(model: LoadedModel, n_threads: int, plan: Plan) -> Iterator[Row]:
 def _prefill(model: LoadedModel, session: Session, n: int, rounds: int) -> Row:
     tokens = some_tokens(model.n_vocab, n)
 
-    def run() -> float:
+    def time_prefill() -> float:
         session.truncate(0)
         return _timed(lambda: session.prefill(tokens))
 
-    return _row(model, session, "prefill", [run() for _ in range(rounds + 1)], n_tokens=n)
+    return _row(model, session, "prefill", [time_prefill() for _ in range(rounds + 1)], n_tokens=n)
 
 
 def _decode(model: LoadedModel, session: Session, n_past: int, rounds: int) -> Row:
@@ -94,11 +94,11 @@ def _decode(model: LoadedModel, session: Session, n_past: int, rounds: int) -> R
         session.prefill(some_tokens(model.n_vocab, n_past))
     tokens = some_tokens(model.n_vocab, STEPS_PER_ROUND)
 
-    def run() -> float:
+    def time_decode() -> float:
         session.truncate(n_past)
         return _timed(lambda: [session.decode(token) for token in tokens]) / len(tokens)
 
-    return _row(model, session, "decode", [run() for _ in range(rounds + 1)], n_past=n_past)
+    return _row(model, session, "decode", [time_decode() for _ in range(rounds + 1)], n_past=n_past)
 
 
 def _batch(model: LoadedModel, n_threads: int, n: int, rounds: int) -> Row:
@@ -109,12 +109,12 @@ def _batch(model: LoadedModel, n_threads: int, n: int, rounds: int) -> Row:
         for session in sessions:
             session.prefill(prompt)
 
-        def run() -> float:
+        def time_step() -> float:
             for session in sessions:
                 session.truncate(n_past)
             return _timed(lambda: step([(session, token) for session in sessions]))
 
-        seconds = [run() for _ in range(rounds + 1)]
+        seconds = [time_step() for _ in range(rounds + 1)]
         return _row(model, sessions[0], "batch", seconds, n_sequences=n, n_past=n_past)
 
 

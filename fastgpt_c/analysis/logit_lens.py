@@ -37,8 +37,8 @@ BASE64 = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 @dataclass(frozen=True)
 class Lens:
-    """What each layer makes of each position.  Layer 0 is the embeddings alone, layer n_layer the model's output; the
-    answer of a position is the output's likeliest token there.
+    """The next tokens that the residual stream predicts at each depth: index 0 is after the embeddings, index i after
+    i layers, n_layer the model's output.  The answer of a position is the output's likeliest token there.
 
     tokens       int32 [n_tokens]
     best         int32 [n_layer + 1][n_positions][10], the likeliest next tokens, the likeliest first; fewer than 10
@@ -64,14 +64,14 @@ class Lens:
 
 
 def read(model: LoadedModel, tokens: Tokens, *, whole: bool = True) -> Lens:
-    """Looks into one prefill of tokens; whole=False looks at the last position alone (n_positions is 1), and leaves
-    surprisal and attention out.
+    """Inspects one prefill of tokens; whole=False keeps only the last position (n_positions is 1), without surprisal
+    and attention.
 
     Raises UsageError (no tokens), ContextFullError, and FastGPTError where logits are not finite.
     """
     tokens = token_array(tokens)
     if not len(tokens):
-        raise UsageError("the prompt is empty: there is nothing to look into")
+        raise UsageError("the prompt is empty: there is nothing to inspect")
     if len(tokens) > model.n_ctx:
         raise ContextFullError(f"the prompt has {len(tokens)} tokens, more than the model's n_ctx of {model.n_ctx}")
     heads = list(product(range(model.n_layer), range(model.n_head))) if whole else []
@@ -111,9 +111,10 @@ class _Found:
 
 
 def _log_probabilities(logits: Floats, level: int) -> Doubles:
-    """Of each row, in float64: finite, however unlikely a token is."""
+    """Log-probabilities of each row, in float64: finite, however unlikely a token is."""
     if not np.isfinite(logits).all():
-        raise FastGPTError(f"after layer {level} there are logits that are not finite numbers: the model is damaged")
+        place = f"layer {level - 1}" if level else "the embeddings"
+        raise FastGPTError(f"after {place} there are logits that are not finite numbers: the model is damaged")
     return log_softmax(logits)
 
 

@@ -1,4 +1,4 @@
-"""Proof on demand: a model file against the checkpoint that it was made of, run by transformers.  Needs [verify]."""
+"""Compares a model file with the checkpoint that it was made of, run by transformers.  Needs the extra [verify]."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Report:
-    """What was compared, and how far the two are apart.
+    """The extent of a comparison, and the differences found.
 
     n_positions   rows of logits [n_vocab] that were compared
     difference    the largest of any logit
@@ -134,7 +134,8 @@ def _divergence(expected: Floats, ours: Floats) -> float:
 
 
 def _first_other_token(reference: Any, model: LoadedModel, tokens: list[int]) -> int | None:
-    """Which of N_GREEDY new tokens after the first half of tokens is another one; fewer where n_ctx ends."""
+    """The index of the first greedy token after the first half of tokens that differs, of N_GREEDY or as many as fit
+    into n_ctx; None = all agree."""
     prompt = tokens[: (len(tokens) + 1) // 2]
     expected = _greedy_tokens(reference, prompt, min(N_GREEDY, model.n_ctx - len(prompt)))
     with model.session() as session:
@@ -147,7 +148,7 @@ def _first_other_token(reference: Any, model: LoadedModel, tokens: list[int]) ->
 
 
 def _greedy_tokens(reference: Any, prompt: list[int], n_new: int) -> list[int]:
-    """Past the end of a text, too."""
+    """Greedy tokens [n_new] of transformers, which continues past an end-of-text token."""
     import torch
 
     ids = torch.tensor([prompt])

@@ -1,4 +1,4 @@
-"""A file of requests -> a file of records, going on where an earlier run was cut off."""
+"""A file of requests -> a file of records; continues where an earlier run was cut off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastgpt_c.batching.openai_format import (
     completion_record,
     error_record,
     parse,
-    seeds,
+    seed_of,
 )
 from fastgpt_c.batching.requests import Batch, Request
 from fastgpt_c.errors import FastGPTError, UsageError
@@ -33,7 +33,7 @@ MOST_BYTES_A_LINE = 1 << 24
 SECONDS_BETWEEN_SYNCS = 1.0
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+def nonblank_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes."""
     with path.open("rb") as file:
         for number, line in numbered_lines(file, MOST_BYTES_A_LINE):
@@ -70,8 +70,8 @@ class Records:
         return number in self._lines if custom_id is None else custom_id in self._ids
 
     def append(self, record: bytes) -> None:
-        """Writes a record; it is safe from a loss of power within a second or so, and with close.  Raises FastGPTError
-        where it cannot be written; what is in the file by then counts when the batch goes on."""
+        """Writes a record; it survives a loss of power after about a second, and after close.  Raises FastGPTError
+        where it cannot be written; the next run continues after what is in the file by then."""
         with self._named():
             rest = memoryview(record)
             while rest:
@@ -120,7 +120,7 @@ class Records:
         flush_folder(self._path.resolve().parent)
 
     def _note(self, record: Any) -> bool:
-        """Remembers what a record is of; False where it is none."""
+        """Remembers which line a record belongs to; False for anything but a record."""
         if not isinstance(record, dict) or not {"custom_id", "error"} <= record.keys():
             return False
         custom_id, error = record["custom_id"], record["error"]
@@ -153,15 +153,15 @@ def _loads(line: bytes) -> Any:
         return None
 
 
-class _Work:
-    """A line and what came of its choices so far."""
+class PendingLine:
+    """A line, and the results of its choices so far."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
         self._results: list[Completion | FastGPTError | None] = [None] * line.n
 
-    def put(self, choice: int, result: Completion | FastGPTError) -> bool:
-        """Whether all choices have ended now."""
+    def set_result(self, choice: int, result: Completion | FastGPTError) -> bool:
+        """Notes how a choice ended; whether all choices have ended now."""
         self._results[choice] = result
         return None not in self._results
 
@@ -176,27 +176,26 @@ class _Work:
 class BatchFile:
     """Runs the requests of a file that have no record yet.
 
-    seed         of lines without one; see openai_format.seeds
+    seed         of lines without one; see openai_format.seed_of
     on_progress  called after each record with the number of new tokens behind it
     """
 
     def __init__(
         self, model: LoadedModel, batch: Batch, records: Records, *, seed: int, on_progress: Callable[[int], None]
     ) -> None:
-        self._model_name = model.name or model.path.name
+        self._model = model
         self._batch, self._records, self._seed, self._on_progress = batch, records, seed, on_progress
         self._seen: dict[str, int] = {}  # custom_id -> line
 
     def run(self, source: Path) -> None:
-        """Returns when every line of source has a record, however it went."""
-        for job in self._batch.run(self._requests(source)):
-            work, choice = job.tag
-            if work.put(choice, job.error or job.completion()):
-                self._write(work)
+        """Returns when every line of source has a record: of a response, or of an error."""
+        for state in self._batch.run(self._requests(source)):
+            if state.tag.set_result(state.sample, state.result()):
+                self._write_record(state.tag)
 
-    def _requests(self, source: Path) -> Iterator[tuple[tuple[_Work, int], Request]]:
-        """((work, choice), request) of what is to be done; writes the records of bad lines on the way."""
-        for number, data in lines_of(source):
+    def _requests(self, source: Path) -> Iterator[tuple[PendingLine, Request]]:
+        """(pending line, request) of lines without a record; writes the records of bad lines on the way."""
+        for number, data in nonblank_lines(source):
             try:
                 line = self._line(number, data)
             except LineError as error:
@@ -204,9 +203,8 @@ class BatchFile:
                 continue
             if self._records.has(number, line.custom_id):
                 continue
-            work = _Work(line)
-            for choice, seed in enumerate(seeds(line, self._seed)):
-                yield (work, choice), Request(line.prompt, **line.changes | {"seed": seed})
+            changes = line.changes | {"seed": seed_of(line, self._seed)}
+            yield PendingLine(line), Request(line.prompt, n=line.n, **changes)
 
     def _line(self, number: int, data: bytes) -> Line:
         if len(data) > MOST_BYTES_A_LINE:
@@ -224,14 +222,14 @@ class BatchFile:
         """custom_id where the line is the first that has it, else None."""
         return custom_id if custom_id is not None and self._seen.setdefault(custom_id, number) == number else None
 
-    def _write(self, work: _Work) -> None:
-        line = work.line
+    def _write_record(self, pending: PendingLine) -> None:
+        line = pending.line
         try:
-            completions = work.completions()
+            completions = pending.completions()
         except FastGPTError as error:
             self._write_error(line.number, LineError(str(error), custom_id=line.custom_id))
             return
-        self._records.append(completion_record(line, self._model_name, completions))
+        self._records.append(completion_record(line, self._model, completions))
         self._on_progress(sum(len(completion.tokens) for completion in completions))
 
     def _write_error(self, number: int, error: LineError) -> None:

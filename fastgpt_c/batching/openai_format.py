@@ -13,20 +13,23 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.batching.requests import COMMON
+from fastgpt_c.batching.requests import MOST_SAMPLES, derived_seed
+from fastgpt_c.engine.log_probs import TokenLogProb
 from fastgpt_c.generation.completion import Completion
-from fastgpt_c.generation.options import Options
+from fastgpt_c.generation.options import Options, RequestKeywords
+
+if TYPE_CHECKING:
+    from fastgpt_c.engine.model import LoadedModel
 
 URL = "/v1/completions"
-MOST_CHOICES = 128
 MOST_CHARACTERS = 500  # characters of an error message
 
 # OpenAI's names of fields of Options; all others have the same name there and here.
 RENAMED = {"max_tokens": "max_new_tokens"}
 
-# What changes nothing here.
+# Accepted, without effect.
 IGNORED = ("model", "user")
 
 
@@ -60,7 +63,7 @@ class Line:
 
 
 def parse(data: bytes, number: int) -> Line:
-    """The request in a line of a file; raises LineError."""
+    """Line number -> its request; raises LineError."""
     line = _json_object(data)
     custom_id = line.pop("custom_id", None)
     if custom_id is None:
@@ -114,8 +117,8 @@ def _prompt(body: dict[str, Any]) -> str | list[int]:
 def _n(body: dict[str, Any]) -> int:
     n = body.pop("n", None)
     n = 1 if n is None else _checked("n", n, int)
-    if not 1 <= n <= MOST_CHOICES:
-        raise LineError(f"n is {n}, not in [1, {MOST_CHOICES}]", "n")
+    if not 1 <= n <= MOST_SAMPLES:
+        raise LineError(f"n is {n}, not in [1, {MOST_SAMPLES}]", "n")
     return n
 
 
@@ -123,7 +126,7 @@ def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
     changes = {}
     for name, value in body.items():
         if value is None or value is False or name in IGNORED:
-            continue  # what is not asked for need not be known
+            continue  # nothing is asked for
         field = RENAMED.get(name, name)
         if field not in _TYPES:
             known = sorted({*_TYPES, *RENAMED, "n"} - set(RENAMED.values()))
@@ -133,7 +136,7 @@ def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, wanted: type) -> Any:
-    """value where it is of that type, as JSON has them; its range is checked later, by Options and Sampler."""
+    """value, if it has that JSON type; its range is checked later, by Options and Sampler."""
     if type(value) is wanted or (wanted is float and type(value) is int):
         return value
     raise LineError(f"{name} is not {_ENGLISH[wanted]}", name)
@@ -158,30 +161,22 @@ _PARSERS = {"stop": _stop, "logit_bias": _logit_bias}
 
 
 def _types() -> dict[str, type]:
-    """The fields of Options that a line may set: those that JSON can say."""
+    """The fields of Options that a line may set, with their JSON types."""
     own = {field.name: type(field.default) for field in fields(Options) if field.default is not MISSING}
-    plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name not in COMMON}
-    return plain | {"seed": int, "stop": str, "logit_bias": dict}
+    plain = {name: kind for name, kind in own.items() if kind in _ENGLISH and name in RequestKeywords.__annotations__}
+    return plain | {"seed": int, "logprobs": int, "stop": str, "logit_bias": dict}
 
 
 _TYPES = _types()
 
 
-# ---- Seeds -------------------------------------------------------------------------------------------------
+# ---- Seed --------------------------------------------------------------------------------------------------
 
 
-def seeds(line: Line, base: int) -> list[int]:
-    """A seed for each choice.  The first is the line's own, else it is made of base and custom_id, so that a line draws
-    the same wherever it stands and whenever it is run; the next ones are made of the first."""
-    first = line.changes.get("seed")
-    if first is None:
-        first = _derived(base, line.custom_id)
-    return [first, *(_derived(first, str(i)) for i in range(1, line.n))]
-
-
-def _derived(seed: int, text: str) -> int:
-    """64 bits of SHA-256."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
+def seed_of(line: Line, base: int) -> int:
+    """The line's own seed, or one made of base and custom_id: neither its place in the file nor the run matters."""
+    seed: int | None = line.changes.get("seed")
+    return derived_seed(base, line.custom_id) if seed is None else seed
 
 
 # ---- Out ---------------------------------------------------------------------------------------------------
@@ -189,27 +184,64 @@ def _derived(seed: int, text: str) -> int:
 RECORD_BEGIN = b'{"id": "batch_req_'
 
 
-def completion_record(line: Line, model_name: str, completions: Sequence[Completion]) -> bytes:
-    """The record of a request that went well, a line."""
+def completion_record(line: Line, model: LoadedModel, completions: Sequence[Completion]) -> bytes:
+    """The record of a request that went well, a line; completions are those of model."""
     number = _request_number(line.custom_id)
     n_prompt, n_new = completions[0].n_prompt, sum(len(completion.tokens) for completion in completions)
     body = {
         "id": f"cmpl-{number}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": model_name,
-        "choices": [_choice(i, completion) for i, completion in enumerate(completions)],
+        "model": model.name or model.path.name,
+        "choices": [_choice(i, completion, model) for i, completion in enumerate(completions)],
         "usage": {"prompt_tokens": n_prompt, "completion_tokens": n_new, "total_tokens": n_prompt + n_new},
     }
     response = {"status_code": 200, "request_id": f"req_{number}", "body": body}
     return _record(number, line.custom_id, response, None)
 
 
-def _choice(index: int, completion: Completion) -> dict[str, Any]:
-    reason = "length" if completion.finish_reason == "length" else "stop"
+def _choice(index: int, completion: Completion, model: LoadedModel) -> dict[str, Any]:
     return {
-        "index": index, "text": completion.text, "logprobs": None, "finish_reason": reason, "seed": completion.seed
-    }  # fmt: skip
+        "index": index,
+        "text": completion.text,
+        "logprobs": None if completion.logprobs is None else _logprobs(completion.logprobs, model),
+        "finish_reason": "length" if completion.finish_reason == "length" else "stop",
+        "seed": completion.seed,
+    }
+
+
+def _logprobs(rows: Sequence[TokenLogProb], model: LoadedModel) -> dict[str, Any]:
+    """Four lists with an element for each token; text_offset counts the characters that are complete before it."""
+    decoder = model.tokenizer.stream() if model.has_tokenizer else None
+    offsets = [0]
+    for row in rows:
+        offsets.append(offsets[-1] + (len(decoder.push(row.token)) if decoder else 0))
+    return {
+        "tokens": [_token_text(row.token, model) for row in rows],
+        "token_logprobs": [row.logprob for row in rows],
+        "top_logprobs": [_top_logprobs(row, model) for row in rows],
+        "text_offset": offsets[:-1],
+    }
+
+
+def _top_logprobs(row: TokenLogProb, model: LoadedModel) -> dict[str, float]:
+    """By text, likeliest first; with the token itself, as OpenAI does, so there may be one more than asked for.  Of
+    tokens with the same text the likeliest counts."""
+    values: dict[str, float] = {}
+    for token, logprob in (*row.top, (row.token, row.logprob)):
+        values.setdefault(_token_text(token, model), logprob)
+    return values
+
+
+def _token_text(token: int, model: LoadedModel) -> str:
+    """As OpenAI writes tokens; "token_id:5" for a model without tokenizer."""
+    if not model.has_tokenizer:
+        return f"token_id:{token}"
+    data = model.tokenizer.decode_bytes([token])
+    try:
+        return data.decode()
+    except UnicodeDecodeError:  # a part of a character
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def error_record(number: int, custom_id: str | None, message: str, param: str | None = None) -> bytes:
@@ -224,7 +256,7 @@ def error_record(number: int, custom_id: str | None, message: str, param: str | 
 
 
 def _shortened(text: str) -> str:
-    """A line of megabytes may be wrong in one word as long."""
+    """Cuts messages, which may quote megabytes of a line."""
     return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "..."
 
 
@@ -234,5 +266,5 @@ def _request_number(text: str) -> str:
 
 def _record(number: str, custom_id: str | None, response: Any, error: Any) -> bytes:
     record = {"id": f"batch_req_{number}", "custom_id": custom_id, "response": response, "error": error}
-    # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes the escape that JSON has for it.
+    # A lone surrogate, which JSON can hold and UTF-8 cannot, becomes JSON's escape for it.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -1,4 +1,4 @@
-"""Many sequences as the library takes them: one step for all of them, one call that draws the next token of each."""
+"""A step of many sequences as one call to the library, and a second call that draws the next token of each."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ N_TOKENS_A_STEP = 512
 class RaggedStep:
     """A table with a row for each sequence: a cache, new tokens, a sampler, and the logits of the latest step.
 
-    The token that is drawn for a row lies where its next step reads it.  So a row that only goes on, token after token,
-    is set once and costs no more work in Python.
+    The drawn token of a row is stored where the row's next step reads it.  So a row that only continues, token after
+    token, is set once and costs Python no more work.
     """
 
     def __init__(self, model: LoadedModel, n_rows: int, n_threads: int | None, deterministic: bool) -> None:
@@ -42,21 +42,21 @@ class RaggedStep:
         self._steps = Steps()
 
     def read(self, row: int, kv: Any, tokens: Any, n_tokens: int, sampler: Any) -> None:
-        """The next step of row reads n_tokens from tokens, an int32_t * that outlives it; sampler NULL: and draws
-        nothing after them."""
+        """In its next step row reads n_tokens from tokens, an int32_t * that outlives the step, and then draws a token;
+        sampler NULL = draws none."""
         span = self._spans[row]
         span.kv, span.tokens, span.n_tokens = kv, tokens, n_tokens
         self._samplers[row] = sampler
 
     def go_on(self, row: int, kv: Any, token: int, sampler: Any) -> None:
-        """From now on each step of row reads one token: at first this one, then what was drawn after it."""
+        """In each of its next steps row reads one token: first this one, then the one drawn before."""
         self._drawn[row] = token
         self.read(row, kv, self._drawn + row, 1, sampler)
 
     def run(self, n_rows: int, n_tokens: int) -> list[int]:
         """Runs the model over the n_tokens new tokens of the first n_rows rows -> the token that was drawn for each: -1
         where its sampler refuses the logits, undefined where it is NULL.  Raises KeyboardInterrupt; the
-        caches of the rows are then of no more use."""
+        caches of the rows are then undefined."""
         guard, logits = new_guard(), float_pointer(self._logits)
         with ending(guard):
             guard.context, guard.spans, guard.n_spans = self._context, self._spans, n_rows

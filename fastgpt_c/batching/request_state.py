@@ -6,44 +6,50 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fastgpt_c.engine.log_probs import TokenLogProb, token_log_prob
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.options import Options
 from fastgpt_c.generation.prompt import Prompt, prompt_tokens
 from fastgpt_c.generation.token_selector import bans_of
 from fastgpt_c.generation.transcript import Transcript
+from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
 
 
-# Options that do something between two steps of one text, while a batch draws all its tokens in one call.
-ALONE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft", "penalty_alpha")
+# Options that need Python between the steps of one text, where a batch draws all its tokens in one call.
+NOT_BATCHABLE = ("regex", "json_schema", "grammar", "logits_processor", "prompt_lookup", "draft", "penalty_alpha")
 
 
 def check_batchable(options: Options) -> None:
-    """Raises UsageError for options that a batch cannot follow."""
-    for name in ALONE:
+    """Raises UsageError for options that a batch does not support."""
+    for name in NOT_BATCHABLE:
         if getattr(options, name) != getattr(Options, name):
             raise UsageError(f"{name} works for one text at a time, not in a batch")
 
 
-class Job:
-    """What a scheduler needs to know of a prompt, and what it has drawn for it.
+class RequestState:
+    """A sample of a prompt in a batch: what the scheduler needs to know of it, and the tokens drawn so far.
 
-    tag         whatever the caller knows it by
+    tag         identifies the prompt for the caller
+    sample      which of a prompt's n samples it is, from 0
     ended       nothing more is to be drawn
     error       why it failed, or None
     prompt      token ids to read before the first token is drawn
     n_positions of a KV cache that it needs
     sampler     engine.sampler.Sampler; knows the prompt
     bans        names of the options that can ban tokens
+    n_top       likeliest tokens to note for each token, None = nothing; see Options.logprobs
     tokens      what was drawn, without the end-of-text token
     """
 
-    def __init__(self, tag: Any, model: LoadedModel, prompt: Prompt, options: Callable[[], Options]) -> None:
+    def __init__(
+        self, tag: Any, sample: int, model: LoadedModel, prompt: Prompt, options: Callable[[], Options]
+    ) -> None:
         """options may raise, too: any FastGPTError is noted as .error."""
-        self.tag = tag
+        self.tag, self.sample = tag, sample
         self.error: FastGPTError | None = None
         self.tokens: list[int] = []
         try:
@@ -60,6 +66,8 @@ class Job:
         self.bans = bans_of(options)
         self.ended = options.max_new_tokens == 0
         self._model, self._max_new_tokens = model, options.max_new_tokens
+        self.n_top = options.logprobs
+        self._logprobs: list[TokenLogProb] = []
         self._reason = "length"
         # Only stop strings need the text while it grows.
         self._transcript = Transcript(model, options.stop_strings) if options.stop else None
@@ -71,11 +79,11 @@ class Job:
         self.error, self.ended = error, True
 
     def start(self, n_reused: int) -> None:
-        """It has its place in the batch now, and so much of its prompt is read."""
+        """It takes a slot of the batch, whose cache holds the first n_reused tokens of its prompt."""
         self._begin, self._n_reused = time.perf_counter(), n_reused
 
     def accept(self, token: int) -> bool:
-        """Notes the token that was drawn; whether the text ends with it."""
+        """Records the token that was drawn; whether the text ends with it."""
         self._first = self._first or time.perf_counter()
         if token in self._model.eos_tokens:
             self._reason = "eos"
@@ -85,14 +93,23 @@ class Job:
         self.ended = self._finds_stop(token) or len(self.tokens) == self._max_new_tokens
         return self.ended
 
+    def note_logprob(self, token: int, logits: Floats) -> None:
+        """Records the log-probability of a token that is about to be accepted; logits [n_vocab] are the model's."""
+        if self.n_top is not None:
+            self._logprobs.append(token_log_prob(logits, token, self.n_top))
+
     def _finds_stop(self, token: int) -> bool:
         if self._transcript is None:
             return False
         self._transcript.push(token)
         return self._transcript.stopped
 
+    def result(self) -> Completion | FastGPTError:
+        """Its completion, or why it failed; once it has ended."""
+        return self.error or self.completion()
+
     def completion(self) -> Completion:
-        """What came of it, once it has ended without error.  Other jobs had their share of the seconds."""
+        """The completion, once it has ended without error; its seconds include the work on other requests."""
         end = time.perf_counter()
         text = self._text()
         stopped = self._transcript is not None and self._transcript.stopped
@@ -105,6 +122,7 @@ class Job:
             (self._first or end) - (self._begin or end),
             end - (self._first or end),
             self._n_reused,
+            logprobs=None if self.n_top is None else tuple(self._logprobs[: len(self.tokens)]),
         )
 
     def _text(self) -> str:

@@ -88,7 +88,7 @@ def _check_files(source: Path, target: Path) -> None:
 
 
 def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
-    from fastgpt_c.batching.file_runner import BatchFile, lines_of
+    from fastgpt_c.batching.file_runner import BatchFile, nonblank_lines
     from fastgpt_c.batching.requests import Batch
     from fastgpt_c.cli.progress import Progress
     from fastgpt_c.generation.options import Options
@@ -109,6 +109,6 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
         max_batch=args.max_batch,
         max_tokens_in_flight=args.max_tokens_in_flight,
     )
-    n_lines = sum(1 for _ in lines_of(args.source)) if sys.stderr.isatty() else 0
+    n_lines = sum(1 for _ in nonblank_lines(args.source)) if sys.stderr.isatty() else 0
     with closing(Progress(n_lines, records.n_done)) as progress:
         BatchFile(model, batch, records, seed=seed, on_progress=progress.add).run(args.source)

@@ -1,4 +1,4 @@
-"""What a step has inside, as NumPy arrays: the residual stream, what the norms give, attention."""
+"""Intermediate values of a step as NumPy arrays: residual stream, outputs of the norms, attention."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ NAMES = ("hidden", "hidden_mid", "ln_1", "ln_2", "ln_f", "logits")
 def inspect(
     batch: Sequence[tuple[Steppable, Tokens]], *names: str, heads: Sequence[Head] = (), all_logits: bool = True
 ) -> dict[str, Floats]:
-    """Appends tokens to several sessions in one step, as fastgpt_c.step does, and gives what the step had inside.
+    """Appends tokens to several sessions in one step, as fastgpt_c.step does, and returns intermediate values of it.
 
-    names  which of these to give, each float32:
+    names  which of these to return, each float32; layers are counted from 0:
         hidden      [n_layer + 1][n_tokens][n_embd]  the residual stream: the embeddings, then after each layer
-        hidden_mid  [n_layer][n_tokens][n_embd]      the same between attention and feed-forward part of each layer
-        ln_1, ln_2  [n_layer][n_tokens][n_embd]      normed: what attention reads, what the feed-forward part reads
-        ln_f        [n_tokens][n_embd]               the last of hidden, normed: what the output matrix reads
+        hidden_mid  [n_layer][n_tokens][n_embd]      the same between attention and feed-forward of each layer
+        ln_1, ln_2  [n_layer][n_tokens][n_embd]      outputs of the norms: the inputs of attention and of feed-forward
+        ln_f        [n_tokens][n_embd]               output of the last norm: the input of the output matrix
         logits      [n_tokens][n_vocab]              after each token
-    heads  (layer, head) pairs; for them, in this order,
+    heads  (layer, head) pairs, both counted from 0; for them, in this order,
         attention   [n_heads][n_tokens][n_keys]      the weight that a token gives to each position of its sequence: 0
                                                      after its own, 1 in all; n_keys is n_past of the longest sequence
-    all_logits  False: logits [n_sessions][n_vocab], after the last token of each session, which takes less time
+    all_logits  False: logits are [n_sessions][n_vocab], after the last token of each session, which is faster
 
-    n_tokens counts the tokens of all sessions, in their order.  What is not asked for costs nothing; logits are the
-    same with it and without.  transformers' last hidden state is ln_f, its others are those of hidden.
-    Raises as Session.prefill does, and UsageError for another name or a head that is not there.
+    n_tokens counts the tokens of all sessions, in their order.  Values that are not asked for cost nothing, and logits
+    are the same with and without them.  transformers' last hidden state is ln_f, its others are those of hidden.
+    Raises as Session.prefill does, and UsageError for an unknown name or a head outside the model.
     """
     arrays = token_arrays(batch)
     shapes = _shapes(batch, sum(map(len, arrays)))
@@ -63,7 +63,7 @@ def _shapes(batch: Sequence[tuple[Steppable, Tokens]], n_tokens: int) -> dict[st
 
 def _known(name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     if not isinstance(name, str) or name not in shapes:
-        raise UsageError(f"{name!r} is not to be had; it must be one of {', '.join(NAMES)}; attention comes with heads")
+        raise UsageError(f"{name!r} is unknown; it must be one of {', '.join(NAMES)}; attention comes with heads")
     return shapes[name]
 
 

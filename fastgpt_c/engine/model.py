@@ -19,9 +19,9 @@ _Model = TypeVar("_Model", bound="LoadedModel")
 
 
 class LoadedModel:
-    """A model file.  May be shared by threads; each of them wants a session of its own.
+    """A model file that is loaded.  Threads may share it; each needs a session of its own.
 
-    path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
+    path, name, type ("F32", "F16", "BF16", "Q8_0" ...), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
     n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
     eos_token (None when the file names none), eos_tokens (all tokens that end a text, that one first)
     """
@@ -48,7 +48,7 @@ class LoadedModel:
         self.eos_token: int | None = self.eos_tokens[0] if self.eos_tokens else None
 
     def metadata(self, key: str) -> bytes | None:
-        """The text (UTF-8) or the bytes under a key of the file such as "general.license"; None when it has none."""
+        """The value of a key of the file such as "general.license": text in UTF-8, or bytes; None for an absent key."""
         n_bytes = ffi.new("size_t *")
         data = lib.fastgpt_model_metadata(self.handle, c_text(key), n_bytes)
         return None if data == ffi.NULL else ffi.buffer(data, n_bytes[0])[:]
@@ -57,7 +57,7 @@ class LoadedModel:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the file has one; else the model takes and gives token ids."""
+        """Whether the file has a tokenizer; without one, prompts and completions are token ids."""
         return bool(lib.fastgpt_model_tokens(self.handle).n) or tokenizers.kind_of(self.metadata) is not None
 
     @cached_property
@@ -70,7 +70,7 @@ class LoadedModel:
         return Tokenizer.of_model(self.handle, self.n_vocab, self.eos_token)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of text; special=False takes "<|endoftext|>" and its like as literal text."""
+        """Token ids of text; special=False reads "<|endoftext|>" and other special tokens as literal text."""
         return self.tokenizer.encode(text, special=special)
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -86,8 +86,15 @@ class LoadedModel:
         kv_type: str = "f32",
         deterministic: bool = False,
     ) -> Session:
-        """An empty session with room for n_ctx tokens (None = the model's own n_ctx, the most there is), whose cache
-        holds numbers of kv_type: "f32", "f16" or "bf16".  deterministic: see Session."""
+        """An empty session.
+
+        n_ctx          capacity in positions, at most the model's own n_ctx; None = that
+        n_threads      threads of its steps; None = the model's, 0 = the usable cores
+        kv_type        type of keys and values in the cache: "f32", "f16" or "bf16"
+        deterministic  see Session
+
+        Raises UsageError, MemoryError.
+        """
         return Session(self.handle, self.pool(n_threads), n_ctx, kv_type, deterministic)
 
     def load_session(
@@ -97,9 +104,10 @@ class LoadedModel:
         n_threads: int | None = None,
         deterministic: bool = False,
     ) -> Session:
-        """What Session.save has written, with room for n_ctx tokens: it goes on to the bit as the saved one.
+        """A session from a file of Session.save, with capacity for n_ctx positions; it continues with the same bits.
 
-        deterministic: positions from the first on that were not computed so are forgotten.
+        deterministic  keeps only the leading positions that were computed deterministically
+
         Raises ModelFileError (unreadable, damaged, or of a later version), UsageError (saved with another model file),
         ContextFullError (more tokens than n_ctx), MemoryError.
         """
@@ -118,7 +126,7 @@ class LoadedModel:
         """The fastgpt_pool * of that many threads, shared by the model's sessions."""
         wanted = self.n_threads if n_threads is None else n_threads
         count = checked_n_threads(wanted) or lib.fastgpt_usable_cores()
-        if count not in self._pools:  # no lock that an exception could leave locked: one pool of equals stays
+        if count not in self._pools:  # no lock, which an exception could leave locked: of two new pools, one is kept
             self._pools.setdefault(count, create(lib.fastgpt_pool_create, count, free=lib.fastgpt_pool_free))
         return self._pools[count]
 
@@ -126,6 +134,13 @@ class LoadedModel:
         """Refuses further work; the memory goes when the last session is closed.  Closing twice is harmless."""
         self._handle = None
         self._pools.clear()
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._handle is None else ""
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.type}, {self.n_params:,} parameters, "
+            f"n_layer={self.n_layer}, n_embd={self.n_embd}, n_ctx={self.n_ctx}{closed})"
+        )
 
     def __enter__(self: _Model) -> _Model:
         return self

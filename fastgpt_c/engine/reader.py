@@ -1,4 +1,4 @@
-"""Reads rows of tokens through one session, none of them twice where a row begins as the one before it."""
+"""Reads sequences of tokens through one session, and reuses what they have in common with the one before."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from fastgpt_c.native.arguments import Floats, shown
 
 
 class Reader:
-    """Keeps a session in step with a row of tokens: what the session holds already is not read again.
+    """Gives logits after a sequence of tokens; the prefix that the session holds already is not read again.
 
-    held    the tokens that are in the session at first
-    n_kept  tokens that the last call found there
+        with model.session() as session:
+            reader = Reader(session)
+            logits = reader.logits_after(model.encode("Once upon a time"))
+
+    session    reads the tokens; nothing else may use it meanwhile, and one thread at a time
+    held       the tokens that are in the session at first; Reader(session, session.tokens.tolist()) reuses them
+    n_kept     tokens of the last call that the session held already
     n_guessed, n_right
-            see speculative.SpeculativeReader
+               guesses of speculative decoding, and those that were right
     """
 
     n_guessed = n_right = 0
@@ -25,41 +30,45 @@ class Reader:
         self.n_kept = 0
         self._held = list(held)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.session!r})"
+
     def logits_after(self, tokens: Sequence[int]) -> Floats:
-        """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
+        """float32 [n_vocab], the logits after all of tokens, at least one.  Raises as Session.prefill does; a later
+        call is not affected."""
         tokens = list(tokens)
         logits = self.read(self.new_tokens(tokens))
         self.note(tokens)
         return logits
 
     def read(self, new: list[int]) -> Floats:
-        """float32 [n_vocab], the logits after these tokens more."""
+        """Appends tokens, at least one -> float32 [n_vocab], the logits after the last of them."""
         return self.session.decode(new[0]) if len(new) == 1 else self.session.prefill(new)
 
     def new_tokens(self, tokens: list[int]) -> list[int]:
-        """What the session still has to read of tokens, the last one at least; it forgets what is none of them."""
+        """The end of tokens that the session has not read, at least the last one; the session forgets what differs."""
         return tokens[self.keep_common(tokens, len(tokens) - 1) :]
 
     def keep_common(self, tokens: list[int], n_most: int) -> int:
-        """Leaves in the session what it has in common with the first n_most of tokens -> how many those are."""
-        n_kept = self.n_kept = min(n_common(self._held, tokens), n_most)
-        # An interrupt may come at any point until note, even between a decode and that.  So _held never says more than
-        # what the session holds, and the session is asked how much that is.
+        """Truncates the session to its common prefix with the first n_most of tokens -> the length of that."""
+        n_kept = self.n_kept = min(common_prefix_length(self._held, tokens), n_most)
+        # An interrupt may come at any point before note, even just after a decode.  So _held is never longer than what
+        # the session holds, and n_past is read from the session.
         del self._held[n_kept:]
         if n_kept < self.session.n_past:
             self.session.truncate(n_kept)
         return n_kept
 
     def note(self, tokens: list[int]) -> None:
-        """The session holds exactly these tokens now; the list is the reader's own from here on."""
+        """Records that the session holds exactly these tokens; the reader keeps the list itself."""
         self._held = tokens
 
-    def n_in_common(self, tokens: list[int]) -> int:
-        """How many of tokens, from the first on, the session holds."""
-        return n_common(self._held, tokens)
+    def held_prefix_length(self, tokens: list[int]) -> int:
+        """Length of the prefix of tokens that the session holds."""
+        return common_prefix_length(self._held, tokens)
 
-    def hand_over(self) -> list[int]:
-        """The tokens in the session, with which another reader goes on; this one forgets them."""
+    def release_tokens(self) -> list[int]:
+        """The tokens in the session, for another reader of it; this one forgets them."""
         held, self._held = self._held, []
         return held
 
@@ -70,7 +79,7 @@ class Reader:
 
 
 def reader_of(given: Reader | Session) -> Reader:
-    """given, or a reader of that session, which knows what the session holds."""
+    """given itself, or a reader of that session and the tokens that it holds."""
     if isinstance(given, Session):
         return Reader(given, given.tokens.tolist())
     if isinstance(given, Reader):
@@ -78,8 +87,8 @@ def reader_of(given: Reader | Session) -> Reader:
     raise UsageError(f"reader is {shown(given)}, not a Session, or a Reader of one")
 
 
-def n_common(a: list[int], b: list[int]) -> int:
-    """Length of the common beginning; quick where one is the beginning of the other."""
+def common_prefix_length(a: list[int], b: list[int]) -> int:
+    """Length of the common prefix; fast where one list is a prefix of the other."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:
         return n

@@ -4,28 +4,64 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgpt_c.engine.defaults import MIROSTAT_ETA, TEMPERATURE, TOP_P
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.arguments import Checked, Floats, Tokens, checked_int, float_array, made, shown, token_array
+from fastgpt_c.native.arguments import (
+    Checked,
+    Floats,
+    Tokens,
+    checked_int,
+    float_array,
+    merge_options,
+    shown,
+    token_array,
+)
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
+from fastgpt_c.native.typing_unpack import Unpack
 
 
-@dataclass(frozen=True, kw_only=True)
+class AdjustmentKeywords(TypedDict, total=False):
+    """The fields of Adjustments as keywords, for editors and type checkers."""
+
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    no_repeat_ngram_size: int
+    min_new_tokens: int
+    logit_bias: Mapping[int, float] | None
+
+
+class SamplingKeywords(AdjustmentKeywords, total=False):
+    """The fields of Sampling as keywords."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    top_n_sigma: float
+    mirostat_tau: float
+    mirostat_eta: float
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Adjustments(Checked):
-    """What happens to logits first, in this order.  It is that of Hugging Face transformers, as far as it has these.
+    """How logits are adjusted before anything is drawn, in this order: that of Hugging Face transformers, where it has
+    the same options.
 
     logit_bias            {token: number added to its logit}; -inf bans a token
     repetition_penalty    logits of tokens in the prompt and the text are divided (or, if negative, multiplied) by it
-    frequency_penalty     taken from a token's logit for each time that it is in the text, the prompt not counted
-    presence_penalty      taken from the logit of every token in the text, the prompt not counted
+    frequency_penalty     subtracted from a token's logit for each time that it was generated
+    presence_penalty      subtracted from the logit of every token that was generated
     no_repeat_ngram_size  n: no n tokens in a row come twice, those of the prompt included
-    min_new_tokens        bans every end-of-text token until there are so many
+    min_new_tokens        bans every end-of-text token until so many tokens are generated
 
     0 turns each of them off.  Raises UsageError for a value that arguments.OPTIONS does not allow, or another name.
     """
@@ -38,10 +74,10 @@ class Adjustments(Checked):
     logit_bias: Mapping[int, float] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Sampling(Adjustments):
-    """What happens to logits before a token is drawn: the fields of Adjustments, then, in this order, again that of
-    transformers; fastgpt.h names the papers.
+    """How tokens are drawn: the fields of Adjustments, then what is below in this order, again that of transformers;
+    fastgpt.h names the papers.
 
     temperature           logits are divided by it; 0 = greedy: the largest, the first of equals; no filter matters
     top_n_sigma           keep logits at most so many standard deviations below the largest
@@ -50,8 +86,8 @@ class Sampling(Adjustments):
                           so 0 is greedy; 1 = all
     min_p                 keep tokens at least min_p times as likely as the likeliest, in [0, 1]
     typical_p             keep the tokens nearest to the expected surprise until they sum to typical_p; 1 = all
-    mirostat_tau          bits of surprise a token to aim at; mirostat_eta is how fast.  The paper has no other filter:
-                          top_p=1
+    mirostat_tau          bits of surprise to aim at for each token, and mirostat_eta the rate of adaptation.  The paper
+                          has no other filter: give top_p=1
     seed                  of the PCG32 generator, in [0, 2^64); None = a fresh one.  The same seed and logits give the
                           same draws on every machine
 
@@ -79,9 +115,10 @@ SMALLEST_TOP_P = float(np.finfo(np.float32).tiny)
 class Sampler:
     """Parameters, a random generator and a history, for one sequence and one thread at a time.
 
-    sampling    its parameters; keywords change single ones
-    eos_tokens  what min_new_tokens bans; eos_token is one more
-    seed        of its generator, also where Sampling has none
+    n_vocab     length of the logits
+    sampling    the parameters: a Sampling, or a dict of its fields; keywords change single ones
+    eos_tokens  the tokens that min_new_tokens bans; eos_token is one more
+    seed        attribute: the seed of its generator, a fresh one where Sampling has none
 
     Raises UsageError for a value outside its range.
     """
@@ -93,10 +130,10 @@ class Sampler:
         *,
         eos_token: int | None = None,
         eos_tokens: Sequence[int] = (),
-        **changes: Any,
+        **changes: Unpack[SamplingKeywords],
     ) -> None:
-        sampling = made(Sampling, "sampling", sampling, changes)
-        self.n_vocab = n_vocab
+        sampling = merge_options(Sampling, "sampling", sampling, changes)
+        self.n_vocab, self._sampling = n_vocab, sampling
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         checked_int("n_vocab", n_vocab, 1)
         values = {name: getattr(sampling, name) for name in PARAMETERS} | {"seed": self.seed}
@@ -110,6 +147,9 @@ class Sampler:
                 lib.fastgpt_sampler_set_bias(self._handle, checked_int("token", token), bias),
                 f"logit_bias {bias} of token {token}: tokens are in [0, {n_vocab}), a bias is below infinity",
             )
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.n_vocab}, {replace(self._sampling, seed=self.seed)!r})"
 
     @property
     def handle(self) -> Any:
@@ -143,7 +183,7 @@ class Sampler:
         self._add(lib.fastgpt_sampler_accept_prompt, tokens)
 
     def accept(self, tokens: Tokens) -> None:
-        """Adds tokens that were taken to the history; sample does not.  UsageError for one out of range."""
+        """Adds tokens to the history, which sample does not.  UsageError for one out of range."""
         self._add(lib.fastgpt_sampler_accept, tokens)
 
     def _add(self, function: Any, tokens: Tokens) -> None:

@@ -34,11 +34,11 @@ Found = TypeVar("Found")
 def exclusive(
     method: Callable[Concatenate[Session, Given], Found],
 ) -> Callable[Concatenate[Session, Given], Found]:
-    """A method that has the session for itself: what another thread, or a signal handler, does with it meanwhile is
-    refused.  What the method appends to the cache stays only if it returns."""
+    """A method that reserves the session: meanwhile, calls by other threads or signal handlers raise UsageError.  What
+    the method appends to the cache is kept only if it returns."""
 
     @wraps(method)
-    def run(self: Session, /, *args: Given.args, **kwargs: Given.kwargs) -> Found:
+    def call_exclusively(self: Session, /, *args: Given.args, **kwargs: Given.kwargs) -> Found:
         guard = new_guard()
         try:
             with ending(guard):
@@ -49,21 +49,27 @@ def exclusive(
             self.close_if_asked()
         return found
 
-    return run
+    return call_exclusively
 
 
 class Session:
-    """Made by Model.session.  One thread may use it at a time: a second one gets a UsageError at once, and so does a
-    signal handler that strikes while a step runs.
+    """One sequence of tokens and its KV cache.  Made by Model.session; close it, or use it in a "with" statement.
 
-    n_ctx      positions that it has room for
+    One thread may use it at a time: a second one gets a UsageError at once, and so does a signal handler that uses it
+    while a step runs.
+
+    n_ctx      capacity, in positions
     n_past     positions that are filled
-    n_threads  threads that its steps use; the result does not depend on them
-    kv_type    "f32", "f16" or "bf16": what the cache holds.  The 16-bit types take half the memory and time of a long
-               past, and round keys and values
-    deterministic  whether its logits are the same bits however its tokens are cut into steps and whatever shares them,
+    n_threads  threads that its steps use; the logits do not depend on them
+    kv_type    type of keys and values in the cache: "f32", "f16" or "bf16".  The 16-bit types halve the memory of the
+               cache and the time to read it, and round keys and values
+    deterministic
+               whether its logits are the same bits however tokens are split into steps and whatever shares the steps,
                on one kind of CPU; slower where many tokens are read at once
-    is_profiled  whether a profile of its steps has begun and not ended
+    is_profiled
+               whether a profile of its steps is running
+    n_vocab, n_embd, n_layer, n_head
+               sizes of the model; layers and heads are counted from 0
     """
 
     def __init__(
@@ -118,10 +124,12 @@ class Session:
     def prefill(self, tokens: Tokens, all_logits: bool = False) -> Floats:
         """Appends tokens -> float32 [n_vocab], the logits after the last of them; natural-log units, unnormalised.
 
-        all_logits: [n_tokens][n_vocab], a row after each token.  The array is the caller's own.
-        Raises ContextFullError, UsageError (no tokens, or one outside [0, n_vocab)), Cancelled, KeyboardInterrupt and
-        whatever else signal handlers raise: the step is stopped then, and n_past is as it was, but where the signal
-        came when it had just ended.
+        tokens      ids, at least one
+        all_logits  returns [n_tokens][n_vocab], a row after each token
+
+        The array belongs to the caller: no later step writes to it.  Raises ContextFullError, UsageError (no tokens, or
+        one outside [0, n_vocab)), Cancelled, KeyboardInterrupt and whatever else signal handlers raise: the step is
+        then stopped, and n_past is as it was, unless the step had just ended when the signal came.
         """
         rows = step([(self, tokens)], all_logits=all_logits)
         return rows if all_logits else rows[0]
@@ -138,7 +146,7 @@ class Session:
 
     @exclusive
     def sample(self, sampler: Sampler, logits: npt.ArrayLike) -> int:
-        """sampler.sample(logits), which a profile of this session counts as op "sample"."""
+        """sampler.sample(logits) -> a token id; a profile of this session counts the time as op "sample"."""
         if not isinstance(sampler, Sampler):
             raise UsageError(f"sampler is {shown(sampler)}, not a Sampler")
         token = ffi.new("int32_t *")
@@ -147,13 +155,13 @@ class Session:
         return int(token[0])
 
     def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
-        """Appends tokens, and gives what the step had inside by names: "hidden" and so on, see fastgpt_c.inspect."""
+        """Appends tokens -> intermediate values of the step by name: "hidden" and so on, see fastgpt_c.inspect."""
         return inspect([(self, tokens)], *names, heads=heads)
 
     @exclusive
     def unembed(self, hidden: npt.ArrayLike) -> Floats:
-        """hidden [..., n_embd] -> float32 [..., n_vocab], the logits that vectors of the residual stream stand for: the
-        output matrix times ln_f(hidden), for "hidden" of any layer.  A row's bits do not depend on the other rows."""
+        """hidden [..., n_embd] -> float32 [..., n_vocab], the logits of vectors of the residual stream after any layer:
+        the output matrix times ln_f(hidden).  The bits of a row do not depend on the other rows."""
         x = float_array("hidden", hidden)
         if x.shape[-1:] != (self.n_embd,):
             raise UsageError(f"the vectors must have n_embd = {self.n_embd} numbers, not the shape {x.shape}")
@@ -172,8 +180,12 @@ class Session:
         lib.fastgpt_cancel(context)
 
     def profile(self, n_events: int = 200_000) -> Profile:
-        """with session.profile() as p: times each op of the steps in the block; see Profile.  n_events is how
-        many events it keeps, 40 bytes each; 0 = sums alone.  A step of several sessions counts in the first one's."""
+        """with session.profile() as p: times each op of the steps in the block; see Profile.
+
+        n_events  how many events to keep, 40 bytes each; 0 = only the sums
+
+        A step of several sessions counts for the first of them.
+        """
         from fastgpt_c.profiling.profile import Profile
 
         return Profile(self, n_events)
@@ -191,23 +203,25 @@ class Session:
     @property
     @exclusive
     def tokens(self) -> npt.NDArray[np.int32]:
-        """int32 [n_past], a copy: what stands at the positions that are filled."""
+        """int32 [n_past], a copy: the tokens at the filled positions."""
         tokens = np.empty(self.n_past, np.int32)
         ffi.memmove(ffi.from_buffer(tokens), lib.fastgpt_kv_cache_tokens(self._kv), tokens.nbytes)
         return tokens
 
     @exclusive
     def copy(self) -> Session:
-        """Another session with the same tokens, room and threads, which from now on goes its own way."""
+        """An independent session with the same tokens, capacity and threads."""
         return self._sibling(lib.fastgpt_kv_cache_copy, self._kv)
 
     @exclusive
     def fork(self, n_prefix: int | None = None, n_ctx: int | None = None) -> Session:
-        """Another session that begins with the first n_prefix tokens of this one (None = all), with room for n_ctx
-        tokens (None = as many as this one).
+        """A new session that shares this one's first n_prefix positions; both then diverge.
 
-        What they have in common is stored once for both, and for every later fork at or before that place, until the
-        last of them is gone.  In a step, put forks of one prefix side by side: those of few tokens read it together.
+        n_prefix  None = all that are filled
+        n_ctx     capacity of the new session, in positions; None = as many as this one
+
+        The prefix is stored once for both, and for every later fork at or before its end, until the last of them is
+        closed.  In a step, put forks of one prefix side by side: those with few tokens read it together.
         Raises UsageError, MemoryError.
         """
         n = self.n_past if n_prefix is None else checked_int("n_prefix", n_prefix)
@@ -225,19 +239,19 @@ class Session:
     @property
     @exclusive
     def n_prefix(self) -> int:
-        """Of the n_past positions, how many from the first on are stored with other sessions."""
+        """Length of the prefix that is shared with other sessions, in positions; 0 = none."""
         return int(lib.fastgpt_kv_cache_n_prefix(self._kv))
 
     @property
     @exclusive
     def n_bytes(self) -> int:
-        """What its cache takes, without the positions that it shares."""
+        """Memory of its cache in bytes, without the prefix that it shares."""
         return int(lib.fastgpt_kv_cache_sizeof(self._kv))
 
     @property
     @exclusive
     def n_shared_bytes(self) -> int:
-        """What the positions take that it shares, counted once for all that share them."""
+        """Memory of the shared prefix in bytes, which all that share it have in common."""
         return int(lib.fastgpt_kv_cache_prefix_sizeof(self._kv))
 
     @exclusive
@@ -263,12 +277,12 @@ class Session:
         check(status, f"n_past {n_past} is outside [0, {self.n_past}]")
 
     def keys(self, layer: int) -> Floats:
-        """float32 [n_past][n_embd], a copy, whatever the kv_type; head h has columns [h * d, (h + 1) * d), where
-        d = n_embd / n_head."""
+        """float32 [n_past][n_embd], a copy of the keys of a layer in [0, n_layer), whatever the kv_type; head h has
+        columns [h * d, (h + 1) * d), where d = n_embd / n_head."""
         return self._rows(lib.fastgpt_kv_cache_prefix_keys, lib.fastgpt_kv_cache_keys, layer)
 
     def values(self, layer: int) -> Floats:
-        """As keys."""
+        """The values of a layer, in the layout of keys."""
         return self._rows(lib.fastgpt_kv_cache_prefix_values, lib.fastgpt_kv_cache_values, layer)
 
     @exclusive
@@ -296,7 +310,7 @@ class Session:
         self.close_if_asked()
 
     def close_if_asked(self) -> None:
-        """For those who have used the session: what is left of a close() that came meanwhile."""
+        """Completes a close() that came while the session was in use."""
         if not self._is_closed:
             return
         guard = new_guard()
@@ -304,6 +318,13 @@ class Session:
             if lib.guard_claim(guard, self._claim):
                 self._claim.kv = ffi.NULL
                 self._kv = self._context = self._pool = self._model = None
+
+    def __repr__(self) -> str:
+        if self._kv is None:
+            return "Session(closed)"
+        threads = f"{self.n_threads} thread{'s' * (self.n_threads != 1)}"
+        deterministic = ", deterministic" if self.deterministic else ""
+        return f"Session(n_past={self.n_past} of {self.n_ctx}, kv_type={self.kv_type!r}, {threads}{deterministic})"
 
     def __enter__(self) -> Session:
         return self
@@ -314,8 +335,8 @@ class Session:
     # ---- For steps of several sessions, and for profiles ----
 
     def claim_for(self, guard: Any) -> Any:
-        """Its fastgpt_kv_cache *: the session is the guard's until that ends.  Only in  with ending(guard):  or it may
-        stay so."""
+        """Its fastgpt_kv_cache *; reserves the session for the guard until that ends.  Only in  with ending(guard):
+        which always ends it."""
         if not lib.guard_claim(guard, self._claim):
             raise UsageError(
                 "the session is in use by another thread, or by the step that a signal handler has interrupted; "
@@ -326,13 +347,13 @@ class Session:
         return self._kv
 
     def run_in_context(self, guard: Any, n_tokens: int) -> None:
-        """The step of guard, which has claimed this session, of n_tokens; raises what its status stands for."""
+        """Runs the step of guard, of n_tokens, which has claimed this session; raises the exception of its status."""
         guard.context = self._context
         check(self._steps.run(guard, n_tokens))
 
     @contextmanager
     def handles(self) -> Iterator[tuple[Any, Any]]:
-        """The fastgpt_model * and fastgpt_context *, in the block for the caller alone."""
+        """The fastgpt_model * and fastgpt_context *, reserved for the caller in the block."""
         guard = new_guard()
         try:
             with ending(guard):

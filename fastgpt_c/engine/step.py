@@ -15,7 +15,7 @@ from fastgpt_c.native.lib import ffi, float_pointer
 
 
 class Steppable(Protocol):
-    """What a step needs of a Session."""
+    """The part of a Session that a step needs."""
 
     n_vocab: int
     n_embd: int
@@ -27,20 +27,22 @@ class Steppable(Protocol):
     def n_past(self) -> int: ...
 
     def claim_for(self, guard: Any) -> Any:
-        """Its fastgpt_kv_cache *, which is the guard's until that ends."""
+        """Its fastgpt_kv_cache *, reserved for the guard until that ends."""
 
     def run_in_context(self, guard: Any, n_tokens: int) -> None:
-        """The step of guard, of n_tokens; raises what its status stands for."""
+        """Runs the step of guard, of n_tokens; raises the exception of its status."""
 
     def close_if_asked(self) -> None:
-        """Once the guard has ended."""
+        """Called when the guard has ended: completes a close() that came during the step."""
 
 
 def step(batch: Sequence[tuple[Steppable, Tokens]], all_logits: bool = False) -> Floats:
     """Appends tokens to several sessions of one model in one step, which shares every matrix product.
 
-    -> float32 [n_sessions][n_vocab], a row after the last token of each; with all_logits
-       [sum of n_tokens][n_vocab], in the order of the tokens.
+    batch       pairs (Session, tokens), of sessions on one model, each with at least one token
+    all_logits  logits after every token, not only after the last of each session
+
+    Returns float32 [n_sessions][n_vocab], or with all_logits [sum of n_tokens][n_vocab] in the order of the tokens.
     The first session's threads do the work; the step is deterministic if one of the sessions is.  Raises as
     Session.prefill does; then no session has changed.
     """
@@ -52,7 +54,7 @@ def step(batch: Sequence[tuple[Steppable, Tokens]], all_logits: bool = False) ->
 
 
 def token_arrays(batch: Sequence[tuple[Steppable, Tokens]]) -> list[npt.NDArray[np.int32]]:
-    """The tokens of each session of a step; raises UsageError where there is none, or for what are no tokens."""
+    """int32 tokens of each session of a step; raises UsageError for an empty batch, or anything but tokens."""
     if not batch:
         raise UsageError("a step needs at least one session")
     return [token_array(tokens) for _, tokens in batch]
@@ -66,7 +68,7 @@ def run_step(
     all_logits: bool,
     taps: Any = ffi.NULL,
 ) -> None:
-    """The step of batch, whose tokens are arrays; fills logits, and what taps, a fastgpt_taps *, point to."""
+    """Runs the step of batch on these token arrays; fills logits, and the arrays of taps, a fastgpt_taps *."""
     guard, spans = new_guard(), ffi.new("fastgpt_span[]", len(batch))
     sessions = {id(session): session for session, _ in batch}
     try:

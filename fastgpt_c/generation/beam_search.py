@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fastgpt_c.engine.log_probs import likeliest_possible, log_softmax
 from fastgpt_c.engine.reader import Reader
-from fastgpt_c.engine.sampler import Adjustments, Sampler, Sampling
+from fastgpt_c.engine.sampler import AdjustmentKeywords, Adjustments, Sampler, Sampling
 from fastgpt_c.engine.session import Session
 from fastgpt_c.engine.step import step
 from fastgpt_c.errors import UsageError
@@ -29,10 +29,19 @@ if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
 
 
-@dataclass(frozen=True)
+class BeamKeywords(AdjustmentKeywords, total=False):
+    """The fields of Beams as keywords."""
+
+    num_beams: int
+    max_new_tokens: int
+    length_penalty: float
+    early_stopping: bool | str
+
+
+@dataclass(frozen=True, repr=False)
 class Beams(Adjustments):
     """How to search: the fields of sampler.Adjustments, which change the log-probabilities of each beam's next tokens
-    (these need not sum to 1 any more, as in transformers), and
+    (which then need not be normalised, as in transformers), and
 
     num_beams       continuations that grow side by side; a step reads one token of each
     max_new_tokens  a continuation ends there, or with the end-of-text token
@@ -52,7 +61,7 @@ class Beams(Adjustments):
         checked_int("max_new_tokens", self.max_new_tokens, 1)
 
     def score(self, log_probability: float, n_new: int) -> float:
-        """What continuations are compared by in the end."""
+        """The score by which ended continuations are compared."""
         return float(log_probability / n_new**self.length_penalty)
 
 
@@ -74,7 +83,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class _Growing:
-    """A continuation so far, its log-probability, and the growing one of the step before that it continues."""
+    """A continuation so far, its log-probability, and the index of the growing beam that it continues."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -84,7 +93,7 @@ class _Growing:
 def search(model: LoadedModel, prompt: Prompt, beams: Beams, n_threads: int | None) -> list[Beam]:
     """What Model.beam_search does."""
     tokens = prompt_tokens(model, prompt, Options(max_new_tokens=beams.max_new_tokens))
-    return [_beam(model, score, found) for score, found in _Search(model, tokens, beams, n_threads).run()]
+    return [_beam(model, score, found) for score, found in _Search(model, tokens, beams, n_threads).find_beams()]
 
 
 def _beam(model: LoadedModel, score: float, found: tuple[int, ...]) -> Beam:
@@ -102,11 +111,11 @@ class _Search:
                 f"num_beams is {beams.num_beams}; n_vocab is {model.n_vocab}, and has to be twice as large"
             )
         self._model, self._prompt, self._beams, self._n_threads = model, list(prompt), beams, n_threads
-        self._sampler = _sampler(model, beams)
+        self._sampler = _adjusting_sampler(model, beams)
         self._ended: list[tuple[float, tuple[int, ...]]] = []  # score, tokens; best first
         self._growing = [_Growing((), 0.0, 0)]
 
-    def run(self) -> list[tuple[float, tuple[int, ...]]]:
+    def find_beams(self) -> list[tuple[float, tuple[int, ...]]]:
         """(score, tokens) of the continuations that have ended, with the end-of-text token, best first."""
         with ExitStack() as stack:
             n_ctx = len(self._prompt) + self._beams.max_new_tokens
@@ -119,16 +128,16 @@ class _Search:
         return self._ended
 
     def _advance(self, logits: Floats) -> None:
-        """One token more; nothing grows any more when the search is over, or every token is banned.
+        """Extends the growing beams by one token; none are left when the search is over or every token is banned.
         logits [n_growing][n_vocab]."""
         candidates = list(self._candidates(logits))
-        self._end([beam for beam in candidates[: self._beams.num_beams] if self._ends(beam)])
+        self._keep_best_ended([beam for beam in candidates[: self._beams.num_beams] if self._ends(beam)])
         self._growing = [beam for beam in candidates if not self._ends(beam)][: self._beams.num_beams]
         if self._growing and self._is_over():
             self._growing = []
 
     def _candidates(self, logits: Floats) -> Iterator[_Growing]:
-        """The likeliest continuations, best first: twice num_beams, so that enough go on whichever of them end."""
+        """The likeliest continuations, best first: twice num_beams, so that num_beams remain even if as many end."""
         rows = zip(self._growing, log_softmax(logits), strict=True)
         sums = np.concatenate([beam.log_probability + self._adjusted(beam.tokens, row) for beam, row in rows])
         for i in likeliest_possible(sums, 2 * self._beams.num_beams).tolist():
@@ -150,13 +159,13 @@ class _Search:
     def _is_full(self) -> bool:
         return len(self._ended) == self._beams.num_beams
 
-    def _end(self, beams: list[_Growing]) -> None:
-        """They join those that have ended; num_beams of all are kept."""
+    def _keep_best_ended(self, beams: list[_Growing]) -> None:
+        """Adds beams to those that have ended, of which the num_beams best are kept."""
         new = [(self._beams.score(beam.log_probability, len(beam.tokens)), beam.tokens) for beam in beams]
         self._ended = sorted([*self._ended, *new], key=lambda one: -one[0])[: self._beams.num_beams]
 
     def _is_over(self) -> bool:
-        """Whether the growing ones are not worth while any more."""
+        """Whether the search ends: no growing beam can still be among the best, as early_stopping defines it."""
         if not self._is_full:
             return False
         if self._beams.early_stopping is True:
@@ -168,10 +177,10 @@ class _Search:
 
 
 class _Caches:
-    """A session for each beam, which begin with one prompt; that is read and stored once.
+    """A session for each beam; the prompt that they begin with is read and stored once.
 
-    A beam goes on in the session of the one that it continues.  Where two continue the same one, the second takes a
-    session that nobody goes on in, and reads anew what differs there.
+    A beam goes on in the session of the beam that it continues.  Where two continue the same beam, the second takes an
+    unused session, and reads the tokens that differ there.
     """
 
     def __init__(self, first: Session, prompt: list[int], stack: ExitStack) -> None:
@@ -197,18 +206,18 @@ class _Caches:
         for i, (_, text) in enumerate(texts):
             if i not in places:
                 free = [place for place in range(len(self._readers)) if place not in places.values()]
-                near = max(free, key=lambda place: self._readers[place].n_in_common(text), default=None)
-                places[i] = self._fork() if near is None else near
+                near = max(free, key=lambda place: self._readers[place].held_prefix_length(text), default=None)
+                places[i] = self._fork_prompt() if near is None else near
         return [places[i] for i in range(len(texts))]
 
-    def _fork(self) -> int:
+    def _fork_prompt(self) -> int:
         """The number of a new session with the prompt."""
         session = self._readers[0].session.fork(len(self._prompt))
         self._readers.append(Reader(self._stack.enter_context(session), self._prompt))
         return len(self._readers) - 1
 
 
-def _sampler(model: LoadedModel, beams: Beams) -> Sampler:
-    """It knows what becomes of logits, and draws nothing here.  Raises UsageError for fields out of range."""
+def _adjusting_sampler(model: LoadedModel, beams: Beams) -> Sampler:
+    """A sampler that only adjusts logits and never draws.  Raises UsageError for fields out of range."""
     adjustments = Sampling(**{field.name: getattr(beams, field.name) for field in fields(Adjustments)})
     return Sampler(model.n_vocab, adjustments, eos_tokens=model.eos_tokens)

@@ -1,11 +1,14 @@
-"""What came of a prompt."""
+"""The result of a generation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastgpt_c.engine.log_probs import TokenLogProb
+from fastgpt_c.native.arguments import shown
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Completion:
     """What was generated.
 
@@ -14,11 +17,14 @@ class Completion:
     finish_reason   "length", "stop" (a stop string, or a constraint that nothing can follow) or "eos" (the end-of-text
                     token)
     n_prompt        tokens of the prompt that were read
-    seed            what reproduces it
-    prefill_seconds until the logits after the prompt; decode_seconds from there to the end
-    n_reused        tokens of the prompt that a KV cache held already, so that they were not read again
-    n_guessed, n_right
-                    guesses of speculative decoding, and how many of them were the text's next tokens
+    seed            reproduces the draws
+    prefill_seconds time from the start to the logits after the prompt
+    decode_seconds  time from there to the end
+    n_reused        tokens of the prompt that were in a KV cache already, and were not read again
+    n_guessed       guesses of speculative decoding
+    n_right         guesses that were right
+    logprobs        TokenLogProb(token, logprob, rank, top) for each of tokens, where Options.logprobs asks for them;
+                    else None
     """
 
     text: str
@@ -31,3 +37,10 @@ class Completion:
     n_reused: int = 0
     n_guessed: int = 0
     n_right: int = 0
+    logprobs: tuple[TokenLogProb, ...] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Completion({shown(self.text)}, {len(self.tokens)} tokens, finish_reason={self.finish_reason!r}, "
+            f"n_prompt={self.n_prompt}, seed={self.seed})"
+        )

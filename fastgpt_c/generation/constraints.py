@@ -41,20 +41,20 @@ _MOST_OF_A_MESSAGE = 1000  # characters: llguidance repeats the constraint
 
 
 class Constraint:
-    """What may follow, token by token.  Made by constraint_on; for one text and one thread."""
+    """Which tokens may come next, token by token.  Made by constraint_on; for one text and one thread."""
 
     def __init__(self, model: LoadedModel, matcher: Any, what: str) -> None:
         self._n_bytes = -(-model.n_vocab // 32) * 4
         self._ends = model.eos_tokens
         self._what = what
         self._matcher = matcher
-        self._check()
+        self._raise_if_failed()
 
     def mask(self) -> bytes:
         """The tokens that may come next, as Sampler.allow_mask takes them; every end-of-text token where the text may
         end here.  Raises UsageError where llguidance gives up: the constraint is too complex."""
         mask: bytes = self._matcher.compute_bitmask()
-        self._check()
+        self._raise_if_failed()
         return self._with_every_end(mask[: self._n_bytes])
 
     def _with_every_end(self, mask: bytes) -> bytes:
@@ -67,16 +67,16 @@ class Constraint:
         return bytes(bits)
 
     def accept(self, token: int) -> None:
-        """Notes a token that was drawn."""
+        """Advances by a token that was selected."""
         self._matcher.consume_token(token)
-        self._check()
+        self._raise_if_failed()
 
     @property
     def complete(self) -> bool:
         """Whether the text matches and nothing can follow."""
         return bool(self._matcher.is_stopped())
 
-    def _check(self) -> None:
+    def _raise_if_failed(self) -> None:
         if self._matcher.is_error():
             raise UsageError(f"{self._what}: {_shortened(self._matcher.get_error())}")
 
@@ -84,7 +84,7 @@ class Constraint:
 def constraint_on(
     model: LoadedModel, regex: str | None, json_schema: str | Mapping[str, Any] | None, grammar: str | None
 ) -> Constraint | None:
-    """The one that is given, or None.  Raises UsageError for one that is wrong, MissingExtraError."""
+    """The constraint that is given, or None.  Raises UsageError for one that cannot be compiled, MissingExtraError."""
     if regex is None and json_schema is None and grammar is None:
         return None
     try:
@@ -113,7 +113,8 @@ def _compiled(model: LoadedModel, what: str, text: str, to_grammar: Callable[[st
 
 
 def _on_large_stack(what: str, n_bytes: int, function: Callable[[], Any]) -> Any:
-    """What function returns.  All errors name the constraint; llguidance's own are ValueErrors and Rust's panics."""
+    """What function returns.  Errors are raised again with the constraint's name: llguidance raises ValueError, and
+    panics of Rust."""
     try:
         return call_with_stack(_STACK_BYTES + n_bytes * _STACK_PER_BYTE, function)
     except UsageError:
@@ -129,7 +130,7 @@ def _on_large_stack(what: str, n_bytes: int, function: Callable[[], Any]) -> Any
 
 
 def _n_bytes(what: str, text: object) -> int:
-    """Of a text that can be a constraint."""
+    """Length of a constraint's text in UTF-8; raises UsageError for what is not text, or too long."""
     if not isinstance(text, str):
         raise UsageError(f"{what} is {type(text).__name__}, not text")
     n_bytes = _n_utf8(what, text)
@@ -147,7 +148,7 @@ def _n_utf8(what: str, text: str) -> int:
 
 
 def _shortened(text: str) -> str:
-    """A message of llguidance without the states of its machinery."""
+    """A message of llguidance without its backtrace and parser state, cut to a moderate length."""
     text = text.partition("<backtrace>")[0].partition("<state>")[0].rstrip()
     return text if len(text) <= _MOST_OF_A_MESSAGE else f"{text[:_MOST_OF_A_MESSAGE]}..."
 
@@ -166,7 +167,7 @@ def _check_rules(grammar: str) -> None:
 
 
 def _schema(given: str | Mapping[str, Any] | None) -> str:
-    """The schema as JSON.  It is read here, so that an error in it is one of Python's json."""
+    """The schema as JSON text.  It is parsed here, so that errors in it are those of Python's json."""
     n_bytes = _n_bytes("json_schema", given) if isinstance(given, str) else 0
     text: str = _on_large_stack("json_schema", n_bytes, lambda: _read_schema(given))
     if not text.startswith("{"):
@@ -184,7 +185,7 @@ def _read_schema(given: str | Mapping[str, Any] | None) -> str:
 
 
 def _check_schema(schema: Any) -> None:
-    """Raises UsageError for what Python's json takes and no other reader of JSON, and beyond the limits."""
+    """Raises UsageError for what only Python's json accepts (NaN, infinity, lone surrogates), and beyond the limits."""
     references: set[str] = set()
     left: list[tuple[Path, Any]] = [((), schema)]
     while left:
@@ -217,12 +218,12 @@ def _check_scalar(path: Path, value: Any) -> None:
 
 
 def _place(path: Path) -> str:
-    """Where in a schema, as JSON pointers say it; the beginning of a long one."""
+    """A place in a schema as a JSON pointer, cut where it is long."""
     return "".join(f"/{part}" for part in path[:8]).encode("utf-8", "backslashreplace").decode()[:200] or "the schema"
 
 
 class _Vocabulary:
-    """The tokens of a model as llguidance asks for them."""
+    """A model's vocabulary in the form that llguidance reads."""
 
     bos_token_id = None
 
@@ -230,10 +231,10 @@ class _Vocabulary:
         eos = model.n_vocab if model.eos_token is None else model.eos_token
         self.tokens = [tokenizer.decode_bytes([token]) for token in range(model.n_vocab)]
         if model.eos_token is None:
-            self.tokens.append(b"<eos>")  # it wants one; this one is never drawn
+            self.tokens.append(b"<eos>")  # llguidance requires one; no model draws it
         self.eos_token_id = eos
         self.special_token_ids = [eos, *model.eos_tokens[1:]]  # none of them is text
-        self._encode = tokenizer.encode  # not the model, which would then live as long as _tokenizers
+        self._encode = tokenizer.encode  # not the model: a value of _tokenizers that refers to its key is never freed
 
     def __call__(self, text: bytes) -> Sequence[int]:
         return self._encode(text, special=False)
@@ -243,12 +244,14 @@ _tokenizers: WeakKeyDictionary[LoadedModel, Any] = WeakKeyDictionary()
 
 
 def _tokenizer_of(model: LoadedModel) -> Any:
-    """llguidance's tables of a model's vocabulary; they take some tenths of a second for GPT-2's, once."""
+    """llguidance's tables of a model's vocabulary, made once a model: some tenths of a second for GPT-2's."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     tokenizer = model.tokenizer
     if not isinstance(tokenizer, Tokenizer):
-        raise UsageError("constraints work on bytes: they need GPT-2's byte-level tokenizer, which this model has not")
+        raise UsageError(
+            "constraints work on bytes: they need GPT-2's byte-level tokenizer, which this model does not have"
+        )
     if model not in _tokenizers:
         _tokenizers[model] = LLTokenizer(TokenizerWrapper(_Vocabulary(model, tokenizer)))
     return _tokenizers[model]

@@ -1,16 +1,16 @@
-"""Contrastive search: of the likeliest tokens the one that is least like what stands there already.
+"""Contrastive search: of the likeliest tokens, one whose hidden state differs from those of the text so far.
 
 Each of the top_k likeliest tokens is tried: a cosine near 1 between its hidden state and that of an earlier token, the
-prompt's included, means that the text repeats itself.  The token is taken that has the largest
+prompt's included, means that the text repeats itself.  The token with the largest value of this is selected:
 
     (1 - penalty_alpha) * probability - penalty_alpha * largest cosine
 
 Nothing is drawn.  (Su et al. 2022, arXiv 2202.06417.)  The tokens are those of transformers before version 5, where
 hidden states are those after ln_f, and probabilities are softmax(logits) after penalties, bans and bias.  Unlike there,
-a banned token is never taken, even where fewer than top_k are left.
+a banned token is never selected, even where fewer than top_k remain.
 
-A step reads all candidates, each in a fork of the session that holds the text; the fork of the taken one goes on.
-So a token costs a step of top_k sequences that share all their past, one token each.
+A step reads all candidates, each in a fork of the text's session; the selected one's fork is kept.  So a token costs a
+step of top_k sequences that share their whole prefix, one token each.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from fastgpt_c.native.arguments import Floats
 if TYPE_CHECKING:
     from fastgpt_c.engine.reader import Reader
     from fastgpt_c.generation.options import Options
-    from fastgpt_c.generation.token_selector import Chooser
+    from fastgpt_c.generation.token_selector import TokenSelector
 
 
 class ContrastiveSearch:
     """The tokens of one text, one after the other.
 
-    reader   whose session reads the prompt; what it held is forgotten
-    chooser  says which tokens may come, and notes those that do
+    reader    whose session reads the prompt; what it held is forgotten
+    selector  says which tokens may come, and notes those that do
     """
 
-    def __init__(self, reader: Reader, chooser: Chooser, options: Options) -> None:
+    def __init__(self, reader: Reader, selector: TokenSelector, options: Options) -> None:
         assert options.penalty_alpha is not None
-        self._reader, self._chooser = reader, chooser
+        self._reader, self._selector = reader, selector
         self._alpha, self._top_k = options.penalty_alpha, options.top_k
         self._session = reader.session  # holds the text
         self._logits: Floats | None = None  # [n_vocab] after it
@@ -55,20 +55,20 @@ class ContrastiveSearch:
         """
         if self._logits is None:
             self._logits = self._read_prompt(tokens)
-        scores = self._chooser.adjusted(tokens, self._logits)
+        scores = self._selector.adjusted(tokens, self._logits)
         candidates: list[int] = likeliest_possible(scores, self._top_k).tolist()
         if not candidates:
-            raise self._chooser.refusal(self._logits)
+            raise self._selector.refusal(self._logits)
         forks = [self._session.fork(n_ctx=len(tokens) + 1) for _ in candidates]
         found = inspect([(fork, [token]) for fork, token in zip(forks, candidates, strict=True)], "ln_f", "logits")
         states = unit_vectors(found["ln_f"])
-        # Not @, whose BLAS has threads of its own: for so little work they cost more than they save.
+        # Not @: NumPy's BLAS would start threads, which cost more than so small a product.
         likeness = np.einsum("te,ke->tk", self._states[: self._n_states], states).max(axis=0)
         best = int(np.argmax((1 - self._alpha) * np.exp(log_softmax(scores)[candidates]) - self._alpha * likeness))
-        self._go_on(forks, best)
-        self._note(states[best : best + 1])
+        self._continue_in(forks, best)
+        self._note_states(states[best : best + 1])
         self._logits = found["logits"][best]
-        self._chooser.take(candidates[best])
+        self._selector.accept(candidates[best])
         return candidates[best]
 
     def _read_prompt(self, tokens: Sequence[int]) -> Floats:
@@ -76,17 +76,17 @@ class ContrastiveSearch:
         self._reader.forget()
         self._states = np.empty((len(tokens) + self._n_new, self._session.n_embd), np.float32)
         found = inspect([(self._session, tokens)], "ln_f", "logits", all_logits=False)
-        self._note(unit_vectors(found["ln_f"]))
+        self._note_states(unit_vectors(found["ln_f"]))
         logits: Floats = found["logits"][0]
         return logits
 
-    def _note(self, states: Floats) -> None:
-        """Adds rows to those that candidates are compared with."""
+    def _note_states(self, states: Floats) -> None:
+        """Appends unit vectors [n][n_embd] to those that candidates are compared with."""
         self._states[self._n_states : self._n_states + len(states)] = states
         self._n_states += len(states)
 
-    def _go_on(self, forks: list[Session], best: int) -> None:
-        """In one of them; the others, and what they were forks of, are not needed any more."""
+    def _continue_in(self, forks: list[Session], best: int) -> None:
+        """Keeps the selected candidate's fork; closes the others, and the session that they were forked from."""
         for session in (self._session, *forks):
             if session is not self._reader.session and session is not forks[best]:
                 session.close()

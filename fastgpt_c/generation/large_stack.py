@@ -1,4 +1,4 @@
-"""Calls in a thread with a large stack, for native code that recurses: a stack that overflows ends the process."""
+"""Calls in a thread with a large stack, for native code that recurses: a stack overflow would end the process."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _stack_size = threading.Lock()  # threading.stack_size is one setting for the wh
 
 
 def call_with_stack(n_bytes: int, function: Callable[[], Result]) -> Result:
-    """What function returns, or the exception that it raises, from a thread with a stack of n_bytes or more.
+    """Calls function in a thread with a stack of at least n_bytes; returns what it returns, raises what it raises.
 
-    Where the system gives no such thread, the main thread calls it itself if its stack is twice as large.
+    Where the system refuses such a thread, function runs in the main thread if that has a stack twice as large.
     Raises FastGPTError where neither is possible.
     """
     outcome: list[Result] = []
     errors: list[BaseException] = []
 
-    def run() -> None:
+    def call_function() -> None:
         try:
             outcome.append(function())
-        except BaseException as error:  # panics of Rust are no Exception
+        except BaseException as error:  # Rust panics derive from BaseException
             errors.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=call_function, daemon=True)
     try:
-        _start(thread, -(-n_bytes // _UNIT) * _UNIT)
+        _start_thread(thread, -(-n_bytes // _UNIT) * _UNIT)
     except (RuntimeError, ValueError) as error:
         if not _main_thread_has(2 * n_bytes):
             raise FastGPTError(f"no thread with a stack of {n_bytes:,} bytes: {error}") from error
@@ -43,7 +43,7 @@ def call_with_stack(n_bytes: int, function: Callable[[], Result]) -> Result:
     return outcome[0]
 
 
-def _start(thread: threading.Thread, n_bytes: int) -> None:
+def _start_thread(thread: threading.Thread, n_bytes: int) -> None:
     with _stack_size:
         usual = threading.stack_size(n_bytes)
         try:

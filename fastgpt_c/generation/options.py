@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.engine.defaults import TEMPERATURE, TOP_P
-from fastgpt_c.engine.sampler import Sampler, Sampling
+from fastgpt_c.engine.sampler import Sampler, Sampling, SamplingKeywords
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.arguments import Floats
+from fastgpt_c.native.arguments import Floats, checked_int
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
@@ -19,20 +19,53 @@ LogitsProcessor = Callable[[Sequence[int], Floats], "Floats | None"]
 logits [n_vocab].  It changes them in place, or returns others; then bias, penalties, bans and filters follow.  A call
 costs less than a microsecond, a NumPy operation over the logits of GPT-2's 50257 tokens about 5 (bench/choosing.py)."""
 
-# What draws, each with values at which it does not, or that nobody gave.
+# Options that only matter where tokens are drawn, each with the values at which it is off or at its default.
 DRAWING: dict[str, tuple[float, ...]] = {
     "temperature": (0, TEMPERATURE, 1), "top_p": (0, TOP_P, 1), "min_p": (0,), "typical_p": (0, 1), "top_n_sigma": (0,),
     "mirostat_tau": (0,),
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+class RequestKeywords(SamplingKeywords, total=False):
+    """The fields of Options that each prompt of a batch may have for itself, as keywords."""
+
+    max_new_tokens: int
+    stop: str | Iterable[str] | None
+    on_overflow: str
+    logprobs: int | None
+
+
+class BatchKeywords(RequestKeywords, total=False):
+    """The fields of Options that a batch may have."""
+
+    kv_cache: bool
+    kv_type: str
+    deterministic: bool
+    n_threads: int | None
+
+
+class OptionKeywords(BatchKeywords, total=False):
+    """The fields of Options as keywords."""
+
+    regex: str | None
+    json_schema: str | Mapping[str, Any] | None
+    grammar: str | None
+    logits_processor: LogitsProcessor | None
+    prompt_lookup: int
+    draft: LoadedModel | None
+    penalty_alpha: float | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Options(Sampling):
     """How to generate: the fields of Sampling, which say how tokens are drawn, and
 
     max_new_tokens  stop after so many tokens ("length")
     stop            strings that end the text ("stop"); they are not part of it.  One, or several of any iterable, which
                     is read once; None = none
+    logprobs        k: note the log-probability and rank of each new token, and the k likeliest in its place, in
+                    Completion.logprobs; k in [0, n_vocab].  They are the model's own: before processor, bias,
+                    penalties, temperature and filters.  None = do not
     on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
@@ -56,6 +89,7 @@ class Options(Sampling):
     max_new_tokens: int = 100
     stop: str | Iterable[str] | None = ()
     on_overflow: str = "error"
+    logprobs: int | None = None
     kv_cache: bool = True
     kv_type: str = "f32"
     deterministic: bool = False
@@ -83,7 +117,9 @@ class Options(Sampling):
         return self.stop
 
     def sampler(self, n_vocab: int, eos_tokens: Sequence[int]) -> Sampler:
-        """A sampler with these parameters."""
+        """A sampler with these parameters.  Raises UsageError for what a model of n_vocab tokens cannot do."""
+        if self.logprobs is not None:
+            checked_int("logprobs", self.logprobs, 0, n_vocab)
         return Sampler(n_vocab, self, eos_tokens=eos_tokens)
 
 

@@ -1,4 +1,4 @@
-"""A prompt -> the tokens to read, as far as n_ctx has room for them."""
+"""A prompt -> the tokens to read, cut to fit into n_ctx where the options allow it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Prompt = str | Sequence[int]
 
 
 def prompt_tokens(model: LoadedModel, prompt: Prompt, options: Options) -> list[int]:
-    """What is to be read before the first token is drawn, one token at least, cut or refused as on_overflow says.
+    """The tokens to read before the first one is drawn, at least one; cut or refused as on_overflow says.
 
     An empty prompt is the end-of-text token: a text begins where the one before it ended.
     """
     tokens = tokens_of_prompt(model, prompt)
     if tokens:
-        return _fit(tokens, model.n_ctx, options)
+        return _fit_into_context(tokens, model.n_ctx, options)
     if model.eos_token is None:
         raise UsageError("the prompt is empty, and the model has no end-of-text token to begin with")
-    return _fit([model.eos_token], model.n_ctx, options)
+    return _fit_into_context([model.eos_token], model.n_ctx, options)
 
 
 def tokens_of_prompt(model: LoadedModel, prompt: Prompt) -> list[int]:
@@ -39,12 +39,12 @@ def tokens_of_prompt(model: LoadedModel, prompt: Prompt) -> list[int]:
         raise UsageError(f"the prompt is {shown(prompt)}, not text or a row of token ids: {error}") from None
 
 
-def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
+def _fit_into_context(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
     n_new = options.max_new_tokens
     if len(tokens) + n_new <= n_ctx:
         return tokens
     if options.on_overflow == "slide":
-        return tokens if len(tokens) <= n_ctx else newer_half(tokens, n_ctx)
+        return tokens if len(tokens) <= n_ctx else newest_half(tokens, n_ctx)
     if options.on_overflow == "truncate" and n_new < n_ctx:
         return tokens[len(tokens) + n_new - n_ctx :]
     raise ContextFullError(
@@ -53,6 +53,6 @@ def _fit(tokens: list[int], n_ctx: int, options: Options) -> list[int]:
     )
 
 
-def newer_half(tokens: list[int], n_ctx: int) -> list[int]:
+def newest_half(tokens: list[int], n_ctx: int) -> list[int]:
     """The newest tokens, as many as fill half of the context."""
     return tokens[-max(n_ctx // 2, 1) :]

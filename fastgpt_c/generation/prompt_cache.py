@@ -1,4 +1,4 @@
-"""A session that outlives the process: what an earlier run has read is not read again."""
+"""A session that is kept in a file, so that the next run need not read the same tokens again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def prompt_cache(
     model: LoadedModel, path: Path | None, *, kv_type: str = "f32", deterministic: bool = False
 ) -> Iterator[Reader]:
-    """A reader whose session begins with what path holds, if there is such a file, and in the end is saved there, also
-    after an error or Ctrl-C.  None = a session for this run alone.
+    """A reader of the session saved in path, or of an empty one where there is no such file.  At the end of the block
+    the session is saved there, also after an error or Ctrl-C.  path None: nothing is loaded or saved.
 
-    Raises as Model.load_session does, and UsageError when the file's kv_type is another one or there is no such folder;
-    then path is as it was.
+    Raises what Model.load_session raises, and UsageError where the file has another kv_type or the folder is missing;
+    the file is then unchanged.
     """
-    with _open(model, path, kv_type, deterministic) as session:
+    with _open_session(model, path, kv_type, deterministic) as session:
         before = session.tokens
         try:
             yield Reader(session, before.tolist())
@@ -36,7 +36,7 @@ def prompt_cache(
                 session.save(path)
 
 
-def _open(model: LoadedModel, path: Path | None, kv_type: str, deterministic: bool) -> Session:
+def _open_session(model: LoadedModel, path: Path | None, kv_type: str, deterministic: bool) -> Session:
     if path and not path.parent.is_dir():
         raise UsageError(f"{path}: there is no such folder to keep the prompt cache in")
     if path is None or not path.exists():

@@ -1,9 +1,9 @@
-"""Speculative decoding: guesses of the next tokens are read with the last one, and kept as far as they are right.
+"""Speculative decoding: guesses of the next tokens are read with the last one, and kept while they are right.
 
-A step that reads few tokens takes about the time of a step that reads one, since both wait for the weights.  A guess is
-right if it is the token that is drawn in its place, by the same sampler from the model's own logits.  So the text is
-that of plain decoding, greedy or drawn, with any filter: to the bit in deterministic sessions; in others a step of many
-tokens rounds in another way, and two tokens that are about as likely may change places.
+A step of a few tokens takes about as long as a step of one, since reading the weights dominates both.  A guess is
+right if the sampler draws the same token from the model's own logits.  So the text is that of plain decoding, greedy or
+drawn, with any filter: bit for bit in deterministic sessions; in others a step of several tokens adds in another order,
+and two tokens that are about equally likely may change places.
 (Leviathan et al. 2023, arXiv 2211.17192, without its resampling, which keeps the distribution but not the draws.)
 """
 
@@ -38,11 +38,11 @@ def guessing(reader: Reader, model: LoadedModel, options: Options) -> Speculativ
         guess = DraftModel(options.draft, model, options.n_threads)
     else:
         guess = PromptLookup(options.prompt_lookup)
-    return SpeculativeReader(reader.session, guess, reader.hand_over())
+    return SpeculativeReader(reader.session, guess, reader.release_tokens())
 
 
 class SpeculativeReader(Reader):
-    """A Reader that also reads what guess(tokens) thinks will follow.
+    """A Reader that also reads ahead the tokens that guess(tokens) predicts.
 
     n_guessed, n_right  guesses so far, and those of them that were drawn
     """
@@ -56,7 +56,7 @@ class SpeculativeReader(Reader):
     def logits_after(self, tokens: Sequence[int]) -> Floats:
         """float32 [n_vocab], the logits after all of tokens; len(tokens) >= 1."""
         tokens = list(tokens)
-        n_ahead = len(self._held) - len(tokens)  # guesses that are yet to be judged
+        n_ahead = len(self._held) - len(tokens)  # guesses that are not verified yet
         if 0 <= n_ahead < len(self._rows) and self._held[: len(tokens)] == tokens:
             self.n_right += 1
             return self._rows[len(self._rows) - 1 - n_ahead]
@@ -77,7 +77,7 @@ class SpeculativeReader(Reader):
 
 
 class PromptLookup:
-    """Guesses that the last tokens go on as they did when they came the last time.
+    """Guesses that the last tokens are followed by what followed them the last time.
 
     n_most  guesses at once
 
@@ -98,8 +98,8 @@ class PromptLookup:
         return []
 
     def _index(self, tokens: list[int]) -> None:
-        """Notes every n-gram but the last one, which has no next token yet."""
-        if len(tokens) < self._n_indexed:  # a text that is not the old one and more
+        """Indexes every n-gram but the last one, which nothing follows yet."""
+        if len(tokens) < self._n_indexed:  # not a continuation of the text so far
             self._n_indexed, self._next = 0, {}
         for position in range(self._n_indexed, len(tokens)):
             for n in N_GRAMS:

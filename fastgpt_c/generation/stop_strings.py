@@ -1,4 +1,4 @@
-"""Where a text ends because it has a stop string: any number of them, in time that does not depend on the number.
+"""Finds the first of any number of stop strings in a text, in time that does not depend on their number.
 
 The automaton is Aho and Corasick's ("Efficient string matching", 1975): a trie of all stop strings, in which each node
 knows the longest proper end of its text that is a node, too.  One is found by looking at each character once.
@@ -58,7 +58,7 @@ class _Automaton:
 
 @lru_cache(maxsize=1)
 def _automaton(stop: tuple[str, ...]) -> _Automaton:
-    """It is only read once it is made, so texts of a batch share it."""
+    """Cached, since the texts of a batch share it; it is not modified once it is made."""
     return _Automaton(stop)
 
 
@@ -76,7 +76,7 @@ class StopFinder:
         self.found = False
 
     def push(self, text: str) -> str:
-        """What can be shown for sure."""
+        """The text that can no longer be part of a stop string."""
         n_held, text = len(self._held), self._held + text
         node, automaton = self._node, self._automaton
         for at in range(n_held, len(text)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.log_probs import TokenLogProb, token_log_prob
 from fastgpt_c.engine.sampler import Sampler
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.generation.constraints import constraint_on
@@ -26,7 +27,7 @@ def bans_of(options: Options) -> list[str]:
 
 
 def refusal(logits: npt.ArrayLike, bans: Sequence[str]) -> FastGPTError:
-    """Why a sampler drew nothing from a model's logits [n_vocab], under these options."""
+    """The error for logits [n_vocab] of a model from which a sampler drew nothing; bans are those of the options."""
     if not np.all(np.asarray(logits, np.float64) < np.inf):  # also false for NaN
         return FastGPTError("the model gives logits that are NaN or infinite: its weights are damaged")
     return UsageError(f"every token is banned{' by ' * bool(bans)}{' and '.join(bans)}")
@@ -34,17 +35,18 @@ def refusal(logits: npt.ArrayLike, bans: Sequence[str]) -> FastGPTError:
 
 @contextmanager
 def explained(logits: npt.ArrayLike, bans: Sequence[str] = ()) -> Iterator[None]:
-    """Where a sampler refuses a model's logits in the block, the error says why."""
+    """In the block, an error of a sampler that refuses a model's logits is replaced by one that says why."""
     try:
         yield
     except UsageError as error:
         raise refusal(logits, bans) from error
 
 
-class Chooser:
-    """Chooses the tokens of one text.
+class TokenSelector:
+    """Selects the tokens of one text, and remembers them.
 
-    seed  of the sampler
+    seed      of the sampler
+    logprobs  of the tokens so far, the end-of-text token included, where options.logprobs asks for them
 
     Raises UsageError for options out of range or a wrong constraint, MissingExtraError for one without its library.
     """
@@ -57,14 +59,17 @@ class Chooser:
         self._eos_tokens = model.eos_tokens
         self._bans = bans_of(options)
         self.seed = self._sampler.seed
+        self.logprobs: list[TokenLogProb] = []
+        self._n_top = options.logprobs
+        self._model_logits: Floats | None = None  # [n_vocab] that the next token is selected from
 
-    def choose(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
-        """The token after tokens, drawn and noted; logits [n_vocab] may be changed.  draw is the sample of the session
-        that the logits are from, so that its profile counts the draw."""
+    def select(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
+        """Draws the token that follows tokens, and accepts it; logits [n_vocab] may be changed.  draw is the sample
+        method of the session that the logits are from, so that its profile counts the draw."""
         logits = self._allowed(tokens, logits)
         with self._explained(logits):
             token = draw(self._sampler, logits)
-        self.take(token)
+        self.accept(token)
         return token
 
     def adjusted(self, tokens: Sequence[int], logits: Floats) -> Floats:
@@ -79,17 +84,21 @@ class Chooser:
         return refusal(logits, self._bans)
 
     def _explained(self, logits: Floats) -> AbstractContextManager[None]:
-        """What a processor gave is no fault of the model."""
+        """Nothing is explained where a processor has changed the logits: the model may not be the cause."""
         return explained(logits, self._bans) if self._processor is None else nullcontext()
 
-    def take(self, token: int) -> None:
-        """Notes the token that comes next."""
+    def accept(self, token: int) -> None:
+        """Adds the selected token to the histories of sampler and constraint, and to logprobs."""
+        if self._n_top is not None and self._model_logits is not None:
+            self.logprobs.append(token_log_prob(self._model_logits, token, self._n_top))
         self._sampler.accept([token])
         if self._constraint is not None and token not in self._eos_tokens:
             self._constraint.accept(token)
 
     def _allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
-        """What the processor makes of logits; the sampler learns what the constraint allows."""
+        """Logits after the processor, if there is one; passes the constraint's mask to the sampler."""
+        if self._n_top is not None:  # a processor may change them in place
+            self._model_logits = logits if self._processor is None else logits.copy()
         if self._processor is not None:
             processed = self._processor(tokens, logits)
             logits = logits if processed is None else processed
@@ -99,5 +108,5 @@ class Chooser:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing may follow."""
+        """Whether the constraint is met and no token can follow."""
         return self._constraint is not None and self._constraint.complete

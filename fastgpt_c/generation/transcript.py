@@ -1,4 +1,4 @@
-"""Tokens -> the text that can be shown, as soon as it is certain."""
+"""Tokens -> text, as soon as its characters are complete and no stop string can begin in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Transcript:
         self._shown: list[str] = []
 
     def push(self, token: int) -> str:
-        """What of the text can be shown for sure."""
+        """The piece of text that becomes certain with this token, often empty."""
         if not self._decoder:
             return ""
         return self._show(self._stopper.push(self._decoder.push(token)))

@@ -1,8 +1,8 @@
-"""Files that are either whole or not there, and where they may be written.
+"""Atomic writes: a file is complete or absent.  And the rules for where files may be written.
 
-A link is followed, and the file at its end replaced.  A pipe, a character device, and what /dev/stdout stands for are
-written to, once all is known to be right.  A folder, a socket and a block device are refused, and so is what the same
-command reads.  csrc/os_posix.c keeps the same rules for saved sessions.
+A link is followed, and the file at its end replaced.  Pipes, character devices and /dev/stdout are written through,
+once the content is complete.  Folders, sockets and block devices are refused, and so is a file that the same command
+reads.  csrc/os_posix.c keeps the same rules for saved sessions.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from pathlib import Path
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.io.c_strings import c_path
 
-# A temporary file of that age is locked, or its process was killed.
+# An older temporary file is locked, or its process was killed.
 NEW_SECONDS = 60
 
 MAX_LINKS = 40
 
-# How the system names the files that a process has open: what /dev/stdout links to.
+# Names of the open files of a process: the targets of links such as /dev/stdout.
 OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,8})")
 
 REFUSED = ((stat.S_ISDIR, "folder"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "block device"))
 
 
 def check_output(target: Path, *inputs: Path | int, may_replace_model: bool = False) -> None:
-    """Says before any work whether target may be written: to be called by whoever reads inputs, which are paths, or
-    numbers of open files.
+    """Checks before any work that target may be written.
 
-    Raises UsageError where target is one of inputs, by whatever name or link, or a model file; FastGPTError where it is
-    no place for a file.
+    inputs  what the same command reads: paths, or descriptors of open files
+
+    Raises UsageError where target is one of inputs, by any name or link, or a model file; FastGPTError where no file
+    can be written there.
     """
     c_path(target)
     with naming(target):
@@ -61,7 +62,7 @@ def _check_place(target: Path) -> None:
 
 
 def same_file(a: Path | int, b: Path | int) -> bool:
-    """Whether both are one regular file, by whatever name or link; or will be, if it is not there yet."""
+    """Whether both are the same regular file, by any name or link; or would be, where none exists yet."""
     try:
         found = _stat(a)
         return stat.S_ISREG(found.st_mode) and os.path.samestat(found, _stat(b))
@@ -82,17 +83,17 @@ def is_model(path: Path) -> bool:
 
 
 def is_stream(target: Path) -> bool:
-    """Whether target is not a file, but a pipe, a device or a file that is open."""
+    """Whether target is written through: a pipe, a character device, or an open file such as /dev/stdout."""
     end = _end_of_links(target)
     return bool(_open_file(end)) or stat.S_ISFIFO(_mode(end)) or stat.S_ISCHR(_mode(end))
 
 
 @contextmanager
 def atomically(target: Path) -> Iterator[Path]:
-    """A temporary sibling of target, which takes its place after the block and vanishes if that fails.  For a stream it
-    is in the system's folder for such files, and is copied to it.
+    """A temporary file beside target, which replaces it after the block, and is removed if the block fails.  For a
+    stream it is in the system's temporary folder, and is copied to the stream.
 
-    If the process is killed, the sibling stays until the next call in that folder.  It is locked as long as it lives.
+    If the process is killed, the file remains until the next call in that folder.  It is locked while it is in use.
     """
     end, to_stream = _end_of_links(target), is_stream(target)
     folder = Path(tempfile.gettempdir()) if to_stream else end.parent
@@ -100,7 +101,7 @@ def atomically(target: Path) -> Iterator[Path]:
     part = folder / f".fastgpt-c-{secrets.token_hex(8)}.part"
     try:
         with part.open("xb") as lock:
-            with suppress(OSError):  # a file system without locks, where nothing is taken away, either
+            with suppress(OSError):  # a file system without locks, on which _sweep removes nothing, either
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if to_stream:
                 part.chmod(0o600)
@@ -120,7 +121,7 @@ def atomically(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(target: Path) -> Iterator[None]:
-    """Raises FastGPTError, with the name of target, for what the system says of it."""
+    """Turns an OSError in the block into a FastGPTError with the name of target."""
     try:
         yield
     except OSError as error:
@@ -128,28 +129,27 @@ def naming(target: Path) -> Iterator[None]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """text in UTF-8, in place of whatever file target was.  Raises as check_output does, and FastGPTError where it
-    cannot be written."""
+    """Replaces target by text in UTF-8.  Raises what check_output raises, and FastGPTError where it cannot be
+    written."""
     check_output(target)
     with naming(target), atomically(target) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def remove_what_was_left(target: Path) -> None:
-    """Removes what processes that were killed have left beside target, if they have and it can."""
+    """Removes temporary files of killed processes beside target, where possible."""
     with suppress(OSError, FastGPTError):
         _sweep(_end_of_links(target).parent)
 
 
 def flush_folder(folder: Path) -> None:
-    """A file that was made or renamed lasts once its folder is on disk; where a folder cannot be synced, the system
-    does it in its own time."""
+    """Makes new and renamed files in folder durable; where a folder cannot be synced, that is left to the system."""
     with suppress(OSError):
         _flush_to_disk(folder)
 
 
 def _sweep(folder: Path) -> None:
-    """Removes temporary files of processes that were killed: nobody holds the lock.  A new one may have none yet."""
+    """Removes temporary files of killed processes: no one holds their lock.  New ones may not be locked yet."""
     with suppress(OSError):
         for part in list(folder.glob(".fastgpt-c-*.part")):
             with suppress(OSError):
@@ -167,7 +167,7 @@ def _remove_if_left(part: Path) -> None:
 
 
 def _end_of_links(target: Path) -> Path:
-    """The end of a chain of links, which need not be there; a link to an open file is an end."""
+    """The end of a chain of links, which need not exist; a link to an open file is an end."""
     end = target
     for _ in range(MAX_LINKS):
         if _open_file(end) or not end.is_symlink():
@@ -181,7 +181,7 @@ def _open_file(end: Path) -> re.Match[str] | None:
 
 
 def _mode(end: Path) -> int:
-    """st_mode of what is there; 0 = nothing, or nobody may know."""
+    """st_mode of a file; 0 = absent, or not accessible."""
     try:
         return end.stat().st_mode
     except OSError:

@@ -1,4 +1,4 @@
-"""Paths and texts as C takes them: bytes up to the first NUL, so there must be none inside."""
+"""Paths and texts as C strings: bytes that end with the first NUL, so there must be none inside."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from fastgpt_c.errors import UsageError
 
 
 def c_path(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file's name.  Raises UsageError where it has a NUL, or characters that no file name can have."""
+    """The bytes of a path.  Raises UsageError where it has a NUL, or characters that file names cannot have."""
     text = os.fspath(path)
     try:
         return _whole(os.fsencode(text), text)
     except UnicodeEncodeError as error:
-        raise UsageError(f"{text!r}: is no name of a file: {error}") from None
+        raise UsageError(f"{text!r}: is not a valid file name: {error}") from None
 
 
 def c_text(text: str) -> bytes:
-    """A text as UTF-8.  Raises UsageError where it has a NUL, or half of a surrogate pair."""
+    """A text in UTF-8.  Raises UsageError where it has a NUL or a lone surrogate."""
     try:
         return _whole(text.encode(), text)
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Numbered lines of files that may have lines of any length."""
+"""Numbered lines of files whose lines may have any length."""
 
 from __future__ import annotations
 

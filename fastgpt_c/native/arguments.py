@@ -1,8 +1,8 @@
-"""What callers give -> what the library takes: checked once, with an error that names what is wrong.
+"""Validation of arguments: each is checked once, with an error that names what is wrong.
 
-What each option may be stands in one table, OPTIONS, by which all of them are checked when they are made.
+One table, OPTIONS, has the valid values of every option; dataclasses of options are checked by it when they are made.
 
-Integers and numbers may be NumPy's; a bool is neither, since whoever gives True for a count has mistaken the option.
+Integers and numbers may be NumPy's; a bool is neither, since True for a count is a mistake.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,24 +32,24 @@ MOST_THREADS = 1024
 
 
 class Refused(Exception):
-    """A value is not of its kind; the text says why where the kind's own words do not."""
+    """A value is not of its kind; the message, if there is one, is more precise than Kind.says."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """says completes "name is value, not ...";  read gives the value as it is kept, and raises Refused."""
+    """says completes "name is value, not ...";  read returns the value as it is stored, or raises Refused."""
 
     says: str
     read: Callable[[Any], Any]
 
 
 def shown(value: object) -> str:
-    """Its repr, in a line of moderate length."""
+    """repr(value), cut to one line of moderate length."""
     return reprlib.repr(value).replace("\n", " ")
 
 
 def as_integer(value: object) -> int:
-    """Raises Refused for anything but an integer."""
+    """The int; raises Refused for anything but an integer."""
     if isinstance(value, bool | np.bool_):
         raise Refused
     try:
@@ -107,7 +107,7 @@ def _read_text(value: object) -> str:
 
 
 def _read_strings(value: object) -> tuple[str, ...]:
-    """Reads an iterator once; None is none at all."""
+    """Consumes an iterator once; None means no strings."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -154,7 +154,7 @@ def _read_callable(value: object) -> object:
 
 
 def _read_model(value: object) -> object:
-    """By what a draft must have: the class itself is far above this module."""
+    """Checks the attributes that a draft needs: this module may not import the class."""
     if not all(hasattr(value, name) for name in ("session", "n_vocab", "eos_token")):
         raise Refused
     return value
@@ -198,6 +198,7 @@ OPTIONS = {
     "max_new_tokens": COUNT,
     "stop": Kind("text, or a list of texts", _read_strings),
     "on_overflow": one_of(*OVERFLOW_MODES),
+    "logprobs": optional(COUNT),
     "kv_cache": FLAG,
     "kv_type": one_of(*KV_TYPES),
     "deterministic": FLAG,
@@ -217,7 +218,7 @@ OPTIONS = {
 
 
 def checked(name: str, value: object) -> Any:
-    """The value of an option as it is kept; UsageError where it is not what the table allows."""
+    """The value of an option as it is stored; raises UsageError for a value that the table does not allow."""
     kind = OPTIONS[name]
     try:
         return kind.read(value)
@@ -233,6 +234,12 @@ class Checked:
             raise UsageError(f"{cls.__name__} takes its options by name, such as {_names(cls)[0]}=...")
         check_names(given, _names(cls), f"option of {cls.__name__}")
         return super().__new__(cls)
+
+    def __repr__(self) -> str:
+        """With the options that are not at their defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(cast(Any, self))}
+        changed = [f"{name}={shown(value)}" for name, value in values.items() if value != getattr(type(self), name)]
+        return f"{type(self).__name__}({', '.join(changed)})"
 
     def __post_init__(self) -> None:
         for name in _names(type(self)):
@@ -252,8 +259,11 @@ def check_names(given: Iterable[str], known: Sequence[str], what: str) -> None:
             raise UsageError(f"{name} is no {what}: {hint}")
 
 
-def made(cls: type[Made], name: str, given: object, changes: Mapping[str, Any]) -> Made:
-    """cls of the options that an argument of that name has, an object of cls, a dict or None, with changes."""
+def merge_options(cls: type[Made], name: str, given: object, changes: Mapping[str, Any]) -> Made:
+    """An object of cls: given, which is one already, a dict of its fields or None, with changes made to it.
+
+    name  of the argument, for the UsageError
+    """
     if given is None:
         return cls(**changes)
     if isinstance(given, cls):
@@ -289,7 +299,7 @@ def as_path(name: str, value: object) -> Path:
 
 
 def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 - 1) -> int:
-    """value as a C int32_t; raises UsageError where it is none, or outside [least, most]."""
+    """value as a C int32_t; raises UsageError for anything but an integer in [least, most]."""
     try:
         number = as_integer(value)
     except Refused:
@@ -300,17 +310,17 @@ def checked_int(name: str, value: int, least: int = -(2**31), most: int = 2**31 
 
 
 def room_of(n_ctx: int | None) -> int:
-    """As fastgpt_kv_cache_create takes it, 0 for None: the model's own."""
+    """n_ctx for fastgpt_kv_cache_create, where 0 is the model's own."""
     return checked_int("n_ctx", 0 if n_ctx is None else n_ctx)
 
 
 def checked_n_threads(n_threads: int | None) -> int:
-    """As fastgpt_pool_create takes it, 0 for None: the usable cores."""
+    """n_threads for fastgpt_pool_create, where 0 is the usable cores."""
     return checked("n_threads", n_threads) or 0
 
 
 def float_array(name: str, values: npt.ArrayLike) -> Floats:
-    """As a contiguous float32 array, without a copy where it is one; raises UsageError for what are no numbers."""
+    """values as a contiguous float32 array, not copied if it is one; raises UsageError for anything but numbers."""
     try:
         return np.ascontiguousarray(values, np.float32)
     except (ValueError, TypeError, OverflowError):

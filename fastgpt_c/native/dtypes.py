@@ -1,4 +1,4 @@
-"""The number types of weights: F32 rows -> what model files store, and back.
+"""The dtypes of weights: quantizes F32 rows to what model files store, and dequantizes them.
 
 Types go by their names in lower case: "f32", "f16", "bf16", "q8_0", "q4_0", and "q4_1", "q5_0", "q5_1", "q4_k",
 "q5_k" and "q6_k", which are only read.
@@ -23,15 +23,15 @@ _TYPES = {
 
 
 def row_bytes(type: str, n: int) -> int:
-    """The bytes of a row of n numbers; 0 when n is not a multiple of the type's block (32 for q8_0 and q4_0)."""
+    """Bytes of a row of n values; 0 when n is not a multiple of the type's block (32 for q8_0 and q4_0)."""
     return int(lib.fastgpt_type_row_bytes(type_number(type), n))
 
 
 def quantize_rows(x: npt.ArrayLike, type: str) -> npt.NDArray[np.uint8]:
-    """x [..., n] rounded to type, as bytes [..., row_bytes(type, n)]: those that the package gguf gives.
+    """x [..., n] quantized to type -> bytes [..., row_bytes(type, n)], the same as the package gguf's.
 
-    x is read as float32.  Raises UsageError when rows are not whole blocks of type, for a type that is only read, and
-    for numbers that are NaN, infinite or too large for type.
+    x is converted to float32 first.  Raises UsageError when rows are not whole blocks of type, for a type that can only
+    be dequantized, and for values that are NaN, infinite or too large for type.
     """
     rows = np.ascontiguousarray(x, np.float32)
     *outer, n = rows.shape
@@ -44,9 +44,9 @@ def quantize_rows(x: npt.ArrayLike, type: str) -> npt.NDArray[np.uint8]:
 
 
 def dequantize_rows(data: npt.NDArray[Any], type: str, n: int) -> npt.NDArray[np.float32]:
-    """The way back: data [..., row_bytes(type, n)], as bytes or as wider numbers of any type -> float32 [..., n].
+    """Dequantizes data [..., row_bytes(type, n)], as bytes or a wider dtype of the same bytes -> float32 [..., n].
 
-    Raises UsageError when the rows of data are not n numbers of type.
+    Raises UsageError when the rows of data are not n values of type.
     """
     rows = np.ascontiguousarray(data).view(np.uint8)
     *outer, n_bytes = rows.shape

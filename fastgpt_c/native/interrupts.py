@@ -1,4 +1,4 @@
-"""Steps that signals can stop, and that have ended before Python goes on, whatever signal handlers raise."""
+"""Steps that signals can stop, and that have ended before Python continues, whatever signal handlers raise."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from fastgpt_c.native.lib import ffi, lib
 
-# Python's signal handlers get their turn so often while the main thread waits for a step.
+# While the main thread waits for a step, Python's signal handlers run this often.
 MILLISECONDS_A_WAIT = 20
 
-# Steps that may take longer can be stopped by signals; doing so costs a thread, some tens of microseconds.
+# Steps that may take longer run in a thread, so that signals can stop them; that costs some tens of microseconds.
 SECONDS_UNINTERRUPTED = 0.1
 
 
@@ -26,16 +26,19 @@ def ending(guard: Any) -> Any:
 
 
 class Steps:
-    """Runs the steps of one context.  How long one may take is told from the latest one before it that succeeded."""
+    """Runs the steps of one context, and estimates how long the next one takes from the last that succeeded."""
 
     def __init__(self) -> None:
-        self._n_tokens, self._seconds = 1, SECONDS_UNINTERRUPTED  # of that one; pessimistic about the first
+        self._n_tokens, self._seconds = (
+            1,
+            SECONDS_UNINTERRUPTED,
+        )  # of the last step; before the first, as if it were long
 
     def run(self, guard: Any, n_tokens: int) -> int:
         """The step of guard, of n_tokens -> its status.  For use in  with ending(guard):  alone.
 
-        In the main thread, where signal handlers run, a step that may take long runs in a thread of its own, if there
-        is one to be had.
+        In the main thread, where signal handlers run, a step that may take long runs in a thread of its own, if one
+        can be started.
         """
         begin = time.perf_counter()
         in_main = threading.current_thread() is threading.main_thread()
@@ -53,5 +56,5 @@ class Steps:
         return self._seconds * max(1.0, n_tokens / self._n_tokens) >= SECONDS_UNINTERRUPTED
 
     def note(self, n_tokens: int, seconds: float) -> None:
-        """That a step of n_tokens took so long."""
+        """Records how long a step of n_tokens took."""
         self._n_tokens, self._seconds = n_tokens, seconds

@@ -20,7 +20,7 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
 
 
 def check(status: int, detail: str = "") -> None:
-    """Raises the exception that stands for a status other than OK; detail replaces the general text."""
+    """Raises the exception of a status other than OK; detail replaces its general text."""
     if status != lib.FASTGPT_OK:
         text = detail or ffi.string(lib.fastgpt_status_text(status)).decode()
         raise _EXCEPTIONS.get(status, UsageError)(text)
@@ -32,9 +32,9 @@ def error_text(error: Any) -> str:
 
 
 def create(function: Any, *arguments: Any, free: Any, sizeof: Any = None) -> Any:
-    """Calls a _create function of the library; the handle is freed when nobody holds it any more.
+    """Calls a _create function of the library -> the handle, which is freed with the last reference to it.
 
-    sizeof tells Python's garbage collector how much memory the handle stands for.
+    sizeof  tells Python's garbage collector how much memory the handle owns
     """
     out = ffi.new(ffi.getctype(ffi.typeof(function).args[-1].item, "*"))
     check(function(*arguments, out))

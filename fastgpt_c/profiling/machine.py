@@ -1,4 +1,4 @@
-"""The machine: what the library uses of it, and how fast it is at best."""
+"""The machine: what the library uses of it, and its ceilings: memory bandwidth and arithmetic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastgpt_c.io.cache_dir import cache_dir
 from fastgpt_c.native.arguments import checked_n_threads
 from fastgpt_c.native.lib import check, create, ffi, lib
 
-# As Linux spells them in /proc/cpuinfo: what kernels of this or of other engines look for.
+# As Linux spells them in /proc/cpuinfo: features that kernels of this engine or others use.
 CPU_FEATURES = (
     "sse4_2", "fma", "f16c", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni",
     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
@@ -26,9 +26,9 @@ CPU_FEATURES = (
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a machine can do at best with n_threads (Williams, Waterman and Patterson 2009).
+    """The ceilings of a machine with n_threads (roofline model: Williams, Waterman and Patterson 2009).
 
-    A multiply-add counts as two operations; 0 where the instruction set in use has nothing of the kind.
+    A multiply-add counts as two operations; 0 where the instruction set in use has no such arithmetic.
     """
 
     n_threads: int
@@ -50,11 +50,11 @@ def roofline(n_threads: int | None = None) -> Roofline:
 
 
 def best_roofline(n_threads: int | None = None) -> Roofline:
-    """Measures as roofline does, and gives the best of each rate that this machine has shown so far.
+    """Measures as roofline does, and returns the best of each rate that was measured on this machine so far.
 
-    Other programs can only make a measurement worse, so the best of several comes closest to the machine's own.  It is
-    kept in io.cache_dir: the key is the CPU's name, the number of threads, the kernels and the version of the
-    library.  Where nothing can be kept, the best is what it is now.  Raises as roofline does.
+    Other programs can only make a measurement worse, so the best of several is closest to the machine's ceiling.  It is
+    stored in io.cache_dir, by CPU name, number of threads, kernels and version of the library; where nothing can be
+    stored, the result is the new measurement.  Raises as roofline does.
     """
     now = roofline(n_threads)
     known = facts()
@@ -73,7 +73,7 @@ def best_roofline(n_threads: int | None = None) -> Roofline:
 
 
 def _kept_roofline(path: Path, n_threads: int) -> Roofline | None:
-    """What the file says, if it says something sensible."""
+    """The rates in the file, or None where they are absent or implausible."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         rates = {name: float(kept[name]) for name in Roofline.__dataclass_fields__ if name != "n_threads"}

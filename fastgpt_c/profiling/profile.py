@@ -25,18 +25,27 @@ from fastgpt_c.profiling.records import PHASES, Records, copied, facts_of, named
 
 
 class Profiled(Protocol):
-    """Whose steps a profile times: a Session, or the RaggedStep of a batch."""
+    """A source of steps to profile: a Session, or the RaggedStep of a batch."""
 
     n_threads: int
     is_profiled: bool
 
     def handles(self) -> AbstractContextManager[tuple[Any, Any]]:
-        """The fastgpt_model * and fastgpt_context *, in the block for the caller alone."""
+        """The fastgpt_model * and fastgpt_context *, reserved for the caller in the block."""
 
 
 class Profile(Records):
-    """What happened between "with" and the end of its block, in the session or batch that it was made by; see Records
-    for what it holds then."""
+    """Times of the steps in a "with" block; made by Session.profile or Batch.profile, and complete after the block.
+
+    records  structured array, a row for each phase, layer (from 0; -1 = outside of layers) and op: phase, layer, op,
+             calls, ns, best_ns, bytes, operations
+    events   structured array, one for each op and thread: start_ns, end_ns, step, phase, n_tokens, thread, layer, op
+    phases   {"prefill": {"n_steps": ..., "n_tokens": ..., "ns": ...}, "decode": ...}
+    n_events_lost, model, n_threads
+             see profiling.records.Records, which describes every field
+
+    One profile of a session or batch can run at a time.
+    """
 
     def __init__(self, profiled: Profiled, n_events: int) -> None:
         self._profiled, self._n_events = profiled, checked_int("n_events", n_events, 0)
@@ -67,21 +76,31 @@ class Profile(Records):
         self.n_events_lost = summary.n_events_lost
         self._context = None
 
+    def __repr__(self) -> str:
+        phases = [
+            f"{name}: {phase['n_tokens']} tokens in {phase['n_steps']} step{'s' * (phase['n_steps'] != 1)}, "
+            f"{phase['ns'] / 1e6:.3f} ms"
+            for name, phase in self.phases.items()
+            if phase["n_steps"]
+        ]
+        return f"Profile({'; '.join(phases) or 'no steps'})"
+
     # ---- Exports ----
 
     def report(self, roofline: Roofline | None = None) -> dict[str, Any]:
-        """All of it as JSON can hold it, with shares of the time, and of the roofline where one is given."""
-        return report.make(self, roofline)
+        """The profile as a dict for JSON, with shares of the time, and of the roofline where one is given."""
+        return report.make_report(self, roofline)
 
     def table(self, roofline: Roofline | None = None) -> str:
         """Tables for the terminal: for each phase by op, and by layer."""
         return tables.profile(self.report(roofline))
 
     def write_trace(self, path: str | Path) -> None:
-        """Chrome's trace-event format, which https://ui.perfetto.dev opens.  Raises FastGPTError for the file."""
-        trace.write(as_path("path", path), self)
+        """A file in Chrome's trace-event format, which https://ui.perfetto.dev opens.  Raises FastGPTError where it
+        cannot be written."""
+        trace.write_trace(as_path("path", path), self)
 
     def write_html(self, path: str | Path, roofline: Roofline | None = None, prompt: str | None = None) -> None:
-        """One page with the charts and the table, which needs no network; its title names prompt, if that is given.
-        Raises FastGPTError for the file."""
+        """One self-contained HTML page with charts and tables; its title names prompt, if that is given.  Raises
+        FastGPTError where it cannot be written."""
         report.write_page(as_path("path", path), self.report(roofline), prompt)

@@ -1,4 +1,4 @@
-"""What a profile recorded: C's structs as NumPy arrays."""
+"""The data of a profile: C's structs as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ OPS = np.array([ffi.string(lib.fastgpt_op_name(op)).decode() for op in range(lib
 
 @dataclass(eq=False, repr=False)
 class Records:
-    """What was recorded of steps.
+    """The times of steps, by op and as events.  Times are in nanoseconds; layers are counted from 0.
 
     records  structured array, a row for each op that ran, by phase, then in the order of a step
                  phase       "decode" for steps whose sessions all have one new token, else "prefill"
                  layer       -1 outside of layers
                  op          embed, ln_1, qkv, attention, attn_proj, ln_2, fc, gelu, proj, ln_f, lm_head, sample, and
-                             "other": what is left of the steps' time
+                             "other": the rest of the steps' time
                  calls, ns   how often, and how long in all, in the thread that called the step
-                 best_ns     of the fastest call, which other programs disturbed least
-                 bytes, operations  what the op needs, by closed formulas; a multiply-add is two operations
-    events   structured array: start_ns, end_ns (of a clock that never goes back), step (from 0), phase, n_tokens (of
+                 best_ns     of the fastest call, which other programs have disturbed least
+                 bytes, operations  that the op needs, by closed formulas; a multiply-add is two operations
+    events   structured array: start_ns, end_ns (of a monotonic clock), step (from 0), phase, n_tokens (of
              the step), thread, layer, op ("layer" and "step" besides: events of thread 0 around their ops)
     phases   {"prefill": {"n_steps": ..., "n_tokens": ..., "ns": ...}, "decode": ...}
-    n_events_lost  the oldest ones, for which there was no room
+    n_events_lost  events that were dropped for lack of memory, the oldest ones
     model    name, type and sizes of the model
     n_threads  of the steps
     """
@@ -67,7 +67,7 @@ def table(struct: str, n: int) -> tuple[Rows, Any]:
 
 
 def copied(struct: str, get: Any, context: Any) -> Rows:
-    """The structs that get, a function of the library, has of a fastgpt_context *."""
+    """The structs that get, a function of the library, returns for a fastgpt_context *."""
     n = ffi.new("int32_t *")
     get(context, ffi.NULL, 0, n)
     rows, pointer = table(struct, n[0])
@@ -76,7 +76,7 @@ def copied(struct: str, get: Any, context: Any) -> Rows:
 
 
 def named(raw: Rows) -> Rows:
-    """The same with names of phases and ops in place of their numbers."""
+    """A copy with names of phases and ops instead of their numbers."""
     texts = {"phase": PHASES, "op": OPS}
     names = raw.dtype.names or ()
     rows = np.zeros(len(raw), [(name, texts[name].dtype if name in texts else raw.dtype[name]) for name in names])

@@ -17,9 +17,9 @@ from fastgpt_c.profiling.records import Records
 JSON = dict[str, Any]
 
 KIND = "fastgpt-c profile"
-FORMAT = 1  # of the report: another number when a field means something else
+FORMAT = 1  # of the report: increased when the meaning of a field changes
 PHASE = {"n_steps": int, "n_tokens": int, "ns": int}
-SHAPE = {  # of what a comparison looks at
+SHAPE = {  # the part that a comparison reads
     "model": {"name": str, "type": str},
     "machine": {"cpu": (str, type(None)), "kernels": str},
     "n_threads": int,
@@ -30,17 +30,19 @@ N_OF_TITLE = 50  # characters of a prompt
 PRODUCTS = ("qkv", "attn_proj", "fc", "proj", "lm_head")  # ops that multiply by weights
 
 
-def make(profile: Records, roofline: Roofline | None) -> JSON:
-    """
+def make_report(profile: Records, roofline: Roofline | None) -> JSON:
+    """The report of a profile:
+
     model, machine, n_threads
-    roofline    machine.Roofline's fields and "arithmetic", the kind that weight products are compared with; or None
+                what ran where
+    roofline    machine.Roofline's fields and "arithmetic", the dtype that weight products are compared with; or None
     phases      {phase: {n_steps, n_tokens, ns}}
     records     one for each phase, layer and op
     ops         the same, summed over the layers (also best_ns), with "share" of the phase's time, sampling included;
-                "roofline": the least time that the op's bytes and operations take on this machine, as a part of its
-                time, and "roofline_at_best": were all calls as fast as the fastest; None where it means nothing.
-                Above 1 memory was not what it waited for: what it reads was in a cache
-    steps       one for each step whose events are all there: step, phase, n_tokens, start_ns (from the first of them),
+                "roofline": the time that the op's bytes and operations take at the machine's ceiling, as a fraction of
+                the measured time; "roofline_at_best": the same of the fastest call; None where undefined.  A value
+                above 1 means that the op read from a cache, not from memory
+    steps       one for each step of which no event is lost: step, phase, n_tokens, start_ns (from the first of them),
                 ns, sample_ns, and "ops": nanoseconds of each op
     """
     facts = machine.facts()
@@ -81,7 +83,7 @@ def read(path: Path) -> JSON:
 
 
 def _fits(value: object, shape: Any) -> bool:
-    """Whether a value of JSON has what shape has: keys, elements of lists, types; counts are below 2^63."""
+    """Whether a JSON value has the keys, list elements and types of shape; counts are below 2^63."""
     if isinstance(shape, dict):
         return isinstance(value, dict) and all(_fits(value.get(key), part) for key, part in shape.items())
     if isinstance(shape, list):
@@ -92,14 +94,14 @@ def _fits(value: object, shape: Any) -> bool:
 
 
 def _arithmetic(model: JSON, roofline: Roofline) -> str:
-    """The best that the machine has for weights of the model's type: their own, or F32, to which all can be widened."""
+    """The fastest arithmetic of the machine for the model's weights: their own dtype, or F32 after dequantizing."""
     own = "int8" if model["type"].startswith("Q") else model["type"].lower()
     kinds = ("f32", own) if own in ("int8", "bf16") else ("f32",)
     return max(kinds, key=lambda kind: float(getattr(roofline, f"{kind}_operations_per_second")))
 
 
 def _least_ns(record: JSON, ceiling: JSON) -> float:
-    """What the roofline says (Williams, Waterman and Patterson 2009)."""
+    """Time of an op at the machine's ceiling, by the roofline model (Williams, Waterman and Patterson 2009)."""
     kind = ceiling["arithmetic"] if record["op"] in PRODUCTS else "f32"
     rate = ceiling[f"{kind}_operations_per_second"]
     return float(1e9 * max(record["bytes"] / ceiling["read_bytes_per_second"], record["operations"] / rate))
@@ -126,8 +128,8 @@ def _of_roofline(rows: list[JSON], ceiling: JSON) -> dict[str, float]:
 
 
 def _best_ns(rows: list[JSON]) -> int:
-    """Nanoseconds, were all calls as fast as the fastest; 0 where calls differ in what they have to do: those of
-    attention, since the past grows, and slices of a prefill."""
+    """Nanoseconds if all calls were as fast as the fastest; 0 where calls differ in their work: attention, whose past
+    grows, and slices of a prefill."""
     alike = all(r["calls"] == 1 or (r["phase"] == "decode" and r["op"] != "attention") for r in rows)
     return sum(r["calls"] * r["best_ns"] for r in rows) if alike else 0
 
@@ -135,7 +137,7 @@ def _best_ns(rows: list[JSON]) -> int:
 def _steps(profile: Records) -> list[JSON]:
     events = profile.events[profile.events["thread"] == 0]
     if profile.n_events_lost and len(events):
-        events = events[events["step"] > events["step"].min()]  # the first of those that are left has lost some
+        events = events[events["step"] > events["step"].min()]  # the first step that is left may be incomplete
     whole = {int(e["step"]): e for e in events[events["op"] == "step"]}
     zero = min((int(e["start_ns"]) for e in whole.values()), default=0)
     steps = {

@@ -18,7 +18,7 @@ def profile(report: JSON) -> str:
         if phase["n_steps"]:
             parts += [_title(name, phase), "\n".join(_op_lines(report, name)), "\n".join(_layer_lines(report, name))]
     if any(_is_above(row[name]) for row in report["ops"] for name in ("roofline", "roofline_at_best")):
-        parts.append(f"{ABOVE}: faster than memory was ever seen to be, so what the op reads was in a cache")
+        parts.append(f"{ABOVE}: faster than the measured memory bandwidth, so the op read from a cache")
     if report["n_events_lost"]:
         parts.append(f"{report['n_events_lost']} events are lost to the trace; the tables are complete")
     return "\n\n".join(parts)
@@ -36,7 +36,7 @@ def _heading(report: JSON) -> str:
 def _ceiling(ceiling: JSON) -> str:
     kinds = sorted({"f32", ceiling["arithmetic"]})
     rates = " and ".join(f"{ceiling[f'{kind}_operations_per_second'] / 1e9:.0f} {kind}" for kind in kinds)
-    return f"at best: {ceiling['read_bytes_per_second'] / 1e9:.1f} GB/s, {rates} GFLOP/s"
+    return f"ceiling: {ceiling['read_bytes_per_second'] / 1e9:.1f} GB/s, {rates} GFLOP/s"
 
 
 def _title(name: str, phase: JSON) -> str:
@@ -69,7 +69,7 @@ def _percent(share: float | None, width: int) -> str:
 
 
 def _is_above(share: float | None) -> bool:
-    """Whether a share of the roofline is no share any more, and its number without a meaning."""
+    """Whether a fraction of the roofline is above 1, where its value is meaningless."""
     return share is not None and share >= 1.005  # less is shown as 100%
 
 
@@ -96,7 +96,7 @@ def _layer_lines(report: JSON, phase: str) -> Iterator[str]:
 
 
 def comparison(a: JSON, b: JSON) -> str:
-    """What changed from a to b: milliseconds a step of each op, the largest change first."""
+    """Two reports side by side: milliseconds a step of each op, the largest change first."""
     parts = [f"A: {_heading(a)}\nB: {_heading(b)}"]
     for phase in a["phases"]:
         counts = [report["phases"][phase] for report in (a, b)]

@@ -19,13 +19,13 @@ from fastgpt_c.profiling.records import Records
 JSON = dict[str, Any]
 
 
-def write(path: Path, profile: Records) -> None:
-    """Raises FastGPTError where path cannot be written."""
-    write_text(path, json.dumps(make(profile), separators=(",", ":")))
+def write_trace(path: Path, profile: Records) -> None:
+    """Writes the trace as JSON.  Raises FastGPTError where path cannot be written."""
+    write_text(path, json.dumps(make_trace(profile), separators=(",", ":")))
 
 
-def make(profile: Records) -> JSON:
-    """One row a thread; in the first, ops inside of layers inside of steps."""
+def make_trace(profile: Records) -> JSON:
+    """The trace as a dict: a row for each thread; in the first, steps contain layers, which contain ops."""
     return {
         "traceEvents": [*_names(profile), *_spans(profile)],
         "displayTimeUnit": "ms",

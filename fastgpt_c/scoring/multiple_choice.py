@@ -42,8 +42,8 @@ class Continuation:
 def split_tokens(model: LoadedModel, context: str, text: str) -> tuple[list[int], list[int]]:
     """Tokens of context and of the text after it, as lm-evaluation-harness splits them.
 
-    Both are encoded together, so that a token may reach over no border but this: spaces at the end of context belong to
-    text, whose first word they are a part of.  An empty context is the end-of-text token.
+    Both are encoded together; spaces at the end of context count as part of text, since tokens begin with their space.
+    An empty context is the end-of-text token.
     """
     trimmed = context.rstrip()
     if not trimmed:

@@ -15,7 +15,7 @@ from fastgpt_c.scoring.token_scores import Scorer, TokenScores, score_windows, s
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
 
-# That of transformers' guide, whose figures are for a model of n_ctx 1024.
+# The stride of transformers' guide, whose figures are for a model of n_ctx 1024.
 DEFAULT_STRIDE = 512
 
 
@@ -49,15 +49,15 @@ class Evaluation:
 
     @property
     def guide_perplexity(self) -> float:
-        """As transformers' guide "Perplexity of fixed-length models" adds up: the mean of a window counts for one token
-        less than the window reached, although it is one only where windows do not overlap.  For long texts and strides
-        it is the same to some digits; NaN where no window counts."""
+        """As in transformers' guide "Perplexity of fixed-length models": each window's mean is weighted by one less
+        than the tokens that it reached, which is exact only where windows do not overlap.  For long texts and strides
+        the two agree to several digits; NaN where no window counts."""
         return _exp(self._guide_nats / self._guide_n) if self._guide_n else math.nan
 
     @property
     def bits_per_byte(self) -> float:
-        """What the predicted tokens cost in bits for each of their bytes, so that vocabularies do not matter; NaN when
-        the model has no tokenizer."""
+        """Bits of the predicted tokens for each of their bytes, comparable across vocabularies; NaN when the model has
+        no tokenizer."""
         return self.nats / math.log(2) / self.n_bytes if self.n_bytes else math.nan
 
     @property
@@ -83,7 +83,7 @@ def _n_bytes(model: LoadedModel, scores: TokenScores) -> int:
 
 
 def _exp(nats: float) -> float:
-    """Infinite where a float ends."""
+    """exp(nats), or infinity where that overflows a float."""
     return math.exp(nats) if nats < math.log(sys.float_info.max) else math.inf
 
 
@@ -91,7 +91,7 @@ def evaluate(
     model: LoadedModel, tokens: Sequence[int], *, stride: int | None = None, bos: bool = False,
     n_threads: int | None = None, kv_type: str = "f32",
 ) -> Iterator[Evaluation]:  # fmt: skip
-    """Reads tokens window by window and yields the same Evaluation after each; the last one is the result.
+    """Reads tokens window by window, and yields the running Evaluation after each; the last one is the result.
 
     stride  see token_scores.windows; None = DEFAULT_STRIDE, or n_ctx where that is less
     bos     begin with the end-of-text token, so that the first token is predicted, too

@@ -1,7 +1,7 @@
 """How likely a model finds given tokens: log-probabilities, ranks and alternatives.
 
-Logits are [n_vocab] for each position, so they are made and used up a slice of positions at a time: the memory does
-not grow with the text.  Log-probabilities are natural logarithms.
+Logits are [n_vocab] for each position, so they are computed and reduced a slice of positions at a time: memory does not
+grow with the text.  Log-probabilities are natural logarithms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.engine.log_probs import likeliest, log_normalisers
+from fastgpt_c.engine.log_probs import likeliest, log_normalisers, token_ranks
 from fastgpt_c.engine.reader import Reader
 from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Floats, checked_int, token_array
@@ -29,13 +29,13 @@ _POSITIONS_AT_ONCE = (64, 512)
 _ROWS_IN_CACHE = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenScores:
-    """What a model says of each of n tokens, given those before it.
+    """How likely a model finds each of n tokens, given those before it.
 
     tokens        int32 [n]
-    logprobs      float64 [n], natural logarithms; NaN for a token that nothing stands before
-    ranks         int32 [n], 1 = the likeliest token was this one; of equals the lower id comes first; 0 = no score
+    logprobs      float64 [n], natural logarithms; NaN for a token without a token before it
+    ranks         int32 [n], 1 = this token was the likeliest; of equals the lower id comes first; 0 = no score
     top_tokens    int32 [n][top_k], the likeliest tokens, likeliest first; -1 = no score
     top_logprobs  float64 [n][top_k], theirs; NaN = no score
     """
@@ -48,18 +48,24 @@ class TokenScores:
 
     @property
     def total(self) -> float:
-        """The log-probability of all tokens that have one."""
+        """The sum of the log-probabilities of all tokens that have one."""
         return float(self.logprobs[self.ranks > 0].sum())
 
     @property
     def n_scored(self) -> int:
-        """How many have one."""
+        """The number of tokens with a log-probability."""
         return int(np.count_nonzero(self.ranks))
 
     @property
     def greedy(self) -> bool:
-        """Whether each token that has a score is the likeliest in its place."""
+        """Whether each token with a score was the likeliest in its place."""
         return bool((self.ranks <= 1).all())
+
+    def __repr__(self) -> str:
+        return (
+            f"TokenScores({len(self)} tokens, {self.n_scored} scored, total={self.total:.6g}, "
+            f"top_k={self.top_tokens.shape[1]})"
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -72,12 +78,12 @@ class TokenScores:
 
 
 def joined(parts: Sequence[TokenScores]) -> TokenScores:
-    """Parts of one text, end to end."""
+    """Concatenates the scores of parts of one text."""
     return TokenScores(*map(np.concatenate, zip(*(part._arrays() for part in parts), strict=True)))
 
 
 def without_score(tokens: Ints, top_k: int) -> TokenScores:
-    """Scores of tokens that nothing stands before."""
+    """Scores of tokens without a token before them: NaN."""
     n = len(tokens)
     nothing = np.full((n, top_k), np.nan)
     return TokenScores(tokens, np.full(n, np.nan), np.zeros(n, np.int32), np.full((n, top_k), -1, np.int32), nothing)
@@ -98,11 +104,10 @@ def score_logits(logits: Floats, tokens: Ints, top_k: int = 0) -> TokenScores:
 def _score_few(logits: Floats, tokens: Ints, top_k: int) -> TokenScores:
     normalisers = log_normalisers(logits)
     chosen = np.take_along_axis(logits, tokens[:, None].astype(np.int64), axis=1)
-    ranks = 1 + np.count_nonzero(logits > chosen, axis=1)
-    ranks += [np.count_nonzero(row[:token] == row[token]) for row, token in zip(logits, tokens, strict=True)]
     top = np.array([likeliest(row, top_k) for row in logits]).reshape(len(tokens), top_k)
     top_logprobs = np.take_along_axis(logits, top, axis=1) - normalisers[:, None]
-    return TokenScores(tokens, chosen[:, 0] - normalisers, ranks.astype(np.int32), top.astype(np.int32), top_logprobs)
+    logprobs, ranks = chosen[:, 0] - normalisers, token_ranks(logits, tokens)
+    return TokenScores(tokens, logprobs, ranks, top.astype(np.int32), top_logprobs)
 
 
 # ---- Tokens -> scores ----
@@ -117,7 +122,7 @@ def tokens_of(tokens: Sequence[int] | Ints, n_vocab: int) -> Ints:
 
 
 class Scorer:
-    """Scores tokens after others, in a session of its own; what the session holds already is not read again.
+    """Scores tokens after others, in a session of its own, which is not made to read a common prefix again.
 
     One thread at a time, as a session.
     """
@@ -132,7 +137,7 @@ class Scorer:
         """Scores of tokens, each given context and the tokens before it, with the top_k likeliest in its place.
 
         Both have one token at least; all but the last of tokens are read, so len(context) + len(tokens) <= n_ctx + 1.
-        Raises as Session.prefill does; the next call is as good as ever.
+        Raises as Session.prefill does; later calls are not affected.
         """
         if not len(context) or not len(tokens):
             raise UsageError("scoring needs a token, and one before it")
@@ -153,7 +158,7 @@ class Scorer:
         return joined(parts)
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         self._reader.session.close()
 
     def __enter__(self) -> Scorer:
@@ -175,8 +180,8 @@ class Window(NamedTuple):
 
 
 def windows(n_tokens: int, n_ctx: int, stride: int) -> Iterator[Window]:
-    """How a text is read that may be longer than n_ctx: a window of n_ctx tokens, the next one stride tokens further,
-    and so on; each scores what those before it did not reach.
+    """The windows in which a text of any length is read: n_ctx tokens each, stride tokens apart; each scores the tokens
+    that those before it did not reach.
 
     So a token has at least n_ctx - stride tokens before it, if the text has.  The first token of a window can't be
     scored by it: with stride = n_ctx the first of each window is left out.  That is the recipe of transformers' guide
@@ -217,7 +222,7 @@ def score(
 
 
 def start_token(model: LoadedModel) -> int:
-    """What stands before the first token of a text: GPT-2 begins a text with the token that ended the last one."""
+    """The token before the first one of a text: GPT-2 separates texts by the end-of-text token."""
     if model.eos_token is None:
         raise UsageError("the model has no end-of-text token for a text to begin with")
     return model.eos_token

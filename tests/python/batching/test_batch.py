@@ -83,7 +83,7 @@ def logits(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[bytes]]:
 
     def noted(self: Scheduler, row: int, slot: Any, token: int) -> bool:
         digest = hashlib.sha256(self._step.logits(row).tobytes()).digest()
-        seen.setdefault(slot.job.tag, []).append(digest)
+        seen.setdefault(slot.request.tag, []).append(digest)
         return ends(self, row, slot, token)
 
     monkeypatch.setattr(Scheduler, "_ends", noted)

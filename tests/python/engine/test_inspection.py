@@ -135,7 +135,7 @@ def test_a_batch_shows_each_sequence_as_if_alone(tiny: Tiny) -> None:
         (lambda s: s.inspect([], "hidden"), "at least one token"),
         (lambda s: s.unembed(np.zeros((2, 3))), "n_embd"),
         (lambda s: s.unembed(0.0), "n_embd"),
-        (lambda s: s.inspect([1], ["hidden"]), r"\['hidden'\] is not to be had; it must be one of hidden,"),
+        (lambda s: s.inspect([1], ["hidden"]), r"\['hidden'\] is unknown; it must be one of hidden,"),
         (lambda s: s.inspect([1], heads=(0, 3)), r"heads is \(0, 3\), not pairs of layer and head"),
         (lambda s: s.inspect([1], heads=[(0, 1, 2)]), "not pairs of layer and head"),
     ],

@@ -54,7 +54,7 @@ def spans_of(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_trace_is_sound(example: Profile) -> None:
     """Rows nest, token > layer > op; the steps' time is the phases' time; every thread has a name."""
-    made = json.loads(json.dumps(trace.make(example)))["traceEvents"]
+    made = json.loads(json.dumps(trace.make_trace(example)))["traceEvents"]
     names = {event["tid"]: event["args"]["name"] for event in made if event["name"] == "thread_name"}
     assert names == {0: "steps", 1: "worker 1"}
     timed = [event for event in made if event["ph"] != "M"]
@@ -209,7 +209,7 @@ def test_command_writes_what_it_prints(alphabet: Path, tmp_path: Path) -> None:
 def test_command_measures_the_roofline(alphabet: Path, tmp_path: Path) -> None:
     """Without --no-roofline the heading tells what the machine can do, and the cache keeps it."""
     text = output_of("profile", "ab", "-m", alphabet, "-n", "1", FASTGPT_CACHE=str(tmp_path)).decode()
-    assert "at best: " in text and "of roofline" in text
+    assert "ceiling: " in text and "of roofline" in text
     assert len(list((tmp_path / "roofline").iterdir())) == 1
 
 

@@ -13,7 +13,7 @@ from models import write_random_gguf
 from profiles import profiled, write_source
 
 import fastgpt_c
-from fastgpt_c.batching.requests import Batch, in_order, stream
+from fastgpt_c.batching.requests import Batch, in_order
 from fastgpt_c.convert import quantize
 from fastgpt_c.engine.reader import Reader
 from fastgpt_c.profiling import report
@@ -244,7 +244,7 @@ def test_a_batch_counts_its_draws(random_model: fastgpt_c.Model) -> None:
     options = fastgpt_c.Options(max_new_tokens=5, temperature=0)
     batch = Batch(random_model, options, max_batch=2, max_tokens_in_flight=None)
     with batch.profile() as p:
-        texts = in_order(stream(batch, prompts))
+        texts = in_order(batch, prompts)
     plain = random_model.generate_batch(prompts, options, max_batch=2)
     assert [text.tokens for text in texts] == [text.tokens for text in plain]
     n_steps = sum(phase["n_steps"] for phase in p.phases.values())
