@@ -76,10 +76,8 @@ def run(args: argparse.Namespace) -> int:
             try:
                 _run(args, model, records)
             except KeyboardInterrupt:
-                print(
-                    f"\nfastgpt-c: {args.target}: {records.n_done} records are done; the same command goes on from there",
-                    file=sys.stderr,
-                )
+                done = f"{records.n_done} records are done; the same command goes on from there"
+                print(f"\nfastgpt-c: {args.target}: {done}", file=sys.stderr)
                 return INTERRUPTED
             if records.n_errors:
                 print(

@@ -89,6 +89,8 @@ def load_model(args: argparse.Namespace) -> Model:
 
 def load_file(model: str | None, args: argparse.Namespace, n_threads: int | None) -> Model:
     """A model as --no-mmap says, with so many threads."""
+    if model == "-":
+        raise UsageError("-m - : a model cannot come through standard input, since it is mapped; give its file")
     with ending_at_once():
         from fastgpt_c.model import load
 

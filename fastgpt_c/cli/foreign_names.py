@@ -27,9 +27,10 @@ OPTIONS: dict[str, str] = {
     "-ngl": _CPU, "--gpu-layers": _CPU, "--n-gpu-layers": _CPU, "--device": _CPU, "--gpu": _CPU,
     "--device-map": _CPU, "--tensor-parallel-size": _CPU,
     "--mlock": "weights are mapped, or copied with --no-mmap: leave it out", "--mmap": "weights are mapped already",
-    "-c": _CONTEXT, "--ctx-size": _CONTEXT, "--n-ctx": _CONTEXT, "--context-length": _CONTEXT, "--max-model-len": _CONTEXT,
+    "-c": _CONTEXT, "--ctx-size": _CONTEXT, "--n-ctx": _CONTEXT, "--context-length": _CONTEXT,
+    "--max-model-len": _CONTEXT,
     "-b": "--max-batch", "--batch-size": "--max-batch", "--max-num-seqs": "--max-batch",
-    "--dtype": "--type " + "--kv-type", "--torch-dtype": _DTYPE,
+    "--dtype": _DTYPE, "--torch-dtype": _DTYPE,
     "-ctk": "--kv-type", "--cache-type-k": "--kv-type", "-ctv": "--kv-type", "--cache-type-v": "--kv-type",
     "--kv-cache-dtype": "--kv-type", "--cache-type": "--kv-type",
     "--use-cache": "the KV cache is used unless --no-kv-cache is given: leave it out",
@@ -55,7 +56,8 @@ OPTIONS: dict[str, str] = {
     # Sampling
     "-s": "--seed", "--random-seed": "--seed",
     "--temp": "--temperature", "--topk": "--top-k", "--topp": "--top-p", "--minp": "--min-p",
-    "--nucleus": "--top-p", "--do-sample": _GREEDY, "--greedy": "give --temperature 0", "--no-sample": "give --temperature 0",
+    "--nucleus": "--top-p", "--do-sample": _GREEDY, "--greedy": "give --temperature 0",
+    "--no-sample": "give --temperature 0",
     "--repeat-penalty": "--repetition-penalty", "--repetition-penalty-sustain": _WHOLE_TEXT,
     "--repeat-last-n": _WHOLE_TEXT, "--no-repeat-ngram": "--no-repeat-ngram-size",
     "--typical": "--typical-p", "--top-nsigma": "--top-n-sigma",
@@ -71,7 +73,8 @@ OPTIONS: dict[str, str] = {
     # Files
     "--outtype": "--type", "--ftype": "--type", "--quantize": "--type", "--quantization": "--type",
     "--outfile": "--output", "--out": "--output", "--output-file": "--output", "--output-path": "--output",
-    "--log-disable": "nothing is logged: leave it out", "--color": "leave it out", "--no-color": "give NO_COLOR=1 before",
+    "--log-disable": "nothing is logged: leave it out", "--color": "leave it out",
+    "--no-color": "set NO_COLOR=1 in the environment",
     "--quiet": "nothing is said that was not asked for: leave it out",
     "--trust-remote-code": "no code of a checkpoint is ever run: leave it out",
 }  # fmt: skip

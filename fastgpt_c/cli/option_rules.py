@@ -51,7 +51,7 @@ EXCLUDES = (
     Excludes("generate", "beams", DRAWING, "do not go together, since beam search draws no tokens"),
     Excludes("generate", "beams", ONE_TEXT, "do not go together, since beam search has no such option"),
     Excludes("generate", "penalty_alpha", ("prompt_cache",),
-             "do not go together, since a prompt cache does not hold the hidden states that contrastive search compares"),
+             "do not go together, since contrastive search compares hidden states, which no prompt cache holds"),
     Excludes("convert", "verify", ("lora",), "do not go together, since the checkpoint has no adapter in it"),
     Excludes("info", "system", ("model", "model_option", "check"),
              "do not go together, since --system shows the machine, not a model"),
@@ -76,10 +76,11 @@ def check_rules(command: str, parser: Parser, args: argparse.Namespace) -> None:
             ours, theirs = parser.option_of(option), parser.option_of(beside[0])
             raise UsageError(f"{ours} and {theirs} {reason}: leave {theirs} or {ours} out")
     for name, option, limit in LIMITS:
-        if name == command and option in args.given and getattr(args, option) > getattr(args, limit):
+        at_most = getattr(args, limit, None)
+        if name == command and at_most is not None and option in args.given and getattr(args, option) > at_most:
             ours, theirs = parser.option_of(option), parser.option_of(limit)
             raise UsageError(
-                f"{ours} is {getattr(args, option)}, more than {theirs}, which is {getattr(args, limit)}: give it more"
+                f"{ours} is {getattr(args, option)}, more than {theirs}, which is {at_most}: give it more"
             )
 
 

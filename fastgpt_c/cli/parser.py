@@ -89,6 +89,13 @@ class Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=terminal_width() - 2)
 
+    def format_help(self) -> str:
+        """In a narrow terminal, the lines of the usage begin at the left."""
+        usage, gap, rest = super().format_help().partition("\n\n")
+        if max(map(len, usage.splitlines()), default=0) > terminal_width():
+            usage = re.sub(r"\n +", "\n  ", usage)
+        return usage + gap + rest
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line if line else "" for line in fold(text, width - len(indent)).splitlines())
 

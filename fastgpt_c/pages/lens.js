@@ -1,7 +1,7 @@
 const n_tokens = data.tokens.length;
 const text = id => data.texts[id];
 const input = t => text(data.tokens[t]);
-const layerName = level => level === 0 ? "embeddings" : "layer " + level;
+const layerName = level => level === 0 ? "embeddings" : "layer " + (level - 1);
 
 function percent(p) {
   if (p > 0 && p < 0.001) return "<0.1%";
@@ -87,7 +87,7 @@ function keep(level, t) {
 
 // ---- Attention of one head ----
 
-const chosen = () => data.attention[byId("layer").value - 1][byId("head").value - 1];
+const chosen = () => data.attention[byId("layer").value][byId("head").value];
 
 const looks = data.tokens.map((_, query) => data.tokens.slice(0, query + 1).map((_, key) => {
   const node = element("td", {class: "shade"});
@@ -98,7 +98,7 @@ const looks = data.tokens.map((_, query) => data.tokens.slice(0, query + 1).map(
 
 function drawAttention() {
   for (const [id, n] of [["layer", data.n_layer], ["head", data.n_head]]) {
-    for (let i = 1; i <= n; i++) byId(id).append(element("option", {value: i}, String(i)));
+    for (let i = 0; i < n; i++) byId(id).append(element("option", {value: i}, String(i)));
     byId(id).addEventListener("change", shadeAttention);
   }
   const heading = data.tokens.map((_, t) => element("th", {scope: "col"}, element("span", {}, input(t))));
