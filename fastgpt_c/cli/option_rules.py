@@ -66,22 +66,20 @@ LIMITS = (("generate", "min_new_tokens", "max_new_tokens"), ("chat", "min_new_to
 
 def check_rules(command: str, parser: Parser, args: argparse.Namespace) -> None:
     """Raises UsageError where an option is given that would have no effect."""
-    for name, option, other, reason in NEEDS:
-        if name == command and option in args.given and not getattr(args, other):
-            ours, theirs = parser.option_of(option), parser.option_of(other)
-            raise UsageError(f"{ours} {reason}: give {theirs} with it")
     for name, option, others, reason in EXCLUDES:
         beside = [other for other in others if _acts(args, other)] if name == command and _acts(args, option) else []
         if beside:
             ours, theirs = parser.option_of(option), parser.option_of(beside[0])
             raise UsageError(f"{ours} and {theirs} {reason}: leave {theirs} or {ours} out")
+    for name, option, other, reason in NEEDS:
+        if name == command and option in args.given and not getattr(args, other):
+            ours, theirs = parser.option_of(option), parser.option_of(other)
+            raise UsageError(f"{ours} {reason}: give {theirs} with it")
     for name, option, limit in LIMITS:
         at_most = getattr(args, limit, None)
         if name == command and at_most is not None and option in args.given and getattr(args, option) > at_most:
             ours, theirs = parser.option_of(option), parser.option_of(limit)
-            raise UsageError(
-                f"{ours} is {getattr(args, option)}, more than {theirs}, which is {at_most}: give it more"
-            )
+            raise UsageError(f"{ours} is {getattr(args, option)}, more than {theirs}, which is {at_most}: give it more")
 
 
 def without_effect(parser: Parser, args: argparse.Namespace) -> list[str]:

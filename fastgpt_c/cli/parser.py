@@ -168,9 +168,9 @@ class Parser(argparse.ArgumentParser):
         return defaults
 
     def option_of(self, name: str) -> str:
-        """The longest name of the option whose value is called that."""
-        names = [option for action in self._actions if action.dest == name for option in action.option_strings]
-        return max(names, key=len)
+        """The longest name of the option, or the one of the argument, whose value is called that."""
+        action = next(action for action in self._actions if action.dest == name)
+        return max(action.option_strings, key=len) if action.option_strings else str(action.metavar)
 
     def _understood(self, words: Sequence[str]) -> Iterator[str]:
         """The words with options as they are called here."""

@@ -111,7 +111,7 @@ def test_visible(data: bytes, shown: str) -> None:
 
 
 def test_table_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> None:
-    """A line a layer, counted from 0, in 80 columns: the four likeliest tokens with their probabilities, and the answer's."""
+    """A line a layer, counted from 0, in 80 columns: the four likeliest tokens with probabilities, and the answer's."""
     report = json.loads(output_here(capfd, "lens", PROMPT, "--json"))
     title, _, _, _, *lines = output_here(capfd, "lens", PROMPT).splitlines()
     assert title.endswith(
@@ -247,9 +247,7 @@ def test_page_shows_the_attention_of_the_chosen_head(
             tab.select_option("#head", str(head))
             tab.hover("#attention tbody tr:nth-child(6) td:nth-child(4)")  # the first child is the row's heading
             seen.append(tab.inner_text("#tooltip").split("\n")[1])
-        assert_same_numbers(
-            seen, [percent(report["attention"][layer][head][5][2]) for layer, head in ((0, 0), (3, 2))]
-        )
+        assert_same_numbers(seen, [percent(report["attention"][layer][head][5][2]) for layer, head in ((0, 0), (3, 2))])
         assert seen[0] != seen[1]
 
 
