@@ -113,7 +113,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("flags", "changes"), [("", True), ("-static", False), ("-O1 -static-pie", False)])
 def test_a_static_command_has_no_path_to_change(flags: str, changes: bool, tmp_path: Path) -> None:
-    """A program without a dynamic section has no list of folders that cmake --install could change, and must not try."""
+    """A program without a dynamic section has no list of folders for cmake --install to change."""
     options = ["-DFASTGPT_BLAS=Native", f"-DCMAKE_EXE_LINKER_FLAGS={flags}"]
     run(tool("cmake"), "-S", HEADER.parents[1], "-B", tmp_path, *options)
     installs = (tmp_path / "cmake_install.cmake").read_text()
