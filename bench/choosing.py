@@ -44,7 +44,7 @@ def least(call: Callable[[], object]) -> float:
 class Vocabulary:
     """As much of a model as a TokenSelector looks at."""
 
-    n_vocab, eos_token = N_VOCAB, None
+    n_vocab, eos_token, eos_tokens = N_VOCAB, None, ()
 
 
 def no_change(tokens: Sequence[int], logits: np.ndarray) -> None:

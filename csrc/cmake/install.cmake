@@ -26,7 +26,12 @@ set_target_properties(fastgpt PROPERTIES SOVERSION ${FASTGPT_ABI} INSTALL_RPATH 
 set(FASTGPT_PC_LIBS "-L\${libdir} -lfastgpt")
 if(NOT SKBUILD)
   install(TARGETS fastgpt LIBRARY DESTINATION lib)
-  set_target_properties(fastgpt_command PROPERTIES INSTALL_RPATH ${origin}/../lib)
+  # The library is inside; of the others, a private OpenBLAS lies in lib/.  A static program has no path to set.
+  if(NOT "${CMAKE_EXE_LINKER_FLAGS}" MATCHES "(^| )-static(-pie)?( |$)")
+    set_target_properties(fastgpt_command PROPERTIES INSTALL_RPATH ${origin}/../lib)
+  else()
+    set_target_properties(fastgpt_command PROPERTIES SKIP_BUILD_RPATH ON)
+  endif()
   install(TARGETS fastgpt_command RUNTIME DESTINATION bin)
 else()
   install(TARGETS fastgpt LIBRARY DESTINATION lib NAMELINK_SKIP)

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 MOST_BYTES_A_LINE = 1 << 24
 SECONDS_BETWEEN_SYNCS = 1.0
+STDIN = 0
 
 
 def nonblank_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes."""
-    with path.open("rb") as file:
+    """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes.
+    The path "-" is standard input."""
+    is_stdin = str(path) == "-"
+    with open(STDIN if is_stdin else path, "rb", closefd=not is_stdin) as file:
         for number, line in numbered_lines(file, MOST_BYTES_A_LINE):
             if line.strip():
                 yield number, line

@@ -22,6 +22,7 @@ from fastgpt_c.io.checked_json import check_values, read_json
 # OpenAI's four sizes, by the number of their parameters.
 SIZES = {
     "124M": "openai-community/gpt2",
+    "117M": "openai-community/gpt2",  # as OpenAI counted at first, and named the same weights
     "355M": "openai-community/gpt2-medium",
     "774M": "openai-community/gpt2-large",
     "1558M": "openai-community/gpt2-xl",

@@ -2,100 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from fastgpt_c.cli import (
-    batch,
-    bench,
-    chat,
-    config,
-    convert,
-    download,
-    evaluate,
-    generate,
-    info,
-    lens,
-    profile,
-    quantize,
-    score,
-    tokens,
-    verify,
-)
+from fastgpt_c.cli.commands import make_parser, parser_of
 from fastgpt_c.cli.interrupt import INTERRUPTED
+from fastgpt_c.cli.option_rules import check_rules
 from fastgpt_c.errors import FastGPTError, UsageError
-
-EPILOG = """\
-examples:
-  fastgpt-c generate "Once upon a time"           continue a story with the bundled demo model
-  fastgpt-c generate -m gpt2 "The answer is"      OpenAI's smallest GPT-2, downloaded and converted once
-  fastgpt-c chat -m ./my-finetuned-gpt2           talk to a checkpoint of your own
-  fastgpt-c COMMAND --help                        what a command can do
-
-exit status:
-  0    success
-  1    failure: a file, the network, memory, a damaged model, an output that cannot be written; also where lines of
-       batch or score are errors
-  2    wrong usage: an option, an argument or a text that is not what it has to be
-  130  interrupted by Ctrl-C
-  141  whoever read standard output has gone
-"""
 
 FAILURE, WRONG_USAGE = 1, 2
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF)  # Python does not say what it was writing
+_REASONS = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.EISDIR: "is a folder, not a file",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EACCES: "you may not read or write it: permission denied",
+}
 PIPE_CLOSED = 141  # as a shell counts processes that SIGPIPE ended
-
-
-class _Version(argparse.Action):
-    """--version looks the version up only when asked."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        import fastgpt_c
-
-        print(f"fastgpt-c {fastgpt_c.__version__}")
-        parser.exit()
-
-
-class _Parser(argparse.ArgumentParser):
-    """Help that cannot be written is an error, which argparse drops; so are its subparsers."""
-
-    def print_help(self, file: Any = None) -> None:
-        (file or sys.stdout).write(self.format_help())
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="fastgpt-c",
-        description="Runs GPT-2-family language models on an ordinary CPU.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (
-        generate,
-        batch,
-        chat,
-        info,
-        tokens,
-        lens,
-        convert,
-        quantize,
-        verify,
-        download,
-        config,
-        bench,
-        profile,
-        evaluate,
-        score,
-    ):
-        command.add_parser(subparsers)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,8 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        args = make_parser().parse_args(arguments)
+        if not words:
+            raise UsageError("a COMMAND is missing; see fastgpt-c --help")
+        if words[0] in ("-h", "--help"):
+            make_parser().print_help()
+            return 0
+        command = "version" if words[0] == "--version" else words[0]
+        parser = parser_of(command)
+        args = parser.parse(words[1:])
+        check_rules(command, parser, args)
         status: int = args.run(args)
         return status
     finally:
@@ -141,6 +76,9 @@ def _words(error: BaseException) -> str:
         )
     if isinstance(error, OSError) and error.filename is None and error.errno in _WRITING:
         return f"an output cannot be written: {error.strerror}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        what = _REASONS.get(error.errno or 0, error.strerror[:1].lower() + error.strerror[1:])
+        return f"{os.fsdecode(error.filename)}: {what}"
     return str(error) or type(error).__name__
 
 
@@ -159,6 +97,8 @@ def _drop_stdout() -> None:
     """Whoever read stdout has gone.  Python flushes once more at exit: let that go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+
+__all__ = ["main", "make_parser"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgpt_c.cli import common
-from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.cli.interrupt import INTERRUPTED
+from fastgpt_c.errors import FastGPTError, UsageError
 
 if TYPE_CHECKING:
     from fastgpt_c.batching.file_runner import Records
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 A line of IN is a request in OpenAI's batch format, or in short:
   {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 20}}
-  {"prompt": "Once", "max_tokens": 20, "temperature": 0.7, "stop": ["\\n"], "seed": 7}
+  {"prompt": "Once", "max_tokens": 20, "temperature": 0.7}
 
 The options below hold for lines that do not say it themselves.  A line without a seed gets one that is made of --seed
 (here 0 if not given) and its custom_id, so it draws the same text whenever it is run.
@@ -30,15 +31,17 @@ exit status: 1 when OUT has error records
 """
 
 
+STDIN = 0
+
+
 def add_parser(subparsers: common.Subparsers) -> None:
     parser = subparsers.add_parser(
         "batch",
         help="continue all prompts of a file",
         description="Continues the prompts of a JSON Lines file, many at once.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, metavar="IN.jsonl", help="the requests")
+    parser.add_argument("source", type=Path, metavar="IN.jsonl", help="the requests; - is standard input")
     parser.add_argument("target", type=Path, metavar="OUT.jsonl", help="the records; what is in it already is kept")
     group = parser.add_argument_group("batch")
     group.add_argument("--max-batch", type=int, default=32, metavar="N", help="sequences computed together (32)")
@@ -71,7 +74,12 @@ def run(args: argparse.Namespace) -> int:
         from fastgpt_c.batching.file_runner import Records
 
         with Records(args.target) as records:
-            _run(args, model, records)
+            try:
+                _run(args, model, records)
+            except KeyboardInterrupt:
+                done = f"{records.n_done} records are done; the same command goes on from there"
+                print(f"\nfastgpt-c: {args.target}: {done}", file=sys.stderr)
+                return INTERRUPTED
             if records.n_errors:
                 print(
                     f"fastgpt-c: {args.target}: {records.n_errors} of {records.n_done} records are errors",
@@ -81,9 +89,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_files(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise ModelFileError(f"{source}: no such file")
-    if target.exists() and target.samefile(source):
+    from fastgpt_c.io.atomic_files import same_file
+
+    if str(source) != "-" and not source.exists():
+        raise FastGPTError(f"{source}: no such file")
+    if source.is_dir():
+        raise FastGPTError(f"{source}: is a folder, not a file of requests")
+    if same_file(target, STDIN if str(source) == "-" else source):
         raise UsageError(f"{target}: is the file of requests; name another one")
 
 
@@ -109,6 +121,7 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
         max_batch=args.max_batch,
         max_tokens_in_flight=args.max_tokens_in_flight,
     )
-    n_lines = sum(1 for _ in nonblank_lines(args.source)) if sys.stderr.isatty() else 0
+    can_count = sys.stderr.isatty() and args.source.is_file()  # a pipe is read once
+    n_lines = sum(1 for _ in nonblank_lines(args.source)) if can_count else None
     with closing(Progress(n_lines, records.n_done)) as progress:
         BatchFile(model, batch, records, seed=seed, on_progress=progress.add).run(args.source)

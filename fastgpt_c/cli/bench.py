@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.parser import WIDEST, row, terminal_width
 
 if TYPE_CHECKING:
     from fastgpt_c.analysis.benchmark import Plan, Row
@@ -26,7 +26,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="measure how fast a model runs",
         description="Times prefill, decode and batches of a model, beside the read bandwidth of this machine.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-m", "--model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("--no-mmap", action="store_true", help="copy the model file instead of mapping it")
@@ -47,6 +46,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from fastgpt_c.analysis import benchmark
     from fastgpt_c.profiling import machine
 
@@ -59,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
             ceiling = machine.roofline(n_threads)
             report["machine"].append(vars(ceiling))
             _say(args, _heading(model, ceiling))
-            for row in benchmark.measure(model, n_threads, plan):
-                rows.append(asdict(row) | {"tokens_per_second": row.tokens_per_second})
-                _say(args, _line(row, ceiling))
+            for timed in benchmark.measure(model, n_threads, plan):
+                rows.append(asdict(timed) | {"tokens_per_second": timed.tokens_per_second})
+                _say(args, _line(timed, ceiling))
     if args.json:
         print(json.dumps(report | {"rows": rows}))
     return 0
@@ -71,13 +72,13 @@ def _plan(args: argparse.Namespace, model: Model) -> Plan:
     """What was asked for, or as much of the usual as the model has positions for."""
     from fastgpt_c.analysis.benchmark import STEPS_PER_ROUND, Plan
 
-    def chosen(given: list[int] | None, usual: tuple[int, ...], most: int) -> list[int]:
+    def usual_or_given(given: list[int] | None, usual: tuple[int, ...], most: int) -> list[int]:
         return [n for n in usual if n <= most] if given is None else given
 
     return Plan(
-        prefill=chosen(args.prefill, (16, 128, 512), model.n_ctx),
-        decode=chosen(args.decode, (0, 128, 512), model.n_ctx - STEPS_PER_ROUND),
-        batch=chosen(args.batch, (2, 4, 8, 16, 32), 32),
+        prefill=usual_or_given(args.prefill, (16, 128, 512), model.n_ctx),
+        decode=usual_or_given(args.decode, (0, 128, 512), model.n_ctx - STEPS_PER_ROUND),
+        batch=usual_or_given(args.batch, (2, 4, 8, 16, 32), 32),
         rounds=args.rounds,
     )
 
@@ -94,21 +95,35 @@ def _heading(model: Model, ceiling: Roofline) -> str:
         "int8": ceiling.int8_operations_per_second,
     }
     peaks = ", ".join(f"{rate / 1e9:.0f} {kind}" for kind, rate in rates.items() if rate)
+    speed = f"{ceiling.read_bytes_per_second / 1e9:.1f} GB/s, {peaks} GFLOP/s"
     return (
-        f"{common.title(model)}, {model.type}, {ceiling.n_threads} threads; this machine: "
-        f"{ceiling.read_bytes_per_second / 1e9:.1f} GB/s, {peaks} GFLOP/s\n"
-        f"{'':26}{'ms':>9} {'tokens/s':>9} {'GB/s':>7} {'of bandwidth':>13} {'GFLOP/s':>9}"
+        row("", f"{common.title(model)}, {model.type}, {ceiling.n_threads} threads; this machine: {speed}")
+        + "\n"
+        + _fitted(f"{'':26}{'ms':>9}", f"{'tokens/s':>9}", f"{'GB/s':>7}", f"{'of bandwidth':>13}", f"{'GFLOP/s':>9}")
     )
 
 
-def _line(row: Row, ceiling: Roofline) -> str:
+def _fitted(*cells: str) -> str:
+    """As many of them as the terminal has room for."""
+    line, width = cells[0], terminal_width(WIDEST)
+    for cell in cells[1:]:
+        if len(line) + 1 + len(cell) > width:
+            break
+        line += " " + cell
+    return line
+
+
+def _line(timed: Row, ceiling: Roofline) -> str:
     what = {
-        "prefill": f"prefill {row.n_tokens}",
-        "decode": f"decode after {row.n_past}",
-        "batch": f"{row.n_sequences} sequences after {row.n_past}",
-    }[row.work]
-    rate = row.n_bytes / row.seconds
-    return (
-        f"{what:26}{1e3 * row.seconds:9.2f} {row.tokens_per_second:9.1f} {rate / 1e9:7.1f} "
-        f"{rate / ceiling.read_bytes_per_second:13.0%} {row.n_operations / row.seconds / 1e9:9.1f}"
+        "prefill": f"prefill {timed.n_tokens}",
+        "decode": f"decode after {timed.n_past}",
+        "batch": f"{timed.n_sequences} sequences after {timed.n_past}",
+    }[timed.work]
+    rate = timed.n_bytes / timed.seconds
+    return _fitted(
+        f"{what:26}{1e3 * timed.seconds:9.2f}",
+        f"{timed.tokens_per_second:9.1f}",
+        f"{rate / 1e9:7.1f}",
+        f"{rate / ceiling.read_bytes_per_second:13.0%}",
+        f"{timed.n_operations / timed.seconds / 1e9:9.1f}",
     )

@@ -16,13 +16,15 @@ end-of-text token.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgpt_c.cli import common
 from fastgpt_c.cli.interrupt import line_of
-from fastgpt_c.errors import ContextFullError
+from fastgpt_c.errors import ContextFullError, FastGPTError
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.reader import Reader
@@ -38,7 +40,20 @@ examples:
   printf 'Hello!\\nWho are you?\\n' | fastgpt-c chat
 
 Ctrl-C ends an answer; at your turn it ends the conversation, and so does Ctrl-D.
+
 """
+
+# What a turn may be instead of something said; shown by /help, and by --help.
+ORDERS = """\
+orders, as a line of their own:
+  /help       show these
+  /reset      forget all turns
+  /save FILE  write the conversation to FILE
+  /exit       end it; so do Ctrl-D, and Ctrl-C at your turn
+"""
+
+DEMO = "The demo model knows children's stories alone, and answers few questions: try -m with a model made for talks."
+LEAVE = "/exit or Ctrl-D ends the conversation, /help shows what else there is."
 
 
 def add_parser(subparsers: common.Subparsers) -> None:
@@ -47,8 +62,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="talk in turns",
         description="A conversation in turns.  An answer ends where the model begins to write your next turn; when the "
         "context is full, the oldest turns are forgotten.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG + ORDERS,
     )
     parser.add_argument("--system", default="", metavar="TEXT", help="a text that always stands before the turns")
     parser.add_argument("--user", default="User", metavar="NAME", help="what your turns begin with (User)")
@@ -75,16 +89,52 @@ def run(args: argparse.Namespace) -> int:
             **common.sampling_of(args),
         )
         with common.reader_of(args, model) as reader:
+            if sys.stdin.isatty():
+                print(*filter(None, [args.model is None and DEMO, LEAVE]), sep="\n", file=sys.stderr, flush=True)
             for said in _user_turns(args.user):
+                order, _, rest = said.partition(" ")
+                if order == "/exit":
+                    break
                 try:
-                    conversation.ask(said, options.max_new_tokens)
-                except ContextFullError as error:
+                    if not _obeys(conversation, order, rest.strip()):
+                        conversation.ask(said, options.max_new_tokens)
+                        _print_answer(conversation, reader, options)
+                except (ContextFullError, OrderError) as error:
                     if not sys.stdin.isatty():
                         raise
                     print(f"fastgpt-c: {error}", file=sys.stderr)  # and the conversation goes on
-                    continue
-                _print_answer(conversation, reader, options)
     return 0
+
+
+class OrderError(FastGPTError):
+    """A line that begins with a slash cannot be obeyed."""
+
+
+def _obeys(conversation: Conversation, order: str, argument: str) -> bool:
+    """Does what a line such as "/reset" asks for; False where it is something said."""
+    if order == "/help":
+        print(ORDERS, end="", file=sys.stderr)
+    elif order == "/reset":
+        conversation.reset()
+    elif order == "/save":
+        _save(conversation, argument)
+    elif re.fullmatch(r"/[a-z]+", order) and sys.stdin.isatty():
+        raise OrderError(f"there is no {order}; /help shows what there is")
+    else:
+        return False
+    return True
+
+
+def _save(conversation: Conversation, name: str) -> None:
+    from fastgpt_c.io.atomic_files import write_text
+
+    if not name:
+        raise OrderError("/save wants the name of a file behind it")
+    try:
+        write_text(Path(name).expanduser(), conversation.transcript())
+    except (FastGPTError, RuntimeError) as error:
+        raise OrderError(str(error)) from error
+    print(f"{name}: the conversation is saved", file=sys.stderr)
 
 
 def conversation_of(model: Model, system: str, user: str, assistant: str) -> Conversation:
@@ -107,6 +157,7 @@ class Conversation:
         self.label = f"{assistant}:"
         self._system, self._user, self._assistant = system, user, assistant
         self._turns: list[tuple[str, ...]] = []  # (said, answered); the last one may have no answer yet
+        self._forgotten: list[tuple[str, ...]] = []
 
     def ask(self, said: str, n_answer: int) -> None:
         """Adds what the user said, and forgets the oldest turns until an answer of n_answer tokens fits.
@@ -121,11 +172,21 @@ class Conversation:
                     f"{self.model.n_ctx}; say it shorter, or lower -n"
                 )
             del turns[0]
+        self._forgotten += self._turns[: len(self._turns) + 1 - len(turns)]
         self._turns = turns
 
     def answer(self, text: str) -> None:
         """Adds what the model answered."""
         self._turns[-1] += (text,)
+
+    def reset(self) -> None:
+        """Forgets all turns."""
+        self._turns, self._forgotten = [], []
+
+    def transcript(self) -> str:
+        """The conversation for people, with the turns that the model has forgotten."""
+        beginning = f"{self._system}\n\n" if self._system else ""
+        return beginning + "".join(map(self._text, self._forgotten + self._turns))
 
     def prompt(self) -> list[int]:
         """Token ids of the whole."""

@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -23,9 +22,12 @@ if TYPE_CHECKING:
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
 
 MODEL_HELP = (
-    "GGUF file, folder with a Hugging Face checkpoint, short name (124M, 355M, 774M, 1558M) or id of the Hugging "
-    "Face hub such as gpt2; the bundled demo model if not given"
+    "GGUF file, folder with a Hugging Face checkpoint, short name (124M, 355M, 774M, 1558M) or id on Hugging "
+    "Face such as gpt2; the bundled demo model if not given"
 )
+
+
+MAX_NEW_TOKENS = 100  # where nobody says
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +92,8 @@ def load_model(args: argparse.Namespace, vocab_only: bool = False) -> Model:
 
 def load_file(model: str | None, args: argparse.Namespace, n_threads: int | None, vocab_only: bool = False) -> Model:
     """A model as --no-mmap says, with so many threads; or its tokenizer alone."""
+    if model == "-":
+        raise UsageError("-m - : a model cannot come through standard input, since it is mapped; give its file")
     with ending_at_once():
         from fastgpt_c.model import load
 
@@ -139,7 +143,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 def settle_defaults(args: argparse.Namespace, model: Model) -> None:
     """Gives the options of sampling and -n values where the user gave none: the model's own with --model-defaults, else
     ours."""
-    defaults = {"max_new_tokens": 100} | {name: default for name, _, default, *_ in _SAMPLING}
+    defaults = {"max_new_tokens": MAX_NEW_TOKENS} | {name: default for name, _, default, *_ in _SAMPLING}
     if args.model_defaults:
         from fastgpt_c.generation.model_defaults import model_defaults
 
@@ -160,6 +164,8 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def adjustments_of(args: argparse.Namespace) -> dict[str, Any]:
     """Those of them that are fields of sampler.Adjustments."""
+    from dataclasses import fields  # here, since it costs a tenth of what --help takes
+
     from fastgpt_c.engine.sampler import Adjustments
 
     given = sampling_of(args)
@@ -175,22 +181,34 @@ def _bias(text: str) -> tuple[int, float]:
 
 
 def add_text_options(parser: argparse.ArgumentParser, name: str, what: str) -> None:
-    parser.add_argument("text", nargs="?", metavar=name, help=f"{what}; else from --file or standard input")
     parser.add_argument(
-        "--file", type=Path, metavar="FILE", help=f"read the {name.lower()} from FILE; - is standard input"
+        "text", nargs="?", metavar=name, help=f"{what}; else from --file or standard input, which - is, too"
+    )
+    parser.add_argument("-p", "--prompt", dest="text_option", metavar=name, help=f"the same as {name} alone")
+    parser.add_argument(
+        "-f", "--file", type=Path, metavar="FILE", help=f"read the {name.lower()} from FILE; - is standard input"
     )
 
 
 def text_of(args: argparse.Namespace, name: str) -> str:
     """The text that the user gave.  One line break at the end of a file or pipe is not part of it."""
-    if args.text is not None and args.file is not None:
+    if args.text is not None and args.text_option is not None:
+        raise UsageError(f"give the {name.lower()} as an argument or with -p, not both")
+    text = args.text_option if args.text is None else args.text
+    if text is not None and args.file is not None:
         raise UsageError(f"give the {name.lower()} or --file, not both")
-    if args.text is None and args.file is None and sys.stdin.isatty():
+    if text is None and args.file is None and sys.stdin.isatty():
         raise UsageError(f"no {name.lower()}: give it as an argument, with --file, or through a pipe")
     what = f"the {name.lower()}"
-    if args.text is not None:
-        return argument_text(args.text, what)
+    if text not in (None, "-"):
+        return argument_text(text, what)
     return read_text("-" if args.file is None else args.file, what).removesuffix("\n").removesuffix("\r")
+
+
+def check_stdin(*names: object) -> None:
+    """Standard input can be read once: UsageError where more than one of names is "-"."""
+    if sum(str(name) == "-" for name in names) > 1:
+        raise UsageError("- is standard input, which can be read only once: give a file for the others")
 
 
 def argument_text(text: str, what: str) -> str:

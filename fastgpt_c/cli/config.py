@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastgpt_c.cli import common
-from fastgpt_c.errors import FastGPTError
+from fastgpt_c.errors import FastGPTError, NotBuiltError
 
 EPILOG = """\
 examples:
   cc story.c $(fastgpt-c config --cflags --libs) -o story
+  eval "cc story.c $(fastgpt-c config --cflags --libs) -o story"
+      the same, where the path of the installation has spaces
   cmake -B build -Dfastgpt_DIR="$(fastgpt-c config --cmake-dir)"
 """
 
@@ -26,7 +28,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="show how to compile against the C library",
         description="Prints what is asked for, in one line, for the command line of a compiler.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, (_, what) in ANSWERS.items():
         parser.add_argument(f"--{name}", action="append_const", dest="asked", const=name, help=what)
@@ -36,7 +37,14 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.asked:
         args.parser.error("ask for at least one of --" + ", --".join(ANSWERS))
-    print(*(word for name in args.asked for word in ANSWERS[name][0](_package())))
+    words = [word for name in args.asked for word in ANSWERS[name][0](_package())]
+    print(*words)
+    if any(word != "".join(shlex.split(word)) for word in words):
+        print(
+            "fastgpt-c: the path of this installation has to be quoted, which the shell heeds in: "
+            'eval "cc FILE.c $(fastgpt-c config --cflags --libs)"',
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -44,7 +52,7 @@ def _package() -> Path:
     """The folder that has include/ and lib/: beside the extension, also where the Python files are elsewhere."""
     spec = importlib.util.find_spec("fastgpt_c._fastgpt")
     if spec is None or spec.origin is None:
-        raise FastGPTError("this fastgpt_c has no compiled part; install it with  pip install .")
+        raise NotBuiltError()
     return Path(spec.origin).parent
 
 

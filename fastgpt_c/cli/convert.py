@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fastgpt_c.cli import common, verify
 from fastgpt_c.convert import TYPES
-from fastgpt_c.errors import UsageError
 
 
 def add_parser(subparsers: common.Subparsers) -> None:
@@ -37,12 +36,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from fastgpt_c.convert import convert
 
-    if args.tolerance is not None and not args.verify:
-        raise UsageError("--tolerance judges what --verify compares: give --verify with it")
-    if args.lora and args.verify:
-        raise UsageError(
-            "--verify compares with the checkpoint, which has no adapter in it: leave out --verify or --lora"
-        )
     notes = convert(args.folder, args.output, type=args.type, lora=args.lora, progress=sys.stderr.isatty())
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -11,8 +11,8 @@ from fastgpt_c.cli import common
 def add_parser(subparsers: common.Subparsers) -> None:
     parser = subparsers.add_parser(
         "download",
-        help="fetch a checkpoint of the Hugging Face hub, or of OpenAI",
-        description="Downloads a GPT-2 checkpoint of the Hugging Face hub, resuming where an earlier try stopped, "
+        help="fetch a checkpoint from Hugging Face, or from OpenAI",
+        description="Downloads a GPT-2 checkpoint from Hugging Face, resuming where an earlier try stopped, "
         "converts it, and prints the GGUF file's path.  HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE "
         "apply.  Needs fastgpt-c[hub,convert].",
     )

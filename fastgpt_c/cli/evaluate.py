@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
 from fastgpt_c.cli.interrupt import ending_at_once
+from fastgpt_c.cli.parser import row
 from fastgpt_c.cli.status_line import StatusLine
 from fastgpt_c.errors import UsageError
 
@@ -39,7 +40,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="perplexity of a text",
         description="Prints the perplexity of a text, and bits per byte.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the text; - is standard input")
     parser.add_argument("--stride", type=int, metavar="S", help="tokens between windows (512, or n_ctx where less)")
@@ -112,4 +112,4 @@ def _table(result: Evaluation) -> str:
         ("bits/byte", f"{result.bits_per_byte:.4f}"),
         ("speed", f"{result.tokens_per_second:,.0f} tokens/s, {result.seconds:.1f} s"),
     ]
-    return "\n".join(f"{name:12}{text}" for name, text in rows)
+    return "\n".join(row(f"{name:12}", text) for name, text in rows)

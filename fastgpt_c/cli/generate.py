@@ -6,12 +6,12 @@ import argparse
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
-from fastgpt_c.errors import UsageError
+from fastgpt_c.cli.option_rules import without_effect
+from fastgpt_c.cli.parser import row
 
 if TYPE_CHECKING:
     from fastgpt_c.generation.completion import Completion
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   fastgpt-c generate "Once upon a time"
-  fastgpt-c generate "Once upon a time" -n 50 --temperature 0 -v
-  fastgpt-c generate --file prompt.txt --stop "The end" --seed 7
-  echo "The wolf said" | fastgpt-c generate --no-prompt --json
-  fastgpt-c generate "Once upon a time" --penalty-alpha 0.6 --top-k 4
-  fastgpt-c generate "Her name was" --regex " [A-Z][a-z]+\\."
-  fastgpt-c generate "A dog as JSON:" --json-schema '{"type": "object", "properties": {"name": {"type": "string"}}}'
+  fastgpt-c generate Once -n 50 --temperature 0 -v
+  fastgpt-c generate --file prompt.txt --stop "The end"
+  echo "The wolf said" | fastgpt-c generate --no-prompt
+  fastgpt-c generate Once --penalty-alpha 0.6 --top-k 4
+  fastgpt-c generate "Her name was" --regex " [A-Z][a-z]+"
+  fastgpt-c generate "A dog:" --json-schema dog.json
 
 Standard output gets the prompt and its continuation, everything else goes to standard error.
 """
@@ -38,7 +38,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="continue a prompt",
         description="Continues a prompt until N tokens, a stop string or the model's end-of-text token.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_text_options(parser, "PROMPT", "text to continue")
     parser.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="tokens to generate (100)")
@@ -65,7 +64,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="show sizes, times and the seed on standard error")
     common.add_model_options(parser)
     common.add_sampling_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_constraint_options(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +80,7 @@ def _add_constraint_options(parser: argparse.ArgumentParser) -> None:
 def _add_beam_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "beam search",
-        "Without drawing: of the options of sampling only penalties, logit bias and bans have an effect, and none of "
+        "Without drawing: of the options of sampling only penalties, logit bias and bans go with it, and none of "
         "constraints or speculative decoding.",
     )
     group.add_argument(
@@ -129,7 +128,7 @@ def constraints_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check_contrastive(args)
+    common.check_stdin(*stdin_of(args))
     prompt = common.text_of(args, "PROMPT")
     begin = time.perf_counter()
     with common.load_model(args) as model, _draft_of(args) as draft:
@@ -162,21 +161,14 @@ def run(args: argparse.Namespace) -> int:
                 f"fastgpt-c: {args.max_new_tokens} tokens were too few for a match; give more with -n", file=sys.stderr
             )
         if args.verbose:
-            print(_summary(model, completion, load_seconds), file=sys.stderr)
+            print(_summary(args, model, completion, load_seconds), file=sys.stderr)
     return 0
 
 
-def _check_contrastive(args: argparse.Namespace) -> None:
-    """What Options cannot know."""
-    if args.penalty_alpha is None:
-        return
-    if args.beams:
-        raise UsageError("--beams and --penalty-alpha are two searches: give one of them")
-    if args.prompt_cache:
-        raise UsageError(
-            "contrastive search compares hidden states, which a prompt cache does not hold: "
-            "leave --prompt-cache or --penalty-alpha out"
-        )
+def stdin_of(args: argparse.Namespace) -> tuple[object, ...]:
+    """What may be read from standard input; "-" where it is."""
+    from_pipe = args.text is None and args.text_option is None and args.file is None
+    return (args.text, args.text_option, "-" if from_pipe else args.file, args.json_schema, args.grammar)
 
 
 def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
@@ -187,6 +179,8 @@ def _run_beams(args: argparse.Namespace, model: Model, prompt: str) -> int:
         length_penalty=args.length_penalty,
         **common.adjustments_of(args),
     )
+    from dataclasses import asdict
+
     if args.json:
         common.print_json({"prompt": prompt, "beams": [asdict(beam) for beam in beams]})
     else:
@@ -229,21 +223,30 @@ def _report(prompt: str, model: Model, completion: Completion, load_seconds: flo
     }
 
 
-def _summary(model: Model, completion: Completion, load_seconds: float) -> str:
+def _summary(args: argparse.Namespace, model: Model, completion: Completion, load_seconds: float) -> str:
     n_new = len(completion.tokens) + (completion.finish_reason == "eos")
     reused = f", {completion.n_reused} of them from the prompt cache" if completion.n_reused else ""
+    idle = without_effect(args.parser, args)
+    how = f"seed {completion.seed}" if draws(args) else "none drawn, so no seed"
     rows = [
         ("model", f"{common.title(model)}, {model.n_params:,} parameters, {model.type}"),
         ("", f"n_layer {model.n_layer}, n_head {model.n_head}, n_embd {model.n_embd}, n_ctx {model.n_ctx}"),
         ("input", f"{completion.n_prompt} tokens{reused}"),
-        ("output", f"{len(completion.tokens)} tokens, ended by {completion.finish_reason}, seed {completion.seed}"),
+        ("output", f"{len(completion.tokens)} tokens, ended by {completion.finish_reason}, {how}"),
         ("load", _time(load_seconds)),
         ("prefill", _time(completion.prefill_seconds, completion.n_prompt - completion.n_reused)),
         ("decode", _time(completion.decode_seconds, max(n_new - 1, 0))),
     ]
+    if idle:
+        rows.append(("note", f"without effect, since temperature 0 draws no tokens: {', '.join(idle)}"))
     if completion.n_guessed:
         rows.append(("guesses", f"{completion.n_right} of {completion.n_guessed} were right"))
-    return "\n".join(f"{name:8}{text}" for name, text in rows)
+    return "\n".join(row(f"{name:8}", text) for name, text in rows)
+
+
+def draws(args: argparse.Namespace) -> bool:
+    """Whether a seed matters: neither greedy nor contrastive search draws."""
+    return args.temperature != 0 and args.penalty_alpha is None
 
 
 def _time(seconds: float, n_tokens: int = 0) -> str:

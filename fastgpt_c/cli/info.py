@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.parser import row
 from fastgpt_c.errors import ModelFileError, UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def add_parser(subparsers: common.Subparsers) -> None:
         description="Shows a model's sizes, types and vocabulary, and the BLAS and kernels that run it; or, with "
         "--system, this machine as the library sees it.",
     )
-    parser.add_argument("model", nargs="?", metavar="FILE", help=common.MODEL_HELP)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=common.MODEL_HELP)
+    parser.add_argument("-m", "--model", dest="model_option", metavar="MODEL", help="the same as MODEL alone")
     parser.add_argument("--system", action="store_true", help="show the machine instead: kernels, CPU, usable cores")
     parser.add_argument(
         "--measure", action="store_true", help="with --system: also measure read bandwidth and arithmetic"
@@ -37,10 +39,11 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.model is not None and args.model_option is not None:
+        raise UsageError("give the model as an argument or with -m, not both")
+    args.model = args.model_option if args.model is None else args.model
     if args.system:
         facts = _system(args)
-    elif args.measure:
-        raise UsageError("--measure measures the machine: give --system with it")
     else:
         with common.load_model(args) as model:
             facts = _facts(model)
@@ -51,15 +54,13 @@ def run(args: argparse.Namespace) -> int:
         common.print_json(facts)
     else:
         width = max(map(len, facts))
-        print("\n".join(f"{name:{width}}  {_shown(value)}" for name, value in facts.items()))
+        print("\n".join(row(f"{name:{width}}  ", _shown(value)) for name, value in facts.items()))
     return 0
 
 
 def _system(args: argparse.Namespace) -> dict[str, Any]:
     from fastgpt_c.profiling import machine
 
-    if args.model is not None:
-        raise UsageError("--system shows the machine, not a model: give one of them")
     facts = machine.facts()
     return facts | vars(machine.roofline()) if args.measure else facts
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.parser import row, terminal_width
 from fastgpt_c.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ examples:
   fastgpt-c lens "Once upon a time, there was a little"
   fastgpt-c lens "The wolf said" -m gpt2 --html lens.html
 
-"embed" is the embeddings alone, before the first layer.  docs/looking_inside.md tells how to read it.
+"embed" is the embeddings alone, before layer 0.
 """
 
 N_TOKENS_OF_PAGE = 128
-N_SHOWN = 4  # tokens in a line
+ORDINALS = ("likeliest", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th")
 TEXT_WIDTH = 9
 BOLD, PLAIN = "\x1b[1;36m", "\x1b[0m"
 
@@ -37,7 +38,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         description="Reads a prompt, and shows the likeliest next tokens if the model ended after each of its layers, "
         "with the probability and the rank that each layer gives to the model's answer.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_text_options(parser, "PROMPT", "text to read")
     parser.add_argument("--json", action="store_true", help="print one JSON object: every position, and attention")
@@ -88,21 +88,28 @@ def _table(model: Model, seen: Lens) -> list[str]:
     from fastgpt_c.analysis.logit_lens import harmless, visible
 
     name, n_tokens = harmless(model.name or model.path.name), len(seen.tokens)
-    heading = "".join(f"{ordinal:15}" for ordinal in ("likeliest", "2nd", "3rd", "4th"))
+    n_shown = _n_shown()
+    heading = "".join(f"{ordinal:15}" for ordinal in ORDINALS[:n_shown])
     answer = _fitted(visible(model, seen.answer), 40).rstrip()
+    title = "if the model ended there" if n_shown < 3 else "next token, if the model ended there"
     lines = [
-        f"{name}: after {n_tokens} token{'s' * (n_tokens != 1)} the answer is {answer}",
+        row("", f"{name}: after {n_tokens} token{'s' * (n_tokens != 1)} the answer is {answer}"),
         "",
-        f"{'':6}{'next token, if the model ended there':60}{'the answer':>13}",
+        f"{'':6}{title:{15 * n_shown}}{'the answer':>13}",
         f"{'layer':6}{heading}{'prob.':>6}{'rank':>7}",
     ]
     for level in range(len(seen.best)):
-        layer = "embed" if level == 0 else f"{level:>5}"
-        cells = "".join(_cell(model, seen, level, i) for i in range(min(N_SHOWN, seen.best.shape[2])))
-        cells += " " * 15 * (N_SHOWN - seen.best.shape[2])
+        layer = "embed" if level == 0 else f"{level - 1:>5}"
+        cells = "".join(_cell(model, seen, level, i) for i in range(min(n_shown, seen.best.shape[2])))
+        cells += " " * 15 * (n_shown - seen.best.shape[2])
         own = f"{_percent(seen.answer_probability[level, -1]):>6}{seen.answer_rank[level, -1]:>7}"
         lines.append(f"{layer} {cells}{own}")
     return lines
+
+
+def _n_shown() -> int:
+    """How many of the likeliest tokens a line has room for."""
+    return min((terminal_width() - 6 - 13) // 15, len(ORDINALS))
 
 
 def _cell(model: Model, seen: Lens, level: int, i: int) -> str:

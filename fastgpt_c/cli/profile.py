@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   fastgpt-c profile
-  fastgpt-c profile "Once upon a time" -m model.gguf -n 64 --html profile.html
-  fastgpt-c profile -m model.gguf --trace trace.json    then open it at https://ui.perfetto.dev
-  fastgpt-c profile --threads 1 --json >one.json && fastgpt-c profile --threads 2 --json >two.json
+  fastgpt-c profile Once -n 64 --html profile.html
+  fastgpt-c profile --trace trace.json
+      then open it at https://ui.perfetto.dev
+  fastgpt-c profile --threads 1 --json >one.json
+  fastgpt-c profile --threads 2 --json >two.json
   fastgpt-c profile --compare one.json two.json
 
 "of roofline" is the least time that an op's bytes and operations could take here, as a part of its time; "at best",
-of the time of its fastest calls.  What the machine can do is measured each time, and the best that was ever seen is
-kept in ~/.cache/fastgpt-c/roofline.  docs/profiling.md tells how to read all of it.
+of the time of its fastest calls.  The machine's ceiling is measured each time, and the highest that was ever seen is
+kept in ~/.cache/fastgpt-c/roofline.
 """
 
 N_EVENTS_AT_MOST = 2_000_000
@@ -36,14 +38,15 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="show where the time goes, by layer and op",
         description="Reads a prompt and decodes N tokens, after a warm-up, and shows how long each op took.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text to begin with (Once upon a time)")
-    parser.add_argument("-n", type=int, default=32, metavar="N", help="tokens to decode after it (32)")
+    parser.add_argument(
+        "-n", "--max-new-tokens", dest="n", type=int, default=32, metavar="N", help="tokens to decode after it (32)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write a trace that Perfetto and Chrome open")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts, which needs no network")
-    parser.add_argument("--no-roofline", action="store_true", help="do not measure what this machine can do at best")
+    parser.add_argument("--no-roofline", action="store_true", help="do not measure this machine's ceiling")
     parser.add_argument(
         "--compare", type=Path, nargs=2, metavar=("A", "B"), help="what changed between two files of --json"
     )
@@ -59,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from fastgpt_c.profiling import report, tables
 
-    if args.prompt is not None or args.json or args.trace or args.html:
-        raise UsageError("--compare takes two files of --json, and runs no model: give it alone")
+    common.check_stdin(*args.compare)
     print(tables.comparison(*map(report.read, args.compare)))
     return 0
 

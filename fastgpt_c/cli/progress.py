@@ -12,10 +12,10 @@ SECONDS_BETWEEN_LINES = 5.0
 class Progress:
     """Counts lines and tokens, and shows them on standard error if that is a terminal.
 
-    n_total  lines in all; n_done of them were done before
+    n_total  lines in all, None where nobody knows yet; n_done of them were done before
     """
 
-    def __init__(self, n_total: int, n_done: int) -> None:
+    def __init__(self, n_total: int | None, n_done: int) -> None:
         self._n_total, self._n_begin, self._n_done, self._n_tokens = n_total, n_done, n_done, 0
         self._begin = self._shown = time.monotonic()
         self._bar = _bar(n_total, n_done) if sys.stderr.isatty() else None
@@ -29,7 +29,7 @@ class Progress:
             self._bar.update()
         elif sys.stderr.isatty() and time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            print(f"{self._n_done} of {self._n_total} lines, {self._rate()}, {self._rest()} left", file=sys.stderr)
+            print(f"{self._lines()}, {self._rate()}{self._rest()}", file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -38,13 +38,18 @@ class Progress:
     def _rate(self) -> str:
         return f"{self._n_tokens / max(time.monotonic() - self._begin, 1e-9):.0f} tokens/s"
 
+    def _lines(self) -> str:
+        return f"{self._n_done}{'' if self._n_total is None else f' of {self._n_total}'} lines"
+
     def _rest(self) -> str:
+        if self._n_total is None:
+            return ""
         seconds = (time.monotonic() - self._begin) / max(self._n_done - self._n_begin, 1)
         minutes, seconds = divmod(round(seconds * (self._n_total - self._n_done)), 60)
-        return f"{minutes}:{seconds:02}"
+        return f", {minutes}:{seconds:02} left"
 
 
-def _bar(n_total: int, n_done: int) -> Any:
+def _bar(n_total: int | None, n_done: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:

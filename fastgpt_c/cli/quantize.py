@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.parser import WIDEST, terminal_width
 from fastgpt_c.convert import TYPES
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         description="Writes a model with its matrices rounded to a smaller type, as a GGUF file that llama.cpp loads, "
         "too, and reports the error of each tensor.  Needs fastgpt-c[convert].",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", metavar="IN", help=common.MODEL_HELP.partition(";")[0])
     parser.add_argument("output", type=Path, metavar="OUT", help="GGUF file to write")
@@ -60,15 +60,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(reports: list[TensorReport]) -> list[str]:
-    rows = [
-        (
-            report.name,
-            "".join(f"[{n}]" for n in report.shape),
-            report.source_type if report.source_type == report.type else f"{report.source_type} -> {report.type}",
-            f"{report.n_bytes:,} bytes",
-            f"error {report.rms_error:.2e} ({report.relative_error:.3%})" if report.rms_error else "exact",
-        )
-        for report in reports
-    ]
+    """The table, with as much of it as the terminal has room for."""
+    lines: list[str] = []
+    for columns in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 1, 2, 5)):
+        lines = _table([[_cells(report)[column] for column in columns] for report in reports])
+        if max(map(len, lines), default=0) <= terminal_width(WIDEST):
+            break
+    return lines
+
+
+def _cells(report: TensorReport) -> tuple[str, ...]:
+    rounded = report.rms_error > 0
+    return (
+        report.name,
+        "".join(f"[{n}]" for n in report.shape),
+        report.source_type if report.source_type == report.type else f"{report.source_type} -> {report.type}",
+        f"{report.n_bytes:,} bytes",
+        f"error {report.rms_error:.2e} ({report.relative_error:.3%})" if rounded else "exact",
+        f"{report.relative_error:.3%}" if rounded else "exact",
+    )
+
+
+def _table(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

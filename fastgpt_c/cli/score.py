@@ -42,7 +42,6 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="how likely texts and choices are",
         description="Log-probabilities, natural logarithms, of the texts and choices in a file of JSON lines.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="IN.jsonl", help="what to score; - is standard input")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.jsonl", help="write there, when all is done")

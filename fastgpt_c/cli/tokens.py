@@ -24,7 +24,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="token ids -> text",
         description="Writes the bytes that token ids stand for; to a terminal, with a line break at the end.",
     )
-    decode.add_argument("ids", nargs="*", metavar="ID", help="token ids; else from standard input")
+    decode.add_argument("ids", nargs="*", metavar="ID", help="token ids; else, or for -, from standard input")
     common.add_model_options(decode)
     decode.set_defaults(run=run_decode)
 
@@ -44,12 +44,16 @@ def run_decode(args: argparse.Namespace) -> int:
     if not args.ids and sys.stdin.isatty():
         raise UsageError("no token ids: give them as arguments or through a pipe")
     separators = dict.fromkeys(map(ord, "\ufeff,[]"), " ")
-    words = args.ids or sys.stdin.read().translate(separators).split()
-    try:
-        ids = [int(word) for word in words]
-    except ValueError as error:
-        raise UsageError(f"not a token id: {error}") from error
+    words = (args.ids if args.ids != ["-"] else []) or sys.stdin.read().translate(separators).split()
+    ids = list(map(_id, words))
     with common.load_model(args, vocab_only=True) as model:
         data = model.tokenizer.decode_bytes(ids)
     sys.stdout.buffer.write(data + b"\n" * sys.stdout.isatty())
     return 0
+
+
+def _id(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise UsageError(f"not a token id: {word[:100]!r}; ids are whole numbers") from None

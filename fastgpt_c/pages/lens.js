@@ -1,7 +1,7 @@
 const n_tokens = data.tokens.length;
 const text = id => data.texts[id];
 const input = t => data.inputs[t]; // whole characters, also of tokens that are parts of one
-const layerName = level => level === 0 ? "embeddings" : "layer " + level;
+const layerName = level => level === 0 ? "embeddings" : "layer " + (level - 1);
 
 function percent(p) {
   if (p > 0 && p < 0.001) return "<0.1%";
@@ -146,7 +146,7 @@ const N_PIXELS = 32;
 const n_cells = Math.min(n_tokens, N_PIXELS);
 const maps = data.attention.map((heads, l) => heads.map((_, h) => {
   const node = element("td", {role: "gridcell", "aria-selected": "false"}, element("canvas", {width: n_cells, height: n_cells}));
-  describe(node, () => "layer " + (l + 1) + ", head " + (h + 1));
+  describe(node, () => "layer " + l + ", head " + h);
   return node;
 }));
 
@@ -178,8 +178,8 @@ function drawMaps() {
 }
 
 function drawHeads() {
-  const heading = Array.from({length: data.n_head}, (_, h) => element("th", {scope: "col"}, String(h + 1)));
-  const rows = maps.map((row, l) => element("tr", {}, element("th", {scope: "row"}, "layer " + (l + 1)), ...row));
+  const heading = Array.from({length: data.n_head}, (_, h) => element("th", {scope: "col"}, String(h)));
+  const rows = maps.map((row, l) => element("tr", {}, element("th", {scope: "row"}, "layer " + l), ...row));
   byId("heads").setAttribute("role", "grid");
   byId("heads").append(element("thead", {}, element("tr", {}, element("th", {}, "head"), ...heading)), element("tbody", {}, ...rows));
   walkable(maps);
@@ -190,8 +190,8 @@ function drawHeads() {
 
 function drawAttention() {
   for (const [id, n] of [["layer", data.n_layer], ["head", data.n_head]]) {
-    for (let i = 1; i <= n; i++) byId(id).append(element("option", {value: i}, String(i)));
-    byId(id).addEventListener("change", () => look(byId("layer").value - 1, byId("head").value - 1));
+    for (let i = 0; i < n; i++) byId(id).append(element("option", {value: i}, String(i)));
+    byId(id).addEventListener("change", () => look(Number(byId("layer").value), Number(byId("head").value)));
   }
   const heading = data.tokens.map((_, t) => element("th", {scope: "col"}, element("span", {}, input(t))));
   const rows = looks.map((row, t) => element("tr", {}, element("th", {scope: "row"}, input(t)), ...row));
@@ -206,8 +206,8 @@ function drawAttention() {
 // Shows one head large.
 function look(l, h) {
   [layer, head] = [l, h];
-  byId("layer").value = l + 1;
-  byId("head").value = h + 1;
+  byId("layer").value = l;
+  byId("head").value = h;
   select(maps, h, l);
   shadeAttention();
 }

@@ -112,13 +112,13 @@ def test_visible(data: bytes, shown: str) -> None:
 
 
 def test_table_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> None:
-    """A line a layer, in 80 columns: the four likeliest tokens with their probabilities, and the answer's."""
+    """A line a layer, counted from 0, in 80 columns: the four likeliest tokens with probabilities, and the answer's."""
     report = json.loads(output_here(capfd, "lens", PROMPT, "--json"))
     title, _, _, _, *lines = output_here(capfd, "lens", PROMPT).splitlines()
     assert title.endswith(
         f"after {len(report['tokens'])} tokens the answer is {report['texts'][str(report['answer'])]}"
     )
-    assert [line.split()[0] for line in lines] == ["embed", *map(str, range(1, report["n_layer"] + 1))]
+    assert [line.split()[0] for line in lines] == ["embed", *map(str, range(report["n_layer"]))]
     for level, line in enumerate(lines):
         words = line.split()[1:]
         assert words[0:8:2] == [report["texts"][str(token)] for token in report["best"][level][-1][:4]]
@@ -214,7 +214,7 @@ def test_page_shows_the_report(browser: Any, page_and_report: tuple[Path, dict[s
         assert grid == [[texts[str(best[0])] for best in row] for row in report["best"]]
         tab.hover("#grid tbody tr:nth-child(3) td:nth-child(6)")
         title, *lines, answer = tab.inner_text("#tooltip").split("\n")
-        assert title == f"layer 2, after token 5 {words[4]}"
+        assert title == f"layer 1, after token 5 {words[4]}"
         assert [line.split()[1] for line in lines] == [texts[str(token)] for token in report["best"][2][4]]
         assert_same_numbers([line.split()[0] for line in lines], [percent(p) for p in report["probability"][2][4]])
         assert answer.endswith(f", rank {report['answer_rank'][2][4]}")
@@ -225,12 +225,12 @@ def test_page_shows_the_report(browser: Any, page_and_report: tuple[Path, dict[s
         tab.click("#by-answer")
         assert tab.eval_on_selector_all("#grid td", SHADES) == np.ravel(report["answer_probability"]).tolist()
 
-        assert f"layer {last}, after token {n_tokens} " in tab.inner_text("#kept h3")
+        assert f"layer {last - 1}, after token {n_tokens} " in tab.inner_text("#kept h3")
         tab.click("#grid tbody tr:nth-child(1) td:nth-child(2)")
         tab.keyboard.press("ArrowRight")
         tab.keyboard.press("ArrowDown")
         tab.keyboard.press("Enter")
-        assert tab.inner_text("#kept h3") == f"layer 1, after token 2 {words[1]}"
+        assert tab.inner_text("#kept h3") == f"layer 0, after token 2 {words[1]}"
         kept = tab.eval_on_selector_all("#kept td:nth-child(3)", "nodes => nodes.map(node => node.textContent)")
         assert_same_numbers(kept, [percent(p) for p in report["probability"][1][1]])
 
@@ -248,18 +248,18 @@ def test_page_shows_the_attention_of_the_chosen_head(
         assert tab.locator("#attention td").count() == n_tokens * (n_tokens + 1) // 2
         assert tab.locator("#heads canvas").count() == report["n_layer"] * report["n_head"]
         seen = []
-        for layer, head in ((1, 1), (4, 3), (2, 5)):
-            if layer == 2:
-                tab.click(f"#heads tbody tr:nth-child({layer}) td:nth-child({head + 1})")
-                assert (tab.input_value("#layer"), tab.input_value("#head")) == ("2", "5")
+        for layer, head in ((0, 0), (3, 2), (1, 4)):
+            if layer == 1:
+                tab.click(f"#heads tbody tr:nth-child({layer + 1}) td:nth-child({head + 2})")
+                assert (tab.input_value("#layer"), tab.input_value("#head")) == ("1", "4")
             else:
                 tab.select_option("#layer", str(layer))
                 tab.select_option("#head", str(head))
             tab.hover("#attention tbody tr:nth-child(6) td:nth-child(4)")  # the first child is the row's heading
             seen.append(tab.inner_text("#tooltip").split("\n")[1])
             assert tab.locator('#heads td[aria-selected="true"]').count() == 1
-        heads = ((1, 1), (4, 3), (2, 5))
-        assert_same_numbers(seen, [percent(report["attention"][layer - 1][head - 1][5][2]) for layer, head in heads])
+        heads = ((0, 0), (3, 2), (1, 4))
+        assert_same_numbers(seen, [percent(report["attention"][layer][head][5][2]) for layer, head in heads])
         assert len(set(seen)) == 3
 
 

@@ -182,6 +182,24 @@ def test_a_line_that_is_too_long(polite: Path) -> None:
     assert b"n_ctx of 64" in result.stderr and b"-n" in result.stderr
 
 
+def test_orders(polite: Path, tmp_path: Path) -> None:
+    """/save writes what was said since /reset, also turns that do not fit into the context any more; /exit ends it."""
+    file = tmp_path / "talk.txt"
+    lines = [b"Forget this", b"/reset", *[b"And then?"] * 9, f"/save {file}".encode(), b"/exit", b"Not this"]
+    result = run("chat", "-m", polite, "-n", "10", stdin=b"\n".join(lines))
+    assert (result.returncode, result.stdout) == (0, b"Assistant: Hi!\n" * 10)
+    assert result.stderr.decode() == f"{file}: the conversation is saved\n"
+    assert file.read_text() == "User: And then?\nAssistant: Hi!\n" * 9
+    assert b"/reset" in run("chat", "-m", polite, stdin=b"/help\n").stderr
+
+
+def test_a_conversation_is_not_saved_onto_a_model(polite: Path) -> None:
+    """Nor into a folder: one line says why."""
+    for place, why in ((polite, b"is a model file"), (polite.parent, b"is a folder")):
+        result = run("chat", "-m", polite, stdin=f"/save {place}".encode())
+        assert result.returncode == FAILURE and why in result.stderr and result.stderr.count(b"\n") == 1
+
+
 def test_a_line_that_is_not_utf8(polite: Path) -> None:
     """It is answered like any other."""
     assert output_of("chat", "-m", polite, "-n", "10", stdin=b"caf\xe9\n") == b"Assistant: Hi!\n"
@@ -206,13 +224,35 @@ def test_a_reader_that_leaves(talkative: Path) -> None:
 def test_the_end_of_a_conversation(polite: Path, key: bytes) -> None:
     """Two turns by name, and at the third either key ends it, with success and a clean line."""
     with in_terminal("chat", "-m", polite, "-n", "20") as terminal:
-        assert terminal.see(b"User: ") == b"User: "
+        terminal.see(b"User: ")
         for _ in range(2):
             terminal.type(b"Hello!\n")
             assert terminal.see(b"User: ") == b"Hello!\r\nAssistant: Hi!\r\nUser: "
         terminal.type(key)
         seen, status = terminal.end()
     assert (status, seen.replace(b"^C", b"").replace(b"^D\b\b", b"")) == (0, b"\r\n")
+
+
+def test_the_first_line_says_how_to_leave(polite: Path) -> None:
+    """And what the demo model can do, where that is the one."""
+    for arguments, about_demo in (([], True), (["-m", polite], False)):
+        with in_terminal("chat", *arguments) as terminal:
+            opening = terminal.see(b"User: ").decode()
+            assert "/exit" in opening and "/help" in opening and ("stories" in opening) == about_demo
+            terminal.type(b"/exit\n")
+            assert terminal.end() == (b"/exit\r\n", 0)
+
+
+def test_orders_in_a_terminal(polite: Path) -> None:
+    """An order that is none is no turn: a line says so."""
+    with in_terminal("chat", "-m", polite, "-n", "20") as terminal:
+        terminal.see(b"User: ")
+        for line, answer in ((b"/quit", b"/help"), (b"/save", b"name of a file"), (b"/help", b"/reset")):
+            terminal.type(line + b"\n")
+            seen = terminal.see(b"User: ")
+            assert answer in seen and b"Assistant:" not in seen
+        terminal.type(b"\x04")
+        assert terminal.end()[1] == 0
 
 
 def test_ctrl_c_ends_an_answer(talkative: Path) -> None:

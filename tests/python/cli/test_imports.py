@@ -102,7 +102,7 @@ LOST_CTRL_C = "with contextlib.suppress(KeyboardInterrupt): signal.raise_signal(
     [
         ("fastgpt_c.cli", CTRL_C),
         ("argparse", LOST_CTRL_C),
-        ("fastgpt_c.cli.tokens", LOST_CTRL_C),
+        ("fastgpt_c.cli.generate", LOST_CTRL_C),
         ("numpy", LOST_CTRL_C),
     ],
 )

@@ -111,6 +111,16 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (folder / "first").rename(folder / "moved")
 
 
+@pytest.mark.parametrize(("flags", "changes"), [("", True), ("-static", False), ("-O1 -static-pie", False)])
+def test_a_static_command_has_no_path_to_change(flags: str, changes: bool, tmp_path: Path) -> None:
+    """A program without a dynamic section has no list of folders for cmake --install to change."""
+    options = ["-DFASTGPT_BLAS=Native", f"-DCMAKE_EXE_LINKER_FLAGS={flags}"]
+    run(tool("cmake"), "-S", HEADER.parents[1], "-B", tmp_path, *options)
+    installs = (tmp_path / "cmake_install.cmake").read_text()
+    words = re.findall(r"RPATH_(?:CHANGE|SET|REMOVE)\s+FILE \"[^\"]*/bin/fastgpt\"", installs)
+    assert bool(words) == changes
+
+
 @pytest.mark.parametrize("target", ["fastgpt::fastgpt", "fastgpt::fastgpt_static"])
 def test_cmake_install_gives_both_libraries(target: str, prefix: Path, user: Path) -> None:
     """A tree that cmake installed, and somebody moved, serves programs by the shared and by the static library."""
