@@ -62,7 +62,7 @@ class Model(LoadedModel):
 
     path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
     n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
-    eos_token (None when the file names none)
+    eos_token (None when the file names none), eos_tokens (all tokens that end a text, that one first)
     """
 
     def stream(
@@ -81,6 +81,13 @@ class Model(LoadedModel):
     def generate(self, prompt: Prompt, options: Options | None = None, **changes: Any) -> Completion:
         """stream, at once: Completion(text, tokens, finish_reason ...)."""
         return self.stream(prompt, options, **changes).finish()
+
+    def default_options(self) -> Options:
+        """Options as the model's own generation_config.json has them, which nothing applies by itself: with them,
+        generate does what transformers' generate does where nobody says how.  Options() where the file has none."""
+        from fastgpt_c.generation.model_defaults import model_defaults  # here, since few need it
+
+        return Options(**model_defaults(self))
 
     def beam_search(
         self, prompt: Prompt, beams: Beams | None = None, *, n_threads: int | None = None, **changes: Any

@@ -175,6 +175,7 @@ class Processors:
             no_repeat_ngram_size=case["no_repeat_ngram_size"],
             min_new_tokens=case["min_new_tokens"],
             num_beams=1,
+            num_return_sequences=1,
             sequence_bias={(token,): value for token, value in bias.items()} if case["bias"] else None,
         )
         config._eos_token_tensor = torch.tensor([eos_token])

@@ -42,7 +42,7 @@ typedef int32_t four_int32 __attribute__((vector_size(16)));
 
 /* exp(x) for x <= 0, to 1e-15 of itself; 0 below -700.  x = n ln 2 + r, |r| <= ln 2 / 2, and Taylor.  In place, since a
  * vector that wide is no argument on every machine. */
-ALWAYS_INLINE void exp_same_everywhere(four_doubles *x) {
+ALWAYS_INLINE void exp_reproducible(four_doubles *x) {
     static const double inverse_factorial[] = {
         1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
         1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       1.0 / 2,      1,           1};
@@ -59,7 +59,7 @@ ALWAYS_INLINE void exp_same_everywhere(four_doubles *x) {
 }
 
 /* ln x for a normal x > 0, to 1e-15.  x = 2^n m, m in [sqrt(1/2), sqrt(2)), and ln m = 2 artanh((m - 1) / (m + 1)). */
-static inline double log_same_everywhere(double x) {
+static inline double log_reproducible(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
     int n = (int)(bits >> 52) - 1023;

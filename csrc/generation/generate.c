@@ -1,6 +1,7 @@
 /* generate.c - the loop from a prompt to text: step, sample, stream, until something ends it. */
 #include <stdlib.h>
 
+#include "generation/end_tokens.h"
 #include "transformer/context.h"
 #include "kv_cache/kv_cache.h"
 
@@ -15,11 +16,11 @@ typedef struct generation {
     int32_t n_generated;
 } generation;
 
-/* Draws a token into *token, -1 for the one that ends the text. */
+/* Draws a token into *token, -1 for one that ends the text. */
 static fastgpt_status draw(generation *g, int32_t *token) {
     fastgpt_status status = fastgpt_profile_sample(g->ctx, g->sampler, g->logits, token);
     if (!status) status = fastgpt_sampler_accept(g->sampler, token, 1);
-    if (!status && *token == fastgpt_model_eos_token(g->ctx->model)) *token = -1;
+    if (!status && ends_text(g->ctx->model, *token)) *token = -1;
     return status;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/status.h"
+#include "generation/end_tokens.h"
 #include "generation/generator.h"
 #include "generation/log_probs.h"
 #include "sampler/sampler.h"
@@ -155,7 +156,7 @@ static fastgpt_status draw_tokens(fastgpt_generator *g, const listener *to) {
         if (!status) status = fastgpt_profile_sample(g->ctx, g->sampler, g->logits, &token);
         if (!status) status = fastgpt_sampler_accept(g->sampler, &token, 1);
         if (status) return status;
-        if (token == fastgpt_model_eos_token(g->model)) g->finish_reason = FASTGPT_FINISH_EOS;
+        if (ends_text(g->model, token)) g->finish_reason = FASTGPT_FINISH_EOS;
         else status = take_token(g, token, to);
     }
     return status;

@@ -212,8 +212,14 @@ const char *fastgpt_model_metadata(const fastgpt_model *model, const char *key, 
 /* Bytes that the model keeps in memory besides a mapped file. */
 size_t fastgpt_model_sizeof(const fastgpt_model *model);
 
-/* The token that ends a text, -1 when the file names none. */
+/* The token that ends a text, -1 when the file names none; of several, the one that the file names first. */
 int32_t fastgpt_model_eos_token(const fastgpt_model *model);
+
+/* All tokens that end a text, that one first: [n_eos_tokens], each once, owned by the model.  A file has them under
+ * tokenizer.ggml.eos_token_id, eot_token_id (end of a turn) and eom_token_id (of a message), and further ones in an
+ * array of 32-bit unsigned integers, fastgpt.eos_token_ids. */
+int32_t fastgpt_model_n_eos_tokens(const fastgpt_model *model);
+const int32_t *fastgpt_model_eos_tokens(const fastgpt_model *model);
 
 /* The bytes that a token stands for; not NUL-terminated, owned by the model.  *n_bytes becomes 0 and the
  * result NULL for a token outside [0, n_vocab) or a file without a vocabulary. */
@@ -444,7 +450,8 @@ typedef struct fastgpt_sampler_params {
     size_t struct_size;
     float temperature; /* up to 1e6: logits are divided by it; 0 = greedy: the largest logit, the first of equals */
     int32_t top_k; /* keep the k largest logits and whatever equals the last of them */
-    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] */
+    float top_p; /* keep the likeliest tokens until their probabilities sum to top_p, in (0, 1].  Zero is off, as for
+                    every field; what others mean by top_p = 0, the likeliest token alone, is FLT_MIN */
     float min_p; /* keep tokens at least min_p times as likely as the likeliest, in [0, 1] */
     float repetition_penalty; /* up to 1e6: logits of tokens in the history are divided (or, if negative,
                                  multiplied) by it (Keskar et al. 2019, arXiv 1909.05858); 1 = off */
@@ -462,7 +469,8 @@ typedef struct fastgpt_sampler_params {
                                documents them: tokens of the prompt do not count */
     int32_t no_repeat_ngram_size; /* ban tokens that would make an n-gram of the history, prompt and all, come again */
     int32_t min_new_tokens; /* ban eos_token until so many tokens were taken */
-    int32_t eos_token; /* in [0, n_vocab), -1 = none; looked at only where min_new_tokens > 0 */
+    int32_t eos_token; /* in [0, n_vocab), -1 = none; looked at only where min_new_tokens > 0.  For several tokens see
+                          fastgpt_sampler_set_eos_tokens */
 } fastgpt_sampler_params;
 
 /* The defaults of the Python package and of both commands: temperature 0.8, top_p 0.95, mirostat_eta 0.1 (which is
@@ -490,6 +498,11 @@ fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *sampler, int32_t token,
  *   mask  [(n_vocab + 31) / 32], copied: token t is bit t % 32, the lowest first, of mask[t / 32]
  * Returns OK or ARGUMENT. */
 fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *sampler, const uint32_t *mask);
+
+/* What min_new_tokens bans from now on, in place of eos_token, as fastgpt_model_eos_tokens gives it.
+ *   tokens  [n_tokens], copied; NULL when n_tokens is 0
+ * Returns OK, ARGUMENT, TOKEN_RANGE or MEMORY; on error nothing changes. */
+fastgpt_status fastgpt_sampler_set_eos_tokens(fastgpt_sampler *sampler, const int32_t *tokens, int32_t n_tokens);
 
 /* Adds tokens that were taken to the history, which penalties, no_repeat_ngram_size and min_new_tokens look at;
  * fastgpt_sampler_sample does not do it by itself.  Returns OK, ARGUMENT, TOKEN_RANGE or MEMORY; only
@@ -558,8 +571,10 @@ int32_t fastgpt_tokenizer_n_vocab(const fastgpt_tokenizer *tokenizer);
 size_t fastgpt_tokenizer_sizeof(const fastgpt_tokenizer *tokenizer);
 
 typedef enum fastgpt_encode_flags {
-    FASTGPT_ENCODE_SPECIAL = 0, /* the text of a control or user-defined token ("<|endoftext|>") is that token: the
-                                   leftmost first, and of those the longest */
+    FASTGPT_ENCODE_SPECIAL = 0, /* the text of a control token ("<|endoftext|>") is that token, the leftmost first and
+                                   of those the longest; then, between them, that of a user-defined token likewise.  A
+                                   file may name other tokens for the second search than the user-defined ones, under
+                                   the key fastgpt.tokenizer.normalized_tokens */
     FASTGPT_ENCODE_LITERAL = 1 /* it is text like any other: for text from strangers */
 } fastgpt_encode_flags;
 
@@ -610,8 +625,8 @@ fastgpt_status fastgpt_stream_finish(fastgpt_stream *stream, const char **text, 
  * Returns 0 to go on, anything else to end the text here. */
 typedef int32_t (*fastgpt_piece_callback)(void *user, int32_t token, const char *text, size_t n_bytes);
 
-/* Appends prompt [n_prompt] to kv, then draws tokens until there are max_new_tokens, or the model's end-of-text token
- * is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
+/* Appends prompt [n_prompt] to kv, then draws tokens until there are max_new_tokens, or one of the model's end-of-text
+ * tokens is drawn (it is no part of the text), or the callback ends it.  Prompt and drawn tokens go into the sampler's
  * history.  Afterwards kv holds the prompt and every token drawn but the last.
  *   tokenizer    of the same model; sampler likewise
  *   callback     NULL = none; user is passed to it
@@ -645,7 +660,8 @@ typedef enum fastgpt_overflow {
 /* Set struct_size to sizeof(fastgpt_generator_options) and everything else to zero for the defaults. */
 typedef struct fastgpt_generator_options {
     size_t struct_size;
-    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied */
+    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied.  min_new_tokens
+                                               bans the model's end tokens, whatever eos_token is */
     int32_t n_threads; /* as fastgpt_pool_create has them: 0 = the usable cores */
     int32_t n_ctx; /* positions of the KV cache, 0 = the model's own */
     int32_t kv_type; /* fastgpt_type of the KV cache: F32 = 0, F16, BF16 */
@@ -679,7 +695,7 @@ typedef int32_t (*fastgpt_generator_callback)(void *user, const fastgpt_piece *p
 typedef enum fastgpt_finish_reason {
     FASTGPT_FINISH_NONE = 0, /* there was no text yet, or the last call failed */
     FASTGPT_FINISH_LENGTH = 1, /* max_new_tokens */
-    FASTGPT_FINISH_EOS = 2, /* the model's end-of-text token, which is not shown, and not said */
+    FASTGPT_FINISH_EOS = 2, /* one of the model's end-of-text tokens, which is not shown, and not said */
     FASTGPT_FINISH_STOP = 3, /* one of the stop strings */
     FASTGPT_FINISH_CALLBACK = 4 /* the callback */
 } fastgpt_finish_reason;

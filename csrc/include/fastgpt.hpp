@@ -86,6 +86,10 @@ class model : public handle<fastgpt_model, fastgpt_model_free> {
     std::int32_t n_vocab() const noexcept { return fastgpt_model_n_vocab(get()); }
     std::int32_t n_ctx() const noexcept { return fastgpt_model_n_ctx(get()); }
     std::int32_t eos_token() const noexcept { return fastgpt_model_eos_token(get()); }
+    tokens eos_tokens() const {
+        const std::int32_t *first = fastgpt_model_eos_tokens(get());
+        return tokens(first, first + fastgpt_model_n_eos_tokens(get()));
+    }
     std::string name() const { return fastgpt_model_name(get()); }
 };
 

@@ -18,7 +18,9 @@ int64_t fastgpt_model_n_params(const fastgpt_model *m) { return m->n_params; }
 const char *fastgpt_model_type(const fastgpt_model *m) { return m->type; }
 const char *fastgpt_model_activation(const fastgpt_model *m) { return activation_names[m->activation]; }
 const char *fastgpt_model_name(const fastgpt_model *m) { return m->name; }
-int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.eos_token; }
+int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.n_eos_tokens ? *m->vocab.eos_tokens : -1; }
+int32_t fastgpt_model_n_eos_tokens(const fastgpt_model *m) { return m->vocab.n_eos_tokens; }
+const int32_t *fastgpt_model_eos_tokens(const fastgpt_model *m) { return m->vocab.eos_tokens; }
 const int32_t *fastgpt_model_token_types(const fastgpt_model *m) { return m->vocab.types; }
 
 size_t fastgpt_model_sizeof(const fastgpt_model *m) {

@@ -81,16 +81,55 @@ static fastgpt_status read_types(vocab *v, const gguf_file *gguf, int32_t n_voca
     return FASTGPT_OK;
 }
 
-static fastgpt_status read_eos(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
-    const char *key = "tokenizer.ggml.eos_token_id";
-    const gguf_value *value;
-    fastgpt_status status = gguf_get(gguf, key, GGUF_U32, &value, error);
-    if (status || !value) return status;
-    uint32_t token = gguf_u32(value->data);
+/* The ids of special tokens that are cut out of a text after the others, whatever their types.  Without the key these
+ * are the user-defined ones. */
+static const char NORMALIZED_KEY[] = "fastgpt.tokenizer.normalized_tokens";
+
+static fastgpt_status read_normalized(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
+    const gguf_value *array;
+    fastgpt_status status = gguf_get_array(gguf, NORMALIZED_KEY, GGUF_I32, &array, error);
+    if (status || !array) return status;
+    if (!v->types) return fail(error, FASTGPT_ERR_FORMAT, "%s stands without token types", NORMALIZED_KEY);
+    v->encoding_types = malloc((size_t)n_vocab * sizeof *v->encoding_types);
+    if (!v->encoding_types) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the vocabulary");
+    for (int32_t i = 0; i < n_vocab; i++)
+        v->encoding_types[i] = token_is_special(v->types[i]) ? TOKEN_CONTROL : v->types[i];
+    for (uint64_t i = 0; i < array->n; i++) {
+        uint32_t token = gguf_u32(array->data + 4 * i);
+        if (token >= (uint32_t)n_vocab || !token_is_special(v->types[token]))
+            return fail(error, FASTGPT_ERR_FORMAT, "%s: %u is no control or user-defined token", NORMALIZED_KEY, token);
+        v->encoding_types[token] = TOKEN_USER_DEFINED;
+    }
+    return FASTGPT_OK;
+}
+
+/* A token that ends a text, found under that key; one that is known already is not noted again. */
+static fastgpt_status add_eos(vocab *v, const char *key, uint32_t token, int32_t n_vocab, fastgpt_error *error) {
     if (token >= (uint32_t)n_vocab)
         return fail(error, FASTGPT_ERR_FORMAT, "%s is %u, n_vocab is %d", key, token, n_vocab);
-    v->eos_token = (int32_t)token;
+    for (int32_t i = 0; i < v->n_eos_tokens; i++)
+        if (v->eos_tokens[i] == (int32_t)token) return FASTGPT_OK;
+    if (v->n_eos_tokens == MAX_EOS_TOKENS)
+        return fail(error, FASTGPT_ERR_FORMAT, "%s: more than %d tokens end a text", key, MAX_EOS_TOKENS);
+    v->eos_tokens[v->n_eos_tokens++] = (int32_t)token;
     return FASTGPT_OK;
+}
+
+/* llama.cpp has a key each for the end of a text, of a turn and of a message; a model with more has a list of ours. */
+static fastgpt_status read_eos(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    static const char list_key[] = "fastgpt.eos_token_ids";
+    const gguf_value *value;
+    fastgpt_status status = FASTGPT_OK;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !status; i++) {
+        status = gguf_get(gguf, keys[i], GGUF_U32, &value, error);
+        if (!status && value) status = add_eos(v, keys[i], gguf_u32(value->data), n_vocab, error);
+    }
+    if (!status) status = gguf_get_array(gguf, list_key, GGUF_U32, &value, error);
+    for (uint64_t i = 0; !status && value && i < value->n; i++)
+        status = add_eos(v, list_key, gguf_u32(value->data + 4 * i), n_vocab, error);
+    return status;
 }
 
 /* Text under a key; n = 0 when absent. */
@@ -138,6 +177,7 @@ static fastgpt_status read_all(vocab *v, const gguf_file *gguf, int32_t n_vocab,
     if (!status) status = read_tokens(v, gguf, n_vocab, error);
     if (!status) status = read_merges(v, gguf, error);
     if (!status) status = read_types(v, gguf, n_vocab, error);
+    if (!status) status = read_normalized(v, gguf, n_vocab, error);
     if (status) return status;
     fastgpt_strings tokens = {v->tokens.n, v->tokens.text, v->tokens.offsets};
     return vocab_decode(&v->bytes, &tokens, v->types) ? FASTGPT_OK
@@ -146,7 +186,6 @@ static fastgpt_status read_all(vocab *v, const gguf_file *gguf, int32_t n_vocab,
 
 fastgpt_status vocab_read(vocab *v, const gguf_file *gguf, int32_t n_vocab, fastgpt_error *error) {
     memset(v, 0, sizeof *v);
-    v->eos_token = -1;
     gguf_string kind;
     fastgpt_status status = read_eos(v, gguf, n_vocab, error);
     if (!status) status = read_string(gguf, "tokenizer.ggml.model", &kind, error);
@@ -162,10 +201,12 @@ void vocab_free(vocab *v) {
     string_list_free(&v->merges);
     string_list_free(&v->bytes);
     free(v->types);
+    free(v->encoding_types);
     memset(v, 0, sizeof *v);
 }
 
 size_t vocab_sizeof(const vocab *v) {
-    size_t types = v->types ? (size_t)v->tokens.n * sizeof *v->types : 0;
+    size_t n_lists = (size_t)(v->types != NULL) + (v->encoding_types != NULL);
+    size_t types = n_lists * (size_t)v->tokens.n * sizeof *v->types;
     return string_list_sizeof(&v->tokens) + string_list_sizeof(&v->merges) + string_list_sizeof(&v->bytes) + types;
 }

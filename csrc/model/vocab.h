@@ -11,12 +11,18 @@ enum { TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4, TOKEN_UNUSED = 5, TOKEN_LAST_T
 
 static inline bool token_is_special(int32_t type) { return type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED; }
 
+/* Most tokens that may end a text: chat models have two or three. */
+enum { MAX_EOS_TOKENS = 64 };
+
 typedef struct vocab {
     string_list tokens; /* as in the file, in GPT-2's byte alphabet */
     string_list merges; /* "a b" by rank */
     string_list bytes;  /* what each token stands for */
     int32_t *types;     /* [n_vocab] or NULL */
-    int32_t eos_token;  /* -1 = none */
+    int32_t eos_tokens[MAX_EOS_TOKENS]; /* what ends a text, each once */
+    int32_t n_eos_tokens;
+    int32_t *encoding_types; /* [n_vocab] or NULL: types, but where NORMALIZED_KEY says in which order an encoder cuts
+                                out tokens, control tokens are those of the first pass */
 } vocab;
 
 /* A file without a tokenizer gives empty lists.  Returns OK, MEMORY, FORMAT or UNSUPPORTED. */

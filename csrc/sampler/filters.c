@@ -2,12 +2,21 @@
  *
  * Sorted by falling logit, what the filters keep is one interval of ranks: top_n_sigma, top_k, top_p, min_p and
  * mirostat its beginning, typical_p a part around the entropy.  So they only move first_kept and n_kept. */
+#include <float.h>
 #include <math.h>
 
 #include "common/reproducible_math.h"
 #include "sampler/sampler.h"
 
 static const double LN2 = 0.69314718055994531;
+
+/* What candidates must weigh together that top_p or typical_p keeps, of a row that weighs sum.  A few units in the last
+ * place of F32 less than p: logits are rounded to F32, and so is p, so probabilities that sum to p exactly, such as
+ * .5 + .3 for .8, may fall short of it by that much and are still enough. */
+static double wanted_weight(float p, double sum) {
+    double share = (double)p - 4 * (double)FLT_EPSILON;
+    return (share > 0 ? share : DBL_MIN) * sum; /* never nothing */
+}
 
 /* ---- The beginning of the row ---- */
 
@@ -37,23 +46,23 @@ static void keep_top_n_sigma(fastgpt_sampler *s) {
 static void keep_top_k(fastgpt_sampler *s) {
     int32_t n = s->params.top_k;
     if (n == 0 || n >= s->n_kept) return;
-    float last = ranked(s, n - 1).logit;
-    while (n < s->n_kept && ranked(s, n).logit == last) n++;
+    float last = candidate_at_rank(s, n - 1).logit;
+    while (n < s->n_kept && candidate_at_rank(s, n).logit == last) n++;
     s->n_kept = n;
 }
 
 static void keep_top_p(fastgpt_sampler *s) {
     if (s->params.top_p == 0 || s->params.top_p == 1) return;
-    double wanted = (double)s->params.top_p * sum_of_kept(s), sum = 0;
+    double wanted = wanted_weight(s->params.top_p, sum_of_kept(s)), sum = 0;
     int32_t n = 0;
-    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += ranked_weight(s, n++);
+    while (n < s->n_kept && (n == 0 || sum < wanted)) sum += weight_at_rank(s, n++);
     s->n_kept = n;
 }
 
 /* Shortens what is kept to candidates of at least this weight, and to no less than one. */
 static void keep_weights_from(fastgpt_sampler *s, double least) {
     int32_t n = 1;
-    while (n < s->n_kept && ranked_weight(s, s->first_kept + n) >= least) n++;
+    while (n < s->n_kept && weight_at_rank(s, s->first_kept + n) >= least) n++;
     s->n_kept = n;
 }
 
@@ -75,8 +84,8 @@ static double typical_log_weight(fastgpt_sampler *s, double sum) {
 }
 
 /* How far the candidate of rank i is from typical; infinite for ranks that are not kept. */
-static double distance(fastgpt_sampler *s, int32_t i, double typical) {
-    return i >= 0 && i < s->n_kept ? fabs(log_weight(s, ranked(s, i)) - typical) : INFINITY;
+static double distance_from_typical(fastgpt_sampler *s, int32_t i, double typical) {
+    return i >= 0 && i < s->n_kept ? fabs(log_weight(s, candidate_at_rank(s, i)) - typical) : INFINITY;
 }
 
 /* Grows an interval of ranks by its nearer neighbour until it has the wanted weight, and what is as near as the last.
@@ -84,16 +93,16 @@ static double distance(fastgpt_sampler *s, int32_t i, double typical) {
 static void keep_typical(fastgpt_sampler *s) {
     if (s->params.typical_p == 0 || s->params.typical_p == 1) return;
     double sum = sum_of_kept(s), typical = typical_log_weight(s, sum);
-    double wanted = (double)s->params.typical_p * sum, got = 0, reached = 0;
+    double wanted = wanted_weight(s->params.typical_p, sum), got = 0, reached = 0;
     int32_t end = 0;
-    while (end < s->n_kept && log_weight(s, ranked(s, end)) > typical) end++;
+    while (end < s->n_kept && log_weight(s, candidate_at_rank(s, end)) > typical) end++;
     int32_t first = end;
     while (first > 0 || end < s->n_kept) {
-        double left = distance(s, first - 1, typical), right = distance(s, end, typical);
+        double left = distance_from_typical(s, first - 1, typical), right = distance_from_typical(s, end, typical);
         double nearer = left <= right ? left : right;
         if (got >= wanted && nearer > reached) break;
         reached = nearer;
-        got += ranked_weight(s, left <= right ? --first : end++);
+        got += weight_at_rank(s, left <= right ? --first : end++);
     }
     s->first_kept = first;
     s->n_kept = end - first;
@@ -106,13 +115,13 @@ static void keep_unsurprising(fastgpt_sampler *s) {
     if (s->params.mirostat_tau == 0) return;
     double surprise = s->mirostat_surprise > 0 ? s->mirostat_surprise : 0;
     four_doubles least = {-surprise * LN2};
-    exp_same_everywhere(&least);
+    exp_reproducible(&least);
     keep_weights_from(s, sum_of_kept(s) * least[0]);
 }
 
 void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum) {
     if (s->params.mirostat_tau == 0) return;
-    double surprise = (log_same_everywhere(sum) - log_weight(s, drawn)) / LN2;
+    double surprise = (log_reproducible(sum) - log_weight(s, drawn)) / LN2;
     s->mirostat_surprise -= (double)s->params.mirostat_eta * (surprise - (double)s->params.mirostat_tau);
 }
 

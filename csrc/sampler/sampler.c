@@ -12,23 +12,23 @@
 /* ---- Drawing ---- */
 
 /* By weight, among what is kept; temperature > 0. */
-static candidate drawn(fastgpt_sampler *s) {
+static candidate draw_candidate(fastgpt_sampler *s) {
     double whole = sum_of_kept(s), point = next_uniform(&s->state) * whole, sum = 0;
     int32_t last = s->n_kept - 1, i = 0;
     for (; i < last; i++) {
         sum += kept_weight(s, i);
         if (point < sum) break;
     }
-    candidate taken = kept_candidate(s, i);
-    mirostat_learn(s, taken, whole);
-    return taken;
+    candidate drawn = kept_candidate(s, i);
+    mirostat_learn(s, drawn, whole);
+    return drawn;
 }
 
 fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *s, const float *logits, int32_t *token) {
     if (!s || !logits || !token) return FASTGPT_ERR_ARGUMENT;
     fastgpt_status status = sampler_filter(s, logits);
     if (status) return status;
-    *token = s->params.temperature > 0 ? drawn(s).token : s->row[0].token;
+    *token = s->params.temperature > 0 ? draw_candidate(s).token : s->row[0].token;
     return FASTGPT_OK;
 }
 
@@ -48,14 +48,14 @@ fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *lo
 
 /* ---- Life ---- */
 
-static fastgpt_status allocate(fastgpt_sampler *s) {
+static fastgpt_status allocate_arrays(fastgpt_sampler *s) {
     size_t n = (size_t)s->n_vocab;
     s->bias = calloc(n, sizeof *s->bias);
     s->marks = calloc(n, sizeof *s->marks);
-    s->n_taken = calloc(n, sizeof *s->n_taken);
+    s->n_generated = calloc(n, sizeof *s->n_generated);
     s->row = calloc(n, sizeof *s->row);
     s->weights = calloc(n, sizeof *s->weights);
-    return s->bias && s->marks && s->n_taken && s->row && s->weights ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
+    return s->bias && s->marks && s->n_generated && s->row && s->weights ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
 fastgpt_status fastgpt_sampler_create_checked(int32_t n_vocab, const fastgpt_sampler_params *params,
@@ -70,7 +70,9 @@ fastgpt_status fastgpt_sampler_create_checked(int32_t n_vocab, const fastgpt_sam
     if (!s) return fail(error, FASTGPT_ERR_MEMORY, "no memory for a sampler");
     s->params = p;
     s->n_vocab = n_vocab;
-    status = allocate(s);
+    status = allocate_arrays(s);
+    bool bans_eos = p.min_new_tokens > 0 && p.eos_token >= 0;
+    if (!status && bans_eos) status = fastgpt_sampler_set_eos_tokens(s, &p.eos_token, 1);
     if (status) {
         fastgpt_sampler_free(s);
         return fail(error, status, "no memory for a sampler of %d tokens", n_vocab);
@@ -88,7 +90,8 @@ void fastgpt_sampler_free(fastgpt_sampler *s) {
     if (!s) return;
     free(s->bias);
     free(s->marks);
-    free(s->n_taken);
+    free(s->n_generated);
+    free(s->eos_tokens);
     free(s->history.tokens);
     free(s->row);
     free(s->weights);
@@ -98,8 +101,9 @@ void fastgpt_sampler_free(fastgpt_sampler *s) {
 int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *s) { return s->n_vocab; }
 
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
-    size_t token = sizeof *s->bias + sizeof *s->marks + sizeof *s->n_taken + sizeof *s->row + sizeof *s->weights;
-    return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens;
+    size_t token = sizeof *s->bias + sizeof *s->marks + sizeof *s->n_generated + sizeof *s->row + sizeof *s->weights;
+    return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens +
+           (size_t)s->n_eos_tokens * sizeof *s->eos_tokens;
 }
 
 /* ---- Bias, mask and history ---- */
@@ -120,6 +124,22 @@ fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *s, const uint32_t *m
     return FASTGPT_OK;
 }
 
+fastgpt_status fastgpt_sampler_set_eos_tokens(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens) {
+    if (!s || n_tokens < 0 || (!tokens && n_tokens > 0)) return FASTGPT_ERR_ARGUMENT;
+    for (int32_t i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
+    int32_t *copy = NULL;
+    if (n_tokens > 0) {
+        copy = malloc((size_t)n_tokens * sizeof *copy);
+        if (!copy) return FASTGPT_ERR_MEMORY;
+        memcpy(copy, tokens, (size_t)n_tokens * sizeof *copy);
+    }
+    free(s->eos_tokens);
+    s->eos_tokens = copy;
+    s->n_eos_tokens = n_tokens;
+    return FASTGPT_OK;
+}
+
 /* Makes room for n_tokens more, or leaves the history as it is. */
 static fastgpt_status make_room(token_history *h, int32_t n_tokens) {
     int64_t wanted = (int64_t)h->n + n_tokens;
@@ -135,8 +155,8 @@ static fastgpt_status make_room(token_history *h, int32_t n_tokens) {
     return FASTGPT_OK;
 }
 
-/* Adds tokens to the history; taken says that they are new ones, not the prompt's. */
-static fastgpt_status add(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens, bool taken) {
+/* Adds tokens to the history; generated says that they are not the prompt's. */
+static fastgpt_status add_to_history(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens, bool generated) {
     if (!s || n_tokens < 0 || (!tokens && n_tokens > 0)) return FASTGPT_ERR_ARGUMENT;
     for (int32_t i = 0; i < n_tokens; i++)
         if (tokens[i] < 0 || tokens[i] >= s->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
@@ -146,23 +166,23 @@ static fastgpt_status add(fastgpt_sampler *s, const int32_t *tokens, int32_t n_t
         for (int32_t i = 0; i < n_tokens; i++) s->history.tokens[s->history.n++] = tokens[i];
     }
     for (int32_t i = 0; i < n_tokens; i++) s->marks[tokens[i]] |= SEEN;
-    for (int32_t i = 0; taken && i < n_tokens; i++) s->n_taken[tokens[i]]++;
-    if (taken) s->n_new += n_tokens;
+    for (int32_t i = 0; generated && i < n_tokens; i++) s->n_generated[tokens[i]]++;
+    if (generated) s->n_new += n_tokens;
     return FASTGPT_OK;
 }
 
 fastgpt_status fastgpt_sampler_accept(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens) {
-    return add(s, tokens, n_tokens, true);
+    return add_to_history(s, tokens, n_tokens, true);
 }
 
 fastgpt_status fastgpt_sampler_accept_prompt(fastgpt_sampler *s, const int32_t *tokens, int32_t n_tokens) {
-    return add(s, tokens, n_tokens, false);
+    return add_to_history(s, tokens, n_tokens, false);
 }
 
 fastgpt_status fastgpt_sampler_reset(fastgpt_sampler *s) {
     if (!s) return FASTGPT_ERR_ARGUMENT;
     for (int32_t i = 0; i < s->n_vocab; i++) s->marks[i] &= (uint8_t)~SEEN;
-    memset(s->n_taken, 0, (size_t)s->n_vocab * sizeof *s->n_taken);
+    memset(s->n_generated, 0, (size_t)s->n_vocab * sizeof *s->n_generated);
     s->n_new = s->history.n = 0;
     s->state = seeded(s->params.seed);
     s->mirostat_surprise = 2 * (double)s->params.mirostat_tau;

@@ -11,7 +11,7 @@ typedef struct candidate {
     int32_t token;
 } candidate;
 
-/* Tokens of a sequence in order; kept only where somebody looks at their order. */
+/* Tokens of a sequence in order; kept only for no_repeat_ngram_size. */
 typedef struct token_history {
     int32_t *tokens; /* [capacity] */
     int32_t n, capacity;
@@ -19,12 +19,12 @@ typedef struct token_history {
 
 /* What is known of a token. */
 typedef enum token_mark {
-    SEEN = 1,       /* the history has it; true of all that were taken */
+    SEEN = 1,       /* the history has it */
     BANNED = 2,     /* by the parameters, during one call */
     DISALLOWED = 4, /* by fastgpt_sampler_set_allowed */
 } token_mark;
 
-enum { MOST_PARTS = 64 };
+enum { MAX_PARTS = 64 };
 
 struct fastgpt_sampler {
     fastgpt_sampler_params params;
@@ -34,18 +34,20 @@ struct fastgpt_sampler {
 
     float *bias;           /* [n_vocab] */
     uint8_t *marks;        /* [n_vocab] of token_mark */
-    float *n_taken;        /* [n_vocab] how often each was taken, not counting the prompt; counts to 2^24 and stays */
-    int64_t n_new;         /* tokens that were taken */
+    float *n_generated;        /* [n_vocab] how often each was generated, the prompt not counted; stops at 2^24 */
+    int64_t n_new;         /* tokens that were generated */
+    int32_t *eos_tokens;   /* [n_eos_tokens] what min_new_tokens bans */
+    int32_t n_eos_tokens;
     token_history history; /* empty without no_repeat_ngram_size */
 
-    candidate *row;  /* [n_vocab] of one call: by token, until somebody asks for a rank */
+    candidate *row;  /* [n_vocab] of one call: by token, until a rank is asked for */
     int32_t n_row;   /* candidates of this call; -infinity is none */
     double *weights; /* [n_vocab] of the first n_weighed candidates of row */
     int32_t n_weighed;
-    int32_t n_sorted;                /* so many ranks are known; 0 before anybody asked */
-    int32_t part_ends[MOST_PARTS];   /* of what is not sorted yet; the part of the next ranks comes last */
+    int32_t n_sorted;                /* ranks that are known; 0 before the first is asked for */
+    int32_t part_ends[MAX_PARTS];   /* of what is not sorted yet; the part of the next ranks comes last */
     int32_t n_parts;
-    uint64_t pivots; /* state of PCG32, which chooses them */
+    uint64_t pivots; /* state of PCG32, which draws the pivots of ranks.c */
     int32_t first_kept, n_kept;
     float largest;
 };
@@ -64,16 +66,16 @@ fastgpt_status sampler_fill_row(fastgpt_sampler *s, const float *logits);
 /* ---- ranks.c: candidates by rank and by weight ---- */
 
 /* The candidate of rank i, 0 for the largest. */
-candidate ranked(fastgpt_sampler *s, int32_t i);
+candidate candidate_at_rank(fastgpt_sampler *s, int32_t i);
 
-/* The i-th kept candidate: by rank where anybody asked for an order, else by token. */
+/* The i-th kept candidate: by rank if any rank was asked for, else by token. */
 candidate kept_candidate(fastgpt_sampler *s, int32_t i);
 
 /* Logarithm of a candidate's likelihood relative to that of the largest logit, after temperature. */
 double log_weight(const fastgpt_sampler *s, candidate c);
 
 /* That likelihood, by rank or of the i-th kept candidate, and its sum over all that are kept. */
-double ranked_weight(fastgpt_sampler *s, int32_t i);
+double weight_at_rank(fastgpt_sampler *s, int32_t i);
 double kept_weight(fastgpt_sampler *s, int32_t i);
 double sum_of_kept(fastgpt_sampler *s);
 

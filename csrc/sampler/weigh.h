@@ -10,7 +10,7 @@ ALWAYS_INLINE void weigh_some(double *weights, const candidate *row, const int32
     four_doubles x = {largest, largest, largest, largest};
     for (int32_t i = 0; i < n; i++) x[i] = (double)row[i].logit;
     x = (x - largest) / temperature;
-    exp_same_everywhere(&x);
+    exp_reproducible(&x);
     memcpy(weights, &x, (size_t)n * sizeof *weights);
 }
 

@@ -22,7 +22,7 @@ void bpe_scratch_free(bpe_scratch *scratch) {
     use_local(scratch);
 }
 
-static bool reserve(bpe_scratch *scratch, size_t n) {
+static bool reserve_symbols(bpe_scratch *scratch, size_t n) {
     if (n <= scratch->capacity) return true;
     bpe_scratch_free(scratch);
     bpe_symbol *symbols = malloc(n * sizeof *symbols);
@@ -40,13 +40,13 @@ static bool reserve(bpe_scratch *scratch, size_t n) {
 
 /* ---- A heap of 64-bit keys, the smallest on top ---- */
 
-static inline void push(uint64_t *heap, size_t *n, uint64_t key) {
+static inline void heap_push(uint64_t *heap, size_t *n, uint64_t key) {
     size_t i = (*n)++;
     for (; i > 0 && heap[(i - 1) / 2] > key; i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
     heap[i] = key;
 }
 
-static inline uint64_t pop(uint64_t *heap, size_t *n) {
+static inline uint64_t heap_pop(uint64_t *heap, size_t *n) {
     uint64_t top = heap[0], moving = heap[--*n];
     size_t i = 0;
     for (size_t child; (child = 2 * i + 1) < *n; i = child) {
@@ -69,11 +69,11 @@ static void find_pair(const bpe_rules *rules, bpe_scratch *scratch, uint32_t i, 
     if (!pair) return;
     symbol->rank = pair->rank;
     symbol->joined = pair->joined;
-    push(scratch->heap, n_heap, (uint64_t)pair->rank << 32 | i);
+    heap_push(scratch->heap, n_heap, (uint64_t)pair->rank << 32 | i);
 }
 
-/* The symbol at i takes in its right neighbour. */
-static void join(bpe_symbol *symbols, uint32_t i, uint32_t n_bytes) {
+/* The symbol at i and its right neighbour become one, at i. */
+static void join_with_right(bpe_symbol *symbols, uint32_t i, uint32_t n_bytes) {
     uint32_t right = symbols[i].after, after = symbols[right].after;
     symbols[i].token = symbols[i].joined;
     symbols[i].after = after;
@@ -82,7 +82,7 @@ static void join(bpe_symbol *symbols, uint32_t i, uint32_t n_bytes) {
 }
 
 fastgpt_status bpe_merge(const bpe_rules *rules, const uint8_t *bytes, uint32_t n_bytes, bpe_scratch *scratch) {
-    if (!reserve(scratch, n_bytes)) return FASTGPT_ERR_MEMORY;
+    if (!reserve_symbols(scratch, n_bytes)) return FASTGPT_ERR_MEMORY;
     bpe_symbol *symbols = scratch->symbols;
     size_t n_heap = 0; /* at most n_bytes - 1 at first, and each of as many joins takes one and brings two */
     for (uint32_t i = 0; i < n_bytes; i++) {
@@ -91,10 +91,10 @@ fastgpt_status bpe_merge(const bpe_rules *rules, const uint8_t *bytes, uint32_t 
     }
     for (uint32_t i = 0; i < n_bytes; i++) find_pair(rules, scratch, i, n_bytes, &n_heap);
     while (n_heap > 0) {
-        uint64_t key = pop(scratch->heap, &n_heap);
+        uint64_t key = heap_pop(scratch->heap, &n_heap);
         uint32_t i = (uint32_t)key;
         if (symbols[i].rank != key >> 32) continue; /* a join has changed this pair, and no pair ever comes back */
-        join(symbols, i, n_bytes);
+        join_with_right(symbols, i, n_bytes);
         if (i > 0) find_pair(rules, scratch, symbols[i].before, n_bytes, &n_heap);
         find_pair(rules, scratch, i, n_bytes, &n_heap);
     }

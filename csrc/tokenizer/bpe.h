@@ -10,17 +10,17 @@ typedef struct bpe_rules {
     pair_table pairs;
 } bpe_rules;
 
-/* A token of the piece; the bytes that other tokens have swallowed have none. */
+/* A token of the piece; bytes merged into a token before them have none. */
 typedef struct bpe_symbol {
     int32_t token;
     uint32_t before, after; /* neighbours; n, the number of bytes, is the end */
-    uint32_t rank;          /* of the pair with the right neighbour, NO_RANK = not to be joined */
+    uint32_t rank;          /* of the pair with the right neighbour; NO_RANK = no merge */
     int32_t joined;         /* the token that this pair becomes */
 } bpe_symbol;
 
 enum { BPE_LOCAL = 64 }; /* longer pieces need memory */
 
-/* Memory of bpe_merge, to be used for many pieces.  For one thread; zero at first. */
+/* Memory of bpe_merge, used again for each piece.  Belongs to one thread. */
 typedef struct bpe_scratch {
     bpe_symbol *symbols; /* [n_bytes] after bpe_merge; the first token is symbols[0], the next symbols[after] ... */
     uint64_t *heap;      /* [2 capacity] */

@@ -12,7 +12,7 @@ typedef struct encoding {
     bpe_scratch scratch;
 } encoding;
 
-static inline void put(encoding *e, int32_t token) {
+static inline void put_token(encoding *e, int32_t token) {
     if (e->n_tokens < e->capacity) e->tokens[e->n_tokens] = token;
     e->n_tokens++;
 }
@@ -22,7 +22,7 @@ static fastgpt_status encode_by_merging(encoding *e, const uint8_t *piece, uint3
     fastgpt_status status = bpe_merge(&e->tokenizer->rules, piece, n, &e->scratch);
     if (status) return status;
     const bpe_symbol *symbols = e->scratch.symbols;
-    for (uint32_t i = 0; i < n; i = symbols[i].after) put(e, symbols[i].token);
+    for (uint32_t i = 0; i < n; i = symbols[i].after) put_token(e, symbols[i].token);
     if (token >= 0 && symbols[0].token == token)
         atomic_store_explicit(&e->tokenizer->is_whole[token], 1, memory_order_relaxed);
     return FASTGPT_OK;
@@ -35,19 +35,21 @@ static fastgpt_status encode_literal(encoding *e, const uint8_t *text, size_t n)
     for (size_t i = 0, length; i < n && !status; i += length) {
         length = piece_length(text + i, n - i);
         int32_t token = text_table_find(&t->by_text, (const char *)text + i, length);
-        if (token >= 0 && atomic_load_explicit(&t->is_whole[token], memory_order_relaxed)) put(e, token);
+        if (token >= 0 && atomic_load_explicit(&t->is_whole[token], memory_order_relaxed)) put_token(e, token);
         else status = encode_by_merging(e, text + i, (uint32_t)length, token);
     }
     return status;
 }
 
-static fastgpt_status encode_special(encoding *e, const uint8_t *text, size_t n) {
+/* Cuts the tokens of this pass out of text; what lies between them is for the passes that follow. */
+static fastgpt_status encode_from_pass(encoding *e, special_pass pass, const uint8_t *text, size_t n) {
+    if (pass == N_SPECIAL_PASSES) return encode_literal(e, text, n);
     fastgpt_status status = FASTGPT_OK;
     while (n > 0 && !status) {
         int32_t token = 0;
-        size_t length = 0, at = special_tokens_find(&e->tokenizer->special, text, n, &token, &length);
-        status = encode_literal(e, text, at);
-        if (at < n) put(e, token);
+        size_t length = 0, at = special_tokens_find(&e->tokenizer->special, pass, text, n, &token, &length);
+        status = encode_from_pass(e, pass + 1, text, at);
+        if (at < n) put_token(e, token);
         text += at + length;
         n -= at + length;
     }
@@ -61,8 +63,8 @@ fastgpt_status fastgpt_encode(const fastgpt_tokenizer *tokenizer, const char *te
     if (flags != FASTGPT_ENCODE_SPECIAL && flags != FASTGPT_ENCODE_LITERAL) return FASTGPT_ERR_ARGUMENT;
     encoding e = {.tokenizer = tokenizer, .tokens = tokens, .capacity = capacity};
     bpe_scratch_init(&e.scratch);
-    fastgpt_status status = flags == FASTGPT_ENCODE_LITERAL ? encode_literal(&e, (const uint8_t *)text, n_bytes)
-                                                            : encode_special(&e, (const uint8_t *)text, n_bytes);
+    special_pass first_pass = flags == FASTGPT_ENCODE_LITERAL ? N_SPECIAL_PASSES : CONTROL_PASS;
+    fastgpt_status status = encode_from_pass(&e, first_pass, (const uint8_t *)text, n_bytes);
     bpe_scratch_free(&e.scratch);
     *n_tokens = status ? 0 : e.n_tokens;
     return status || e.n_tokens <= capacity ? status : FASTGPT_ERR_CAPACITY;

@@ -45,8 +45,8 @@ size_t fastgpt_stream_sizeof(const fastgpt_stream *stream) {
     return sizeof *stream + max_bytes(stream->tokenizer) + max_text(stream->tokenizer);
 }
 
-/* Moves what is complete of bytes [n] to text, and keeps the rest.  Returns the length of the text. */
-static size_t take_characters(fastgpt_stream *s, size_t n) {
+/* Moves the whole characters of bytes [n] to text, and keeps the rest.  Returns the length of the text. */
+static size_t move_characters(fastgpt_stream *s, size_t n) {
     char *text = s->text;
     size_t i = 0;
     while (i < n) {
@@ -70,7 +70,7 @@ fastgpt_status fastgpt_stream_push(fastgpt_stream *stream, int32_t token, const 
     if (token < 0 || token >= list->n) return FASTGPT_ERR_TOKEN_RANGE;
     const uint64_t *at = list->offsets + token;
     memcpy(stream->bytes + stream->n_pending, list->text + at[0], at[1] - at[0]);
-    *n_bytes = take_characters(stream, stream->n_pending + (at[1] - at[0]));
+    *n_bytes = move_characters(stream, stream->n_pending + (at[1] - at[0]));
     *text = stream->text;
     return FASTGPT_OK;
 }

@@ -10,14 +10,15 @@
 struct fastgpt_tokenizer {
     string_list bytes; /* [n_vocab] what each token stands for */
     size_t n_longest;  /* bytes of the longest */
-    string_list texts; /* [n_vocab] the text of each token, of whatever type, read in the byte alphabet; else empty */
+    string_list texts; /* [n_vocab] the text of each token, of whatever type, by the byte encoder; empty where it has
+                          another character */
     text_table by_text;
     bpe_rules rules;
     special_tokens special;
 
-    /* [n_vocab] whether merging the text of a token is known to give that token, which is not so for one that no merge
-     * makes.  Most of the pieces of a text are such tokens.  All that ever changes in a tokenizer: from 0 to 1, by any
-     * thread that found out. */
+    /* [n_vocab] 1 once merging the text of a token was seen to give that token, so that its next piece needs no
+     * merging; most pieces of a text are such tokens.  Nothing else in a tokenizer changes: any thread may turn a 0
+     * into 1. */
     atomic_uchar *is_whole;
 };
 

@@ -8,6 +8,7 @@ after each of its layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ Doubles = npt.NDArray[np.float64]
 
 N_BEST = 10
 ROWS_AT_ONCE = 64  # of logits
+N_OF_TITLE = 12  # tokens
+MAX_PARTS = 8  # tokens of a row that may share characters
+SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+BASE64 = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,56 @@ def report(model: LoadedModel, seen: Lens) -> dict[str, Any]:
         "surprisal": _rounded(seen.surprisal),
         "attention": [[_triangle(head) for head in layer] for layer in seen.attention],
     }
+
+
+def page_title(model: LoadedModel, seen: Lens) -> str:
+    """Names the model, and the text by its beginning."""
+    beginning = harmless(model.decode(seen.tokens[:N_OF_TITLE].tolist())).strip()
+    return f"{harmless(model.name or model.path.name)} through the logit lens: {beginning}" + "…" * (
+        len(seen.tokens) > N_OF_TITLE
+    )
+
+
+def page_data(model: LoadedModel, report: dict[str, Any]) -> dict[str, Any]:
+    """A report as the page takes it: `inputs`, what to show of each token of the text, and attention in two characters
+    a weight: a head of 128 tokens is then 16 kB."""
+    attention = [[_packed(head) for head in layer] for layer in report["attention"]]
+    return {**report, "inputs": inputs(model, report["tokens"]), "attention": attention}
+
+
+def inputs(model: LoadedModel, tokens: Sequence[int]) -> list[str]:
+    """What to show of each token of a text: as visible does, but a token that is a part of a character as that
+    character, and which of its parts it is (😀₁, 😀₂)."""
+    texts = [model.tokenizer.decode_bytes([token]) for token in tokens]
+    shown: list[str] = []
+    while len(shown) < len(texts):
+        n = _n_of_character(texts[len(shown) :])
+        whole = b"".join(texts[len(shown) : len(shown) + n])
+        label = harmless(whole.decode("utf-8", "surrogateescape")).replace(" ", "␣")
+        shown += [label] if n == 1 else [label + str(part).translate(SUBSCRIPT) for part in range(1, n + 1)]
+    return shown
+
+
+def _n_of_character(texts: Sequence[bytes]) -> int:
+    """How many tokens it takes until a character ends where a token does; 1 where that is never."""
+    whole = b""
+    for n, text in enumerate(texts[:MAX_PARTS], 1):
+        whole += text
+        try:
+            whole.decode()
+            return n
+        except UnicodeDecodeError as error:
+            if error.end < len(whole) or error.reason != "unexpected end of data":
+                return 1
+    return 1
+
+
+def _packed(head: list[list[float]]) -> str:
+    """Each weight as the root of it in 12 bits, two digits of base 64."""
+    weights = np.array([weight for row in head for weight in row])
+    roots = np.round(np.sqrt(weights) * 4095).astype(np.int64)
+    digits: bytes = BASE64[np.stack([roots >> 6, roots & 63], axis=1).ravel()].tobytes()
+    return digits.decode()
 
 
 def _rounded(numbers: Doubles) -> Any:

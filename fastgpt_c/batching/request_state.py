@@ -55,7 +55,7 @@ class Job:
         check_batchable(options)
         self.prompt = prompt_tokens(model, prompt, options)
         self.n_positions = min(len(self.prompt) + options.max_new_tokens, model.n_ctx)
-        self.sampler = options.sampler(model.n_vocab, model.eos_token)
+        self.sampler = options.sampler(model.n_vocab, model.eos_tokens)
         self.sampler.accept_prompt(self.prompt)
         self.bans = bans_of(options)
         self.ended = options.max_new_tokens == 0
@@ -77,7 +77,7 @@ class Job:
     def accept(self, token: int) -> bool:
         """Notes the token that was drawn; whether the text ends with it."""
         self._first = self._first or time.perf_counter()
-        if token == self._model.eos_token:
+        if token in self._model.eos_tokens:
             self._reason = "eos"
             self.ended = True
             return True

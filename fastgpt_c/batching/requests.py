@@ -45,7 +45,7 @@ class Batch:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
         check_batchable(options)
-        options.sampler(model.n_vocab, model.eos_token)  # refuses what no prompt could use
+        options.sampler(model.n_vocab, model.eos_tokens)  # refuses what no prompt could use
         self._model, self._options = model, options
         self._scheduler = Scheduler(
             model,

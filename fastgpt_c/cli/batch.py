@@ -50,7 +50,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "--deterministic", action="store_true",
         help="the same text for a line whatever its neighbours, the order and --threads; slower",
     )  # fmt: skip
-    parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to generate (100)")
+    parser.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="tokens to generate (100)")
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text appears; repeatable"
     )
@@ -67,6 +67,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_files(args.source, args.target)
     with common.load_model(args) as model:
+        common.settle_defaults(args, model)
         from fastgpt_c.batching.file_runner import Records
 
         with Records(args.target) as records:

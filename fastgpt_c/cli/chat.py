@@ -53,7 +53,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument("--system", default="", metavar="TEXT", help="a text that always stands before the turns")
     parser.add_argument("--user", default="User", metavar="NAME", help="what your turns begin with (User)")
     parser.add_argument("--assistant", default="Assistant", metavar="NAME", help="what answers begin with (Assistant)")
-    parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens an answer (100)")
+    parser.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="tokens an answer (100)")
     common.add_kv_type_option(parser)
     common.add_deterministic_option(parser)
     common.add_prompt_cache_option(parser)
@@ -65,6 +65,8 @@ def add_parser(subparsers: common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
         from fastgpt_c.generation.options import Options
+
+        common.settle_defaults(args, model)
 
         conversation = conversation_of(model, args.system, args.user, args.assistant)
         options = Options(

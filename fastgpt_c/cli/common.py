@@ -126,10 +126,30 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--logit-bias", action="append", type=_bias, default=[], metavar="ID=BIAS",
         help="add BIAS to the logit of token ID; -inf bans it; repeatable",
     )  # fmt: skip
-    for name, kind, default, metavar, text in _SAMPLING:
+    for name, kind, _, metavar, text in _SAMPLING:
         option = "--" + name.replace("_", "-")
-        group.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
+        group.add_argument(option, type=kind, metavar=metavar, help=text)
     group.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same text (fresh; -v shows it)")
+    group.add_argument(
+        "--model-defaults", action="store_true",
+        help="what is not given, -n too, is as the model's own generation_config.json has it",
+    )  # fmt: skip
+
+
+def settle_defaults(args: argparse.Namespace, model: Model) -> None:
+    """Gives the options of sampling and -n values where the user gave none: the model's own with --model-defaults, else
+    ours."""
+    defaults = {"max_new_tokens": 100} | {name: default for name, _, default, *_ in _SAMPLING}
+    if args.model_defaults:
+        from fastgpt_c.generation.model_defaults import model_defaults
+
+        own = model_defaults(model)
+        if not own:
+            raise UsageError(f"{title(model)} has no defaults of its own: leave --model-defaults out")
+        defaults |= own
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_text_options(parser, "PROMPT", "text to continue")
-    parser.add_argument("-n", "--max-new-tokens", type=int, default=100, metavar="N", help="tokens to generate (100)")
+    parser.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="tokens to generate (100)")
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text appears; repeatable"
     )
@@ -134,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
     begin = time.perf_counter()
     with common.load_model(args) as model, _draft_of(args) as draft:
         load_seconds = time.perf_counter() - begin
+        common.settle_defaults(args, model)
         if args.beams:
             return _run_beams(args, model, prompt)
         with common.reader_of(args, model) as reader:

@@ -80,6 +80,7 @@ def _facts(model: Model) -> dict[str, Any]:
         "kv_cache_bytes": 2 * model.n_layer * model.n_ctx * model.n_embd * ffi.sizeof("float"),
         "tokenizer": _text(model, "fastgpt.tokenizer") or ("byte-level BPE" if model.has_tokenizer else None),
         "eos_token": model.eos_token,
+        **({"eos_tokens": list(model.eos_tokens)} if len(model.eos_tokens) > 1 else {}),
         "fingerprint": _text(model, FINGERPRINT),
         "version": fastgpt_c.__version__,
         "blas": ffi.string(lib.fastgpt_blas_name()).decode(),

@@ -63,17 +63,20 @@ def run(args: argparse.Namespace) -> int:
             )
         seen = logit_lens.read(model, tokens, whole=whole)
         if whole:
-            _write(args, logit_lens.report(model, seen))
+            _write(args, model, seen)
         if not args.json:
             print("\n".join(_table(model, seen)))
     return 0
 
 
-def _write(args: argparse.Namespace, report: dict[str, object]) -> None:
+def _write(args: argparse.Namespace, model: Model, seen: Lens) -> None:
+    from fastgpt_c.analysis import logit_lens
+
+    report = logit_lens.report(model, seen)
     if args.html is not None:
         from fastgpt_c.io.html_page import write_page
 
-        write_page(args.html, "lens", "Through the logit lens", report)
+        write_page(args.html, "lens", logit_lens.page_title(model, seen), logit_lens.page_data(model, report))
     if args.json:
         common.print_json(report)
 

@@ -69,14 +69,15 @@ def _profile(args: argparse.Namespace) -> int:
     with common.load_model(args) as model:
         common.check_output(args.trace, model)
         common.check_output(args.html, model, args.trace)
-        profile = measure(model, "Once upon a time" if args.prompt is None else args.prompt, args.n, args.kv_type)
+        prompt = "Once upon a time" if args.prompt is None else args.prompt
+        profile = measure(model, prompt, args.n, args.kv_type)
     from fastgpt_c.profiling import machine
 
     ceiling = None if args.no_roofline else machine.best_roofline(profile.n_threads)
     if args.trace:
         profile.write_trace(args.trace)
     if args.html:
-        profile.write_html(args.html, ceiling)
+        profile.write_html(args.html, ceiling, prompt)
     print(json.dumps(profile.report(ceiling)) if args.json else profile.table(ceiling))
     return 0
 

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from fastgpt_c.convert.quantizer import TensorReport
 
 # Counts changes of what convert() writes: caches of converted files are keyed by it.
-CONVERTER_VERSION = 4
+CONVERTER_VERSION = 5
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 # Every file of a Hugging Face checkpoint that the converter looks at, as patterns.
 CHECKPOINT_FILES = (
-    *("config.json", "README.md", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+    *("config.json", "generation_config.json", "README.md"),
+    *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja"),
     *("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model"),
@@ -42,19 +43,21 @@ def convert(
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
     rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
-    target appears only when it is complete; an existing GGUF file is replaced, but not source itself.
+    target appears only when it is complete and the engine has opened it and encoded a line; an existing GGUF file is
+    replaced, but not source itself.
     Memory: about three copies of the largest tensor.  progress shows a bar on stderr.
     Raises ModelFileError, UsageError (type, target is source) or MissingExtraError.
     """
     _check_type(type)
     try:
         from fastgpt_c.convert import gguf_file
+        from fastgpt_c.convert.self_check import check_runs
 
         gguf_file.check_target(target, source)
         contents = _read(source, lora)
     except ImportError as error:
         raise _missing(error) from error
-    gguf_file.write(target, contents, type=type, progress=progress)
+    gguf_file.write(target, contents, type=type, progress=progress, check=lambda written: check_runs(written, source))
     return contents.notes
 
 

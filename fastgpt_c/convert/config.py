@@ -24,6 +24,7 @@ CONFIG_VALUES: Implemented = {
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
 }
+MAX_EOS_TOKENS = 64  # as many as the engine reads
 ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
 
 # Several names of transformers are one function.
@@ -121,8 +122,8 @@ def _hyperparameters(config: JSON, path: Path) -> Hyperparameters:
         n_ff=4 * n_embd if config.get("n_inner") is None else _positive(config, "n_inner", 0, path),
         layer_norm_epsilon=float(epsilon),
         activation=_activation(config, path),
-        bos_token=_token_id(config, "bos_token_id", n_vocab, path),
-        eos_token=_token_id(config, "eos_token_id", n_vocab, path),
+        bos_token=next(iter(token_ids(config, "bos_token_id", n_vocab, path)), None),
+        eos_tokens=token_ids(config, "eos_token_id", n_vocab, path),
     )
 
 
@@ -141,11 +142,16 @@ def _positive(config: JSON, key: str, default: int, path: Path) -> int:
     return value
 
 
-def _token_id(config: JSON, key: str, n_vocab: int, path: Path) -> int | None:
-    """A token outside the vocabulary can never occur: transformers' default in a small model, for example."""
+def token_ids(config: JSON, key: str, n_vocab: int, path: Path) -> tuple[int, ...]:
+    """One token or a list of them, each once.  A token outside the vocabulary can never occur: transformers' default in
+    a small model, for example."""
     value = config.get(key, 50256)
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise not_implemented(path, key, value, ("one integer",))
-    return value if value is not None and 0 <= value < n_vocab else None
+    tokens = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
+        raise not_implemented(path, key, value, ("one integer", "a list of integers"))
+    possible = tuple(dict.fromkeys(token for token in tokens if 0 <= token < n_vocab))
+    if len(possible) > MAX_EOS_TOKENS:
+        raise ModelFileError(
+            f"{path}: {key} has {len(possible)} tokens; more than {MAX_EOS_TOKENS} are not implemented"
+        )
+    return possible

@@ -24,6 +24,12 @@ class RawArray:
 
     content: npt.NDArray[np.uint8]
 
+    @classmethod
+    def of(cls, type: GGUFValueType, elements: npt.NDArray[Any]) -> RawArray:
+        """elements as they stand in a file."""
+        head = np.frombuffer(HEAD.pack(type, len(elements)), np.uint8)
+        return cls(np.concatenate([head, elements.view(np.uint8)]))
+
 
 class ArrayReader(GGUFReader):
     """Of an array field, parts has the RawArray.content alone.  For files that our own reader has found sound."""

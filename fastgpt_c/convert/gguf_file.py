@@ -18,17 +18,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, GGUFWriter, Keys, LlamaFileType
 from tqdm import tqdm
 
 from fastgpt_c.convert.fingerprint import KEY, Fingerprint
-from fastgpt_c.convert.gguf_arrays import ArrayWriter
+from fastgpt_c.convert.gguf_arrays import ArrayWriter, RawArray
 from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
 from fastgpt_c.io.atomic_files import atomically, check_output, is_model, is_stream
 from fastgpt_c.native.dtypes import quantize_rows, row_bytes
+from fastgpt_c.tokenizers import NORMALIZED_TOKENS
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
+
+# Further tokens that end a text, beyond those that llama.cpp has keys for.
+EOS_TOKENS_KEY = "fastgpt.eos_token_ids"
 
 # Values of tokenizer.ggml.token_type.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -53,7 +57,7 @@ class Hyperparameters:
     layer_norm_epsilon: float
     activation: str  # gelu_tanh, gelu_erf, relu or silu
     bos_token: int | None
-    eos_token: int | None
+    eos_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,14 @@ class Vocabulary:
     """tokens and types [n_vocab] by id, merges ("a b") by rank.
 
     NORMAL tokens and merges are in GPT-2's byte alphabet; CONTROL and USER_DEFINED tokens are plain text.
+    normalized: ids of those CONTROL and USER_DEFINED tokens that are cut out of a text after the others, as in the
+    library `tokenizers`; None = the USER_DEFINED ones.
     """
 
     tokens: list[str]
     types: list[int]
     merges: list[str]
+    normalized: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,9 +126,11 @@ def write(
     type: str,
     progress: bool,
     store: Callable[[str, Array, str], Array] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Write contents to target, which appears, or is replaced, only when it is complete.
-    store(name, array, type) gives the bytes of a tensor; usually narrow does.
+    store(name, array, type) gives the bytes of a tensor; usually narrow does.  check(path) raises where the file, once
+    written, is not to take its place.
     Raises ModelFileError for a target that cannot be written, and for numbers that type cannot hold.
     """
     store = store or narrow
@@ -130,6 +139,8 @@ def write(
             place = secrets.token_hex(32)  # where the fingerprint goes, once the tensors are known
             fingerprint = _write_all(part, contents, type, progress, store, place)
             _replace_in_keys(part, place.encode(), fingerprint.encode())
+            if check is not None:
+                check(part)
     except OSError as error:
         why = error.strerror or f"is the disk full? ({error})"  # NumPy knows only how much was taken
         raise ModelFileError(f"{target}: cannot be written: {why}") from error
@@ -207,8 +218,17 @@ def add_keys(
     _add_vocabulary(writer, vocabulary, h)
     if h.bos_token is not None:
         writer.add_bos_token_id(h.bos_token)
-    if h.eos_token is not None:
-        writer.add_eos_token_id(h.eos_token)
+    _add_eos_tokens(writer, h.eos_tokens)
+
+
+def _add_eos_tokens(writer: GGUFWriter, tokens: tuple[int, ...]) -> None:
+    """llama.cpp has three keys for what ends a text, and stops at each; a model with more gets a list of ours, too."""
+    adders = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, token in zip(adders, tokens, strict=False):
+        add(token)
+    if len(tokens) > len(adders):
+        array = RawArray.of(GGUFValueType.UINT32, np.array(tokens, "<u4"))
+        writer.add_key_value(EOS_TOKENS_KEY, array, GGUFValueType.ARRAY)
 
 
 def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary | StoredTokenizer | None, h: Hyperparameters) -> None:
@@ -226,7 +246,13 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary | StoredTokenizer
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    else:  # the package leaves an empty list out, and llama.cpp wants the key
+        nothing = RawArray.of(GGUFValueType.STRING, np.zeros(0, np.uint8))
+        writer.add_key_value(Keys.Tokenizer.MERGES, nothing, GGUFValueType.ARRAY)
+    if vocabulary.normalized is not None:
+        writer.add_array(NORMALIZED_TOKENS, vocabulary.normalized)
 
 
 def _add_tensor_list(writer: GGUFWriter, shapes: dict[str, Shape], type: str) -> int:

@@ -6,7 +6,7 @@ refused by name.  Everything here may come from a stranger: it is checked before
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fastgpt_c.convert.config import Config, read_config
+from fastgpt_c.convert.generation_config import read_generation_config
 from fastgpt_c.convert.gguf_file import (
     Array,
     Contents,
@@ -29,6 +30,7 @@ from fastgpt_c.convert.lora import CONFIG as ADAPTER_CONFIG
 from fastgpt_c.convert.lora import Adapter
 from fastgpt_c.convert.model_card import name_of, read_card
 from fastgpt_c.convert.weights import Weights, weights_of
+from fastgpt_c.engine.defaults import MODEL_DEFAULTS_KEY
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.io.checked_json import read_json_if_present, some_of
 
@@ -60,6 +62,9 @@ def read(folder: Path, lora: Path | None = None) -> Contents:
     """The checkpoint in folder, with the adapter in lora merged into it; everything is checked but the tensors' values,
     which are read as data is drawn."""
     config = read_config(folder / "config.json")
+    generation = read_generation_config(folder, config.hparams.n_vocab)
+    if generation.eos_tokens is not None:  # it wins in transformers, too
+        config = replace(config, hparams=replace(config.hparams, eos_tokens=generation.eos_tokens))
     weights = weights_of(folder)
     shapes = checked_shapes(config, weights)
     adapter = _checked_adapter(lora, shapes)
@@ -67,7 +72,8 @@ def read(folder: Path, lora: Path | None = None) -> Contents:
     notes = list(tokenizer.notes)
     if lora is None and (folder / ADAPTER_CONFIG).exists():
         notes.append(f"{folder}: has {ADAPTER_CONFIG}, an adapter that is not merged; --lora FOLDER merges one")
-    contents = contents_of(config, weights, shapes, tokenizer.vocabulary, _chat_template(folder), adapter)
+    texts = {"tokenizer.chat_template": _chat_template(folder), MODEL_DEFAULTS_KEY: generation.defaults}
+    contents = contents_of(config, weights, shapes, tokenizer.vocabulary, texts, adapter)
     return replace(contents, notes=notes)
 
 
@@ -76,13 +82,14 @@ def contents_of(
     weights: Weights,
     shapes: dict[str, Shape],
     vocabulary: Vocabulary | StoredTokenizer | None,
-    chat_template: str | None = None,
+    more_texts: Mapping[str, str | None] | None = None,
     adapter: Adapter | None = None,
 ) -> Contents:
-    """weights under transformers' names; shapes is what checked_shapes made of them."""
+    """weights under transformers' names; shapes is what checked_shapes made of them; more_texts by key, None = none."""
     name, texts = name_of(weights.folder), {f"general.{key}": text for key, text in read_card(weights.folder).items()}
-    if chat_template is not None:
-        texts["tokenizer.chat_template"] = chat_template.encode("utf-8", "replace").decode()
+    for key, text in (more_texts or {}).items():
+        if text is not None:
+            texts[key] = text.encode("utf-8", "replace").decode()
     return Contents(
         name=name,
         architecture=architecture_of(config.hparams),

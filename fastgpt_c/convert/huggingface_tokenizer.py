@@ -21,6 +21,7 @@ from fastgpt_c.convert.library_tokenizer import (
     from_sentencepiece,
     from_tokenizer_json,
     from_wordpiece,
+    is_normalized,
 )
 from fastgpt_c.errors import ModelFileError
 from fastgpt_c.io.checked_json import (
@@ -33,6 +34,7 @@ from fastgpt_c.io.checked_json import (
     read_json_if_present,
     show,
 )
+from fastgpt_c.tokenizers.bpe_python import CHARACTER_TO_BYTE, MAX_SPECIAL_BYTES
 
 # Files of early versions have fewer fields, hence the None.
 PIPELINE: Implemented = {
@@ -60,8 +62,8 @@ SETTINGS: Implemented = {
     "add_eos_token": (False, None),
 }
 CLASSES: Implemented = {"tokenizer_class": ("GPT2Tokenizer", "GPT2TokenizerFast", None)}
-# A template that is the text and nothing else.
-ONE_TEXT = ([{"Sequence": {"id": "A", "type_id": 0}}], ["$A"], ["$A:0"])
+# Steps that add special tokens around a text at most, which a prompt here never gets: it is what the user wrote.
+FRAMES = ("ByteLevel", "RobertaProcessing", "BertProcessing")
 MAX_NESTING = 8
 ADDED_TOKEN: Implemented = {"single_word": (False, None), "lstrip": (False, None), "rstrip": (False, None)}
 
@@ -79,9 +81,10 @@ class _Tokens:
     ids: dict[str, int] = field(default_factory=dict)
     added: set[int] = field(default_factory=set)
     special: set[int] = field(default_factory=set)
+    normalized: set[int] = field(default_factory=set)
 
     def put(self, path: Path, text: object, token: object, n_vocab: int) -> int:
-        if not is_text(text) or not isinstance(token, int) or isinstance(token, bool):
+        if not (is_text(text) or text == "") or not isinstance(token, int) or isinstance(token, bool):
             raise ModelFileError(f"{path}: {show(text)}: {show(token)} is not a token and its id")
         if not 0 <= token < n_vocab:
             raise ModelFileError(f"{path}: token {show(text)} has id {token}, but vocab_size is {n_vocab}")
@@ -114,15 +117,15 @@ def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
         config = read_json(path)
         _set_prefix_space(config, settings)
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
-        odd = next(other_values(_without_idle_steps(config), PIPELINE), None)
-        odd = odd or _odd_token([*_listed(config.get("added_tokens")), *added])
+        odd = next(other_values(_without_idle_steps(config), PIPELINE), None) or _unknown_token(config)
+        odd = odd or _odd_token([*_listed(config.get("added_tokens")), *added], special)
         if odd is not None:
             check_values(path, config, ANY_PIPELINE)
             return CheckpointTokenizer(
                 from_tokenizer_json(path, config, added, special, n_vocab), (_needs_library(path, *odd),)
             )
-        tokens, merges = _read_tokenizer_json(path, config, n_vocab)
-        _read_added(settings_path, added, tokens, n_vocab)
+        tokens, merges = _read_tokenizer_json(path, config, special, n_vocab)
+        _read_added(settings_path, added, tokens, special, n_vocab)
     else:
         added = [*_added_json_entries(folder / "added_tokens.json"), *_decoder_entries(settings_path, settings)]
         if not _has_vocab_json(folder):
@@ -130,13 +133,13 @@ def read_tokenizer(folder: Path, n_vocab: int) -> CheckpointTokenizer:
         check_values(settings_path, settings, CLASSES)
         tokens, merges = _read_bpe(folder / "vocab.json", folder / "merges.txt", n_vocab)
         prefix_space = settings.get("add_prefix_space") is True
-        odd = ("add_prefix_space", True) if prefix_space else _odd_token(added)
+        odd = ("add_prefix_space", True) if prefix_space else _odd_token(added, special)
         if odd is not None:
             return CheckpointTokenizer(
                 from_bpe_files(folder, tokens.ids, merges, added, special, n_vocab, prefix_space),
                 (_needs_library(folder, *odd),),
             )
-        _read_added(folder, added, tokens, n_vocab)
+        _read_added(folder, added, tokens, special, n_vocab)
     tokens.special.update(tokens.ids[text] for text in special if text in tokens.ids)
     return CheckpointTokenizer(_vocabulary(tokens, merges, n_vocab))
 
@@ -150,13 +153,13 @@ def _needs_library(path: Path, key: str, value: object) -> str:
 
 
 def _without_idle_steps(config: JSON) -> JSON:
-    """config without what does nothing: sequences of one step, and post-processors that add no token.  transformers 5
-    writes such ones for a plain GPT-2."""
+    """config without what does nothing to the text of a prompt: sequences of one step, and post-processors that put
+    special tokens around it at most.  transformers 5 writes such ones for a plain GPT-2."""
     steps = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
     return {
         **config,
         **{part: _lone_step(config.get(part), list_name) for part, list_name in steps.items()},
-        "post_processor": None if _adds_nothing(config.get("post_processor")) else config.get("post_processor"),
+        "post_processor": None if _leaves_text_alone(config.get("post_processor")) else config.get("post_processor"),
     }
 
 
@@ -170,16 +173,28 @@ def _lone_step(step: object, list_name: str) -> object:
     return step
 
 
-def _adds_nothing(processor: object, depth: int = 0) -> bool:
+def _leaves_text_alone(processor: object, depth: int = 0) -> bool:
+    """Whether a post-processor only puts special tokens around the tokens of a text."""
     if processor is None:
         return True
     if not isinstance(processor, dict) or depth > MAX_NESTING:
         return False
     if processor.get("type") == "TemplateProcessing":
-        return processor.get("single") in ONE_TEXT
+        return _has_text_once(processor.get("single"))
     if processor.get("type") == "Sequence" and isinstance(processor.get("processors"), list):
-        return all(_adds_nothing(inner, depth + 1) for inner in processor["processors"])
-    return processor.get("type") == "ByteLevel"
+        return all(_leaves_text_alone(inner, depth + 1) for inner in processor["processors"])
+    return processor.get("type") in FRAMES
+
+
+def _has_text_once(template: object) -> bool:
+    """Whether a template has the text once, and else special tokens."""
+    pieces = template.split() if isinstance(template, str) else template
+    return isinstance(pieces, list) and sum(map(_is_text_of_template, pieces)) == 1
+
+
+def _is_text_of_template(piece: object) -> bool:
+    """{"Sequence": ...}, or "$A" and its like."""
+    return "Sequence" in piece if isinstance(piece, dict) else isinstance(piece, str) and piece.startswith("$")
 
 
 def _set_prefix_space(config: JSON, settings: JSON) -> None:
@@ -191,12 +206,25 @@ def _set_prefix_space(config: JSON, settings: JSON) -> None:
         pre_tokenizer["add_prefix_space"] = settings.get("add_prefix_space") is True
 
 
-def _odd_token(added: list[Any]) -> tuple[str, object] | None:
-    """The first added token that is more than a text that is cut out wherever it stands, and where it says so."""
+def _unknown_token(config: JSON) -> tuple[str, object] | None:
+    """What stands for bytes that the vocabulary lacks, if there are any.  Without it such bytes are refused."""
+    model = config.get("model")
+    if not isinstance(model, dict) or model.get("unk_token") is None or not isinstance(model.get("vocab"), dict):
+        return None
+    return None if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else ("model.unk_token", model["unk_token"])
+
+
+def _odd_token(added: list[Any], special: list[str]) -> tuple[str, object] | None:
+    """The first added token that is more than a short text that is cut out wherever it stands, and where it says so."""
     for entry in added:
-        if isinstance(entry, dict) and any(other_values(entry, ADDED_TOKEN)):
+        if isinstance(entry, dict) and (any(other_values(entry, ADDED_TOKEN)) or _is_long(entry.get("content"))):
             return "added_tokens", entry
-    return None
+    return next((("a special token", text) for text in special if _is_long(text)), None)
+
+
+def _is_long(text: object) -> bool:
+    """Longer than what the engine looks for."""
+    return is_text(text) and len(text.encode()) > MAX_SPECIAL_BYTES
 
 
 def _other_kind(
@@ -219,21 +247,32 @@ def _other_kind(
 
 def _vocabulary(tokens: _Tokens, merges: list[str], n_vocab: int) -> Vocabulary:
     """Ids that no token has are filled up by "[PAD<id>]"."""
+    types = [_type_of(tokens, token) for token in range(n_vocab)]
     return Vocabulary(
         tokens=[tokens.by_id.get(token, f"[PAD{token}]") for token in range(n_vocab)],
-        types=[_type_of(tokens, token) for token in range(n_vocab)],
+        types=types,
         merges=merges,
+        normalized=_unusual_order(tokens, types),
     )
 
 
-def _read_tokenizer_json(path: Path, config: JSON, n_vocab: int) -> tuple[_Tokens, list[str]]:
+def _unusual_order(tokens: _Tokens, types: list[int]) -> list[int] | None:
+    """The tokens that are cut out last, unless their types say it: they are the USER_DEFINED ones, or all are cut out
+    at once, first or last."""
+    cut_out = [token for token, type in enumerate(types) if type in (CONTROL, USER_DEFINED)]
+    last = [token for token in cut_out if token in tokens.normalized] or cut_out
+    by_type = [token for token in cut_out if types[token] == USER_DEFINED] or cut_out
+    return None if last == by_type else last
+
+
+def _read_tokenizer_json(path: Path, config: JSON, special: list[str], n_vocab: int) -> tuple[_Tokens, list[str]]:
     tokens, model = _Tokens(), config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
         raise ModelFileError(f"{path}: its model has no vocab and merges")
     for text, token in model["vocab"].items():
         tokens.put(path, text, token, n_vocab)
     merges = _checked_merges(path, model["merges"], tokens)
-    _read_added(path, _listed(config.get("added_tokens")), tokens, n_vocab)
+    _read_added(path, _listed(config.get("added_tokens")), tokens, special, n_vocab)
     return tokens, merges
 
 
@@ -314,15 +353,25 @@ def _decoder_entries(path: Path, settings: JSON) -> Iterator[JSON]:
         yield {**entry, "id": int(token)}
 
 
-def _read_added(path: Path, entries: Any, tokens: _Tokens, n_vocab: int) -> None:
+def _read_added(path: Path, entries: Any, tokens: _Tokens, special: list[str], n_vocab: int) -> None:
+    """An empty text is no token, as in `tokenizers`.  Of several entries of a token the first file's count, and of
+    these the last one says when it is cut out."""
+    known = frozenset(tokens.added)
     for entry in entries:
         if not isinstance(entry, dict):
             raise ModelFileError(f"{path}: {show(entry)} is not an added token")
         check_values(path, entry, ADDED_TOKEN)
+        if entry.get("content") == "":
+            continue
         token = tokens.put(path, entry.get("content"), entry.get("id"), n_vocab)
         tokens.added.add(token)
         if entry.get("special"):
             tokens.special.add(token)
+        if token in known:
+            continue
+        tokens.normalized.discard(token)
+        if is_normalized(entry, special=bool(entry.get("special")) or entry["content"] in special):
+            tokens.normalized.add(token)
 
 
 def _special_texts(*configs: JSON) -> list[str]:

@@ -131,7 +131,7 @@ def _stored(path: Path, tokenizer: Any, added: Iterable[JSON], special: Iterable
     special = list(special)
     present = _added_texts(tokenizer)
     for entry in sorted(added, key=lambda entry: int(entry["id"])):
-        if entry.get("content") not in present:
+        if entry.get("content") not in present and entry.get("content") != "":
             _add(path, tokenizer, entry, special)
     present = _added_texts(tokenizer)
     named = [text for text in special if text not in present and tokenizer.token_to_id(text) is not None]
@@ -154,12 +154,17 @@ def _add(path: Path, tokenizer: Any, entry: JSON, special: list[str]) -> None:
         raise ModelFileError(f"{path.parent}: the added token {show(text)} is not a text")
     flags = {name: entry.get(name) is True for name in ("single_word", "lstrip", "rstrip", "special")}
     flags["special"] |= text in special
-    normalized = entry.get("normalized", not flags["special"]) is True
+    normalized = is_normalized(entry, special=flags["special"])
     tokenizer.add_tokens([_library().AddedToken(text, normalized=normalized, **flags)])
     if tokenizer.token_to_id(text) != entry["id"]:
         raise ModelFileError(
             f"{path}: token {show(text)} has id {tokenizer.token_to_id(text)}, but its added tokens say {entry['id']}"
         )
+
+
+def is_normalized(entry: JSON, *, special: bool) -> bool:
+    """Whether `tokenizers` cuts this added token out of a text after those that are not "normalized"."""
+    return entry.get("normalized", not special) is True
 
 
 def _library() -> Any:

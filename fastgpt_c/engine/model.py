@@ -23,7 +23,7 @@ class LoadedModel:
 
     path, name, type ("F32", "F16", "BF16"), activation ("gelu_tanh", "gelu_erf", "relu", "silu"), n_vocab,
     n_ctx, n_embd, n_head, n_layer, n_ff, n_params,
-    eos_token (None when the file names none)
+    eos_token (None when the file names none), eos_tokens (all tokens that end a text, that one first)
     """
 
     def __init__(
@@ -43,8 +43,9 @@ class LoadedModel:
         self.name: str = ffi.string(lib.fastgpt_model_name(self._handle)).decode("utf-8", "replace")
         self.activation: str = ffi.string(lib.fastgpt_model_activation(self._handle)).decode()
         self.type: str = ffi.string(lib.fastgpt_model_type(self._handle)).decode()
-        eos = lib.fastgpt_model_eos_token(self._handle)
-        self.eos_token: int | None = eos if eos >= 0 else None
+        n_eos, eos_tokens = lib.fastgpt_model_n_eos_tokens(self._handle), lib.fastgpt_model_eos_tokens(self._handle)
+        self.eos_tokens: tuple[int, ...] = tuple(ffi.unpack(eos_tokens, n_eos)) if n_eos else ()
+        self.eos_token: int | None = self.eos_tokens[0] if self.eos_tokens else None
 
     def metadata(self, key: str) -> bytes | None:
         """The text (UTF-8) or the bytes under a key of the file such as "general.license"; None when it has none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,7 +25,7 @@ class Adjustments(Checked):
     frequency_penalty     taken from a token's logit for each time that it is in the text, the prompt not counted
     presence_penalty      taken from the logit of every token in the text, the prompt not counted
     no_repeat_ngram_size  n: no n tokens in a row come twice, those of the prompt included
-    min_new_tokens        bans the end-of-text token until there are so many
+    min_new_tokens        bans every end-of-text token until there are so many
 
     0 turns each of them off.  Raises UsageError for a value that arguments.OPTIONS does not allow, or another name.
     """
@@ -46,7 +46,8 @@ class Sampling(Adjustments):
     temperature           logits are divided by it; 0 = greedy: the largest, the first of equals; no filter matters
     top_n_sigma           keep logits at most so many standard deviations below the largest
     top_k                 keep the k largest logits, and what equals the last of them
-    top_p                 keep the likeliest tokens until their probabilities sum to top_p, in (0, 1]; 1 = all
+    top_p                 keep the likeliest tokens until their probabilities sum to top_p, in [0, 1], and at least one,
+                          so 0 is greedy; 1 = all
     min_p                 keep tokens at least min_p times as likely as the likeliest, in [0, 1]
     typical_p             keep the tokens nearest to the expected surprise until they sum to typical_p; 1 = all
     mirostat_tau          bits of surprise a token to aim at; mirostat_eta is how fast.  The paper has no other filter:
@@ -54,7 +55,7 @@ class Sampling(Adjustments):
     seed                  of the PCG32 generator, in [0, 2^64); None = a fresh one.  The same seed and logits give the
                           same draws on every machine
 
-    0 turns each of them off.  fastgpt_c.Options has these fields, too.
+    0 turns each of them off but top_p, which 1 turns off.  fastgpt_c.Options has these fields, too.
     """
 
     temperature: float = TEMPERATURE
@@ -71,27 +72,39 @@ class Sampling(Adjustments):
 # What fastgpt_sampler_params has by the same names.
 PARAMETERS = [field.name for field in fields(Sampling) if field.name != "logit_bias"]
 
+# Keeps the likeliest token alone.  Zero, which means the same here and elsewhere, turns top_p off in the C struct.
+SMALLEST_TOP_P = float(np.finfo(np.float32).tiny)
+
 
 class Sampler:
     """Parameters, a random generator and a history, for one sequence and one thread at a time.
 
-    sampling   its parameters; keywords change single ones
-    eos_token  what min_new_tokens bans
-    seed       of its generator, also where Sampling has none
+    sampling    its parameters; keywords change single ones
+    eos_tokens  what min_new_tokens bans; eos_token is one more
+    seed        of its generator, also where Sampling has none
 
     Raises UsageError for a value outside its range.
     """
 
     def __init__(
-        self, n_vocab: int, sampling: Sampling | None = None, *, eos_token: int | None = None, **changes: Any
+        self,
+        n_vocab: int,
+        sampling: Sampling | None = None,
+        *,
+        eos_token: int | None = None,
+        eos_tokens: Sequence[int] = (),
+        **changes: Any,
     ) -> None:
         sampling = made(Sampling, "sampling", sampling, changes)
         self.n_vocab = n_vocab
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         checked_int("n_vocab", n_vocab, 1)
         values = {name: getattr(sampling, name) for name in PARAMETERS} | {"seed": self.seed}
-        values["eos_token"] = -1 if eos_token is None else checked_int("eos_token", eos_token, 0, n_vocab - 1)
-        self._handle = _new_handle(n_vocab, values)
+        values["top_p"] = max(sampling.top_p, SMALLEST_TOP_P)
+        self._handle = _new_handle(n_vocab, {**values, "eos_token": -1})
+        ends = [*([] if eos_token is None else [eos_token]), *eos_tokens]
+        checked_ends = [checked_int("eos_token", token, 0, n_vocab - 1) for token in ends]
+        check(lib.fastgpt_sampler_set_eos_tokens(self._handle, checked_ends, len(checked_ends)))
         for token, bias in (sampling.logit_bias or {}).items():
             check(
                 lib.fastgpt_sampler_set_bias(self._handle, checked_int("token", token), bias),

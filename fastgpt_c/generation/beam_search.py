@@ -88,7 +88,7 @@ def search(model: LoadedModel, prompt: Prompt, beams: Beams, n_threads: int | No
 
 
 def _beam(model: LoadedModel, score: float, found: tuple[int, ...]) -> Beam:
-    ended = found[-1] == model.eos_token
+    ended = found[-1] in model.eos_tokens
     tokens = list(found[:-1] if ended else found)
     return Beam(model.decode(tokens) if model.has_tokenizer else "", tokens, "eos" if ended else "length", score)
 
@@ -144,7 +144,7 @@ class _Search:
             return self._sampler.adjusted(row).astype(np.float64)
 
     def _ends(self, beam: _Growing) -> bool:
-        return beam.tokens[-1] == self._model.eos_token or len(beam.tokens) == self._beams.max_new_tokens
+        return beam.tokens[-1] in self._model.eos_tokens or len(beam.tokens) == self._beams.max_new_tokens
 
     @property
     def _is_full(self) -> bool:
@@ -211,4 +211,4 @@ class _Caches:
 def _sampler(model: LoadedModel, beams: Beams) -> Sampler:
     """It knows what becomes of logits, and draws nothing here.  Raises UsageError for fields out of range."""
     adjustments = Sampling(**{field.name: getattr(beams, field.name) for field in fields(Adjustments)})
-    return Sampler(model.n_vocab, adjustments, eos_token=model.eos_token)
+    return Sampler(model.n_vocab, adjustments, eos_tokens=model.eos_tokens)

@@ -45,16 +45,26 @@ class Constraint:
 
     def __init__(self, model: LoadedModel, matcher: Any, what: str) -> None:
         self._n_bytes = -(-model.n_vocab // 32) * 4
+        self._ends = model.eos_tokens
         self._what = what
         self._matcher = matcher
         self._check()
 
     def mask(self) -> bytes:
-        """The tokens that may come next, as Sampler.allow_mask takes them; the end-of-text token where the text may
+        """The tokens that may come next, as Sampler.allow_mask takes them; every end-of-text token where the text may
         end here.  Raises UsageError where llguidance gives up: the constraint is too complex."""
         mask: bytes = self._matcher.compute_bitmask()
         self._check()
-        return mask[: self._n_bytes]
+        return self._with_every_end(mask[: self._n_bytes])
+
+    def _with_every_end(self, mask: bytes) -> bytes:
+        """llguidance knows one token that ends a text; where that may come, so may the model's others."""
+        if not self._ends or not mask[self._ends[0] // 8] >> self._ends[0] % 8 & 1:
+            return mask
+        bits = bytearray(mask)
+        for token in self._ends[1:]:
+            bits[token // 8] |= 1 << token % 8
+        return bytes(bits)
 
     def accept(self, token: int) -> None:
         """Notes a token that was drawn."""
@@ -222,7 +232,7 @@ class _Vocabulary:
         if model.eos_token is None:
             self.tokens.append(b"<eos>")  # it wants one; this one is never drawn
         self.eos_token_id = eos
-        self.special_token_ids = [eos]
+        self.special_token_ids = [eos, *model.eos_tokens[1:]]  # none of them is text
         self._encode = tokenizer.encode  # not the model, which would then live as long as _tokenizers
 
     def __call__(self, text: bytes) -> Sequence[int]:

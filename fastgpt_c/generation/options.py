@@ -82,9 +82,9 @@ class Options(Sampling):
         assert isinstance(self.stop, tuple)
         return self.stop
 
-    def sampler(self, n_vocab: int, eos_token: int | None) -> Sampler:
+    def sampler(self, n_vocab: int, eos_tokens: Sequence[int]) -> Sampler:
         """A sampler with these parameters."""
-        return Sampler(n_vocab, self, eos_token=eos_token)
+        return Sampler(n_vocab, self, eos_tokens=eos_tokens)
 
 
 def check_constraints(**given: Any) -> None:

@@ -118,7 +118,7 @@ class _Loop:
             self._seconds[i > 0] += time.perf_counter() - begin
             if i == 0:
                 self._n_reused = reader.n_kept
-            if token == self._model.eos_token:
+            if token in self._model.eos_tokens:
                 self._reason = "eos"
                 return
             self._tokens.append(token)

@@ -50,11 +50,11 @@ class Chooser:
     """
 
     def __init__(self, model: LoadedModel, options: Options, prompt_tokens: Sequence[int]) -> None:
-        self._sampler = options.sampler(model.n_vocab, model.eos_token)
+        self._sampler = options.sampler(model.n_vocab, model.eos_tokens)
         self._sampler.accept_prompt(prompt_tokens)
         self._processor = options.logits_processor
         self._constraint = constraint_on(model, options.regex, options.json_schema, options.grammar)
-        self._eos_token = model.eos_token
+        self._eos_tokens = model.eos_tokens
         self._bans = bans_of(options)
         self.seed = self._sampler.seed
 
@@ -85,7 +85,7 @@ class Chooser:
     def take(self, token: int) -> None:
         """Notes the token that comes next."""
         self._sampler.accept([token])
-        if self._constraint is not None and token != self._eos_token:
+        if self._constraint is not None and token not in self._eos_tokens:
             self._constraint.accept(token)
 
     def _allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:

@@ -25,27 +25,47 @@ function byId(id) { return document.getElementById(id); }
 const tooltip = element("div", {id: "tooltip", role: "tooltip", hidden: ""});
 document.body.append(tooltip);
 
+// Of each described node what its tooltip says; one listener of the document serves all of them.
+const descriptions = new WeakMap();
+
 // text() is asked when the tooltip is to be seen; lines are cut by "\n".
-function describe(node, text) {
-  const show = (x, y) => {
-    tooltip.textContent = text();
-    tooltip.hidden = false;
-    const {width, height} = tooltip.getBoundingClientRect();
-    tooltip.style.left = Math.max(4, Math.min(x + 14, innerWidth - width - 8)) + "px";
-    tooltip.style.top = (y + 18 + height > innerHeight ? Math.max(4, y - height - 10) : y + 18) + "px";
-  };
-  const hide = () => { tooltip.hidden = true; };
-  node.addEventListener("mousemove", event => show(event.clientX, event.clientY));
-  node.addEventListener("mouseleave", hide);
-  node.addEventListener("focus", () => {
-    const box = node.getBoundingClientRect();
-    node.setAttribute("aria-label", text());
-    show(box.left, box.bottom - 12);
-  });
-  node.addEventListener("blur", hide);
+function describe(node, text) { descriptions.set(node, text); }
+
+function described(node) {
+  while (node && !descriptions.has(node)) node = node.parentElement;
+  return node;
 }
 
-document.addEventListener("keydown", event => { if (event.key === "Escape") tooltip.hidden = true; });
+const TALL = 60; // pixels: below and above a node of more, a tooltip would be far from the mouse
+
+// The tooltip stands below what it is about, or above it, and covers neither that nor, in a table, what is left of it.
+function showTooltip(node, x, pointerY) {
+  tooltip.textContent = descriptions.get(node)();
+  tooltip.hidden = false;
+  const box = node.getBoundingClientRect(), {width, height} = tooltip.getBoundingClientRect();
+  const isTall = box.height > TALL, above = isTall ? pointerY : box.top, below = isTall ? pointerY : box.bottom;
+  const fits = below + 10 + height <= innerHeight;
+  tooltip.style.left = Math.max(4, Math.min(x, innerWidth - width - 8)) + "px";
+  tooltip.style.top = (fits ? below + 10 : Math.max(4, above - height - 10)) + "px";
+}
+
+function hideTooltip() { tooltip.hidden = true; }
+
+document.addEventListener("mousemove", event => {
+  const node = described(event.target);
+  if (node) showTooltip(node, event.clientX + 14, event.clientY);
+  else hideTooltip();
+});
+document.documentElement.addEventListener("mouseleave", hideTooltip);
+document.addEventListener("focusin", event => {
+  const node = described(event.target);
+  if (!node) return;
+  const box = node.getBoundingClientRect();
+  node.setAttribute("aria-label", descriptions.get(node)());
+  showTooltip(node, box.left, box.bottom);
+});
+document.addEventListener("focusout", hideTooltip);
+document.addEventListener("keydown", event => { if (event.key === "Escape") hideTooltip(); });
 
 // ---- Tables that are wider than the page: the side fades behind which there is more ----
 
@@ -59,27 +79,27 @@ addEventListener("load", showWhetherThereIsMore);
 
 // ---- Arrow keys ----
 
+const MOVES = {
+  ArrowLeft: (x, y) => [x - 1, y], ArrowRight: (x, y) => [x + 1, y], ArrowUp: (x, y) => [x, y - 1],
+  ArrowDown: (x, y) => [x, y + 1], Home: (x, y) => [0, y], End: (x, y) => [Infinity, y],
+};
+const places = new WeakMap(); // node -> {rows, x, y}
+
 // One stop of the Tab key for rows of nodes; arrows, Home and End move inside.  rows [n][any length] of nodes.
 function walkable(rows) {
-  const place = new Map();
-  rows.forEach((row, y) => row.forEach((node, x) => { node.tabIndex = -1; place.set(node, [x, y]); }));
+  rows.forEach((row, y) => row.forEach((node, x) => { node.tabIndex = -1; places.set(node, {rows, x, y}); }));
   const first = rows.find(row => row.length > 0);
   if (first) first[0].tabIndex = 0;
-  const go = (from, x, y) => {
-    const row = rows[y];
-    const to = row && row[Math.max(0, Math.min(x, row.length - 1))];
-    if (!to) return;
-    from.tabIndex = -1;
-    to.tabIndex = 0;
-    to.focus();
-  };
-  const moves = {
-    ArrowLeft: (x, y) => [x - 1, y], ArrowRight: (x, y) => [x + 1, y], ArrowUp: (x, y) => [x, y - 1],
-    ArrowDown: (x, y) => [x, y + 1], Home: (x, y) => [0, y], End: (x, y) => [Infinity, y],
-  };
-  for (const [node, [x, y]] of place) node.addEventListener("keydown", event => {
-    if (!moves[event.key]) return;
-    event.preventDefault();
-    go(node, ...moves[event.key](x, y));
-  });
 }
+
+document.addEventListener("keydown", event => {
+  const place = places.get(event.target);
+  if (!place || !MOVES[event.key]) return;
+  event.preventDefault();
+  const [x, y] = MOVES[event.key](place.x, place.y), row = place.rows[y];
+  const to = row && row[Math.max(0, Math.min(x, row.length - 1))];
+  if (!to) return;
+  event.target.tabIndex = -1;
+  to.tabIndex = 0;
+  to.focus();
+});

@@ -81,6 +81,7 @@ class Profile(Records):
         """Chrome's trace-event format, which https://ui.perfetto.dev opens.  Raises FastGPTError for the file."""
         trace.write(as_path("path", path), self)
 
-    def write_html(self, path: str | Path, roofline: Roofline | None = None) -> None:
-        """One page with the charts and the table, which needs no network.  Raises FastGPTError for the file."""
-        report.write_page(as_path("path", path), self.report(roofline))
+    def write_html(self, path: str | Path, roofline: Roofline | None = None, prompt: str | None = None) -> None:
+        """One page with the charts and the table, which needs no network; its title names prompt, if that is given.
+        Raises FastGPTError for the file."""
+        report.write_page(as_path("path", path), self.report(roofline), prompt)

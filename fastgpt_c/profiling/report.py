@@ -26,6 +26,7 @@ SHAPE = {  # of what a comparison looks at
     "phases": {"prefill": PHASE, "decode": PHASE},
     "ops": [{"phase": str, "op": str, "ns": int}],
 }
+N_OF_TITLE = 50  # characters of a prompt
 PRODUCTS = ("qkv", "attn_proj", "fc", "proj", "lm_head")  # ops that multiply by weights
 
 
@@ -61,9 +62,14 @@ def make(profile: Records, roofline: Roofline | None) -> JSON:
     }
 
 
-def write_page(path: Path, report: JSON) -> None:
-    """The report as a page.  Raises FastGPTError where it cannot be written."""
-    write_html_page(path, "profile", f"Where the time goes: {report['model']['name'] or 'a model'}", report)
+def write_page(path: Path, report: JSON, prompt: str | None = None) -> None:
+    """The report as a page, whose title names the model and the beginning of the prompt.  Raises FastGPTError where it
+    cannot be written."""
+    title = f"Where the time goes: {report['model']['name'] or 'a model'}"
+    if prompt is not None:
+        beginning = " ".join(prompt.split())
+        title += f", after “{beginning[:N_OF_TITLE]}{'…' * (len(beginning) > N_OF_TITLE)}”"
+    write_html_page(path, "profile", title, report)
 
 
 def read(path: Path) -> JSON:

@@ -18,6 +18,10 @@ TOKENIZER_JSON = "tokenizer.huggingface.json"
 SENTENCEPIECE_MODEL = "fastgpt.tokenizer.sentencepiece"
 SENTENCEPIECE_SETTINGS = "fastgpt.tokenizer.settings"
 
+# Of GPT-2's own tokenizer: ids of the control and user-defined tokens that are cut out of a text after the others,
+# where these are not just the user-defined ones.
+NORMALIZED_TOKENS = "fastgpt.tokenizer.normalized_tokens"
+
 
 def kind_of(metadata: Metadata) -> str | None:
     """What the file names under KEY, None for a file with GPT-2's tokenizer or none."""
@@ -46,4 +50,11 @@ def _required(metadata: Metadata, key: str) -> bytes:
     return value
 
 
-__all__ = ["KEY", "SENTENCEPIECE_MODEL", "SENTENCEPIECE_SETTINGS", "TOKENIZER_JSON", "LibraryTokenizer"]
+__all__ = [
+    "KEY",
+    "NORMALIZED_TOKENS",
+    "SENTENCEPIECE_MODEL",
+    "SENTENCEPIECE_SETTINGS",
+    "TOKENIZER_JSON",
+    "LibraryTokenizer",
+]

@@ -34,7 +34,7 @@ class _BPE(Protocol):
 class Tokenizer:
     """A vocabulary and its merge rules.
 
-    tokens       [n_vocab] text of each id: in the byte alphabet of vocab.json, but plain for types 3 and 4
+    tokens       [n_vocab] text of each id: as vocab.json spells bytes (byte encoder), but plain for types 3 and 4
     merges       "left right" by rank, as in merges.txt
     token_types  [n_vocab] 1 normal, 3 control, 4 user-defined, 5 unused; None = all normal
     eos_token    id of the token that ends a text, or None
@@ -96,8 +96,9 @@ class Tokenizer:
     def encode(self, text: str | bytes, *, special: bool = True) -> list[int]:
         """Token ids of text, or of UTF-8 bytes.
 
-        special=True takes the text of a control or user-defined token ("<|endoftext|>") for that token, the leftmost
-        first and of those the longest; special=False takes it as literal text, for text from strangers.
+        special=True takes the text of a control token ("<|endoftext|>") for that token, the leftmost first and of those
+        the longest; then, between them, that of a user-defined token likewise (a file may name other tokens for this
+        second search).  special=False takes all of it as literal text, for text from strangers.
 
         A byte that is not UTF-8 is kept, and cuts text as a mark does: decode_bytes(encode(data)) == data for any data.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # GGUF's tokenizer.ggml.token_type; every other value is a token made of bytes.
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
+SPECIAL = (CONTROL, USER_DEFINED)  # in the order in which they are cut out of a text
 
 MAX_SPECIAL_BYTES = 256  # as in the library
 
@@ -29,14 +30,14 @@ N_CACHED_PIECES = 1 << 16
 MAX_CACHED_LENGTH = 32
 
 
-def _byte_alphabet() -> list[str]:
+def _byte_encoder() -> list[str]:
     """[256] the character that stands for each byte in vocab.json: itself where it prints, else U+0100 and up."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     substitutes = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(substitutes)) for byte in range(256)]
 
 
-BYTE_TO_CHARACTER = _byte_alphabet()
+BYTE_TO_CHARACTER = _byte_encoder()
 CHARACTER_TO_BYTE = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
 
 
@@ -58,15 +59,10 @@ class PatternBPE:
 
     def encode(self, data: bytes, special: bool) -> list[int]:
         """Token ids of data; a byte that is not UTF-8 counts as a character of no class."""
-        text = data.decode("utf-8", "surrogateescape")
         ids: list[int] = []
-        start = 0
-        if special and self._special_pattern is not None:
-            for match in self._special_pattern.finditer(text):
-                self._append_literal(text[start : match.start()], ids)
-                ids.append(self._ids[match.group()])
-                start = match.end()
-        self._append_literal(text[start:], ids)
+        self._append_from_pass(
+            0 if special else len(self._special_patterns), data.decode("utf-8", "surrogateescape"), ids
+        )
         return ids
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
@@ -84,7 +80,7 @@ class PatternBPE:
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        """Rank of each "left right"; the parts and their join are sure to be tokens in the byte alphabet."""
+        """Rank of each "left right"; the parts and their join are sure to be tokens that the byte encoder spells."""
         ids = self._ids
         ranks: dict[str, int] = {}
         for rank, merge in enumerate(self._merges):
@@ -106,20 +102,23 @@ class PatternBPE:
         return compiled
 
     @cached_property
-    def _special_pattern(self) -> Pattern[str] | None:
-        """Matches the longest control or user-defined token; None when there is none."""
-        import regex
-
+    def _special_patterns(self) -> list[Pattern[str]]:
+        """What is cut out of a text, one pattern after the other: control tokens, then user-defined ones."""
         kinds = self._token_types or ()
-        texts = [self._tokens[token] for token, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)]
-        longest_first = sorted(filter(None, texts), key=len, reverse=True)
-        if not longest_first:
-            return None
-        for text in texts:
-            if (n_bytes := len(text.encode())) > MAX_SPECIAL_BYTES:
-                raise ModelFileError(f"{text[:40]!r} ... is a control or user-defined token of {n_bytes} bytes")
-        compiled: Pattern[str] = regex.compile("|".join(map(regex.escape, longest_first)))
-        return compiled
+        passes = [[self._tokens[i] for i, kind in enumerate(kinds) if kind == which] for which in SPECIAL]
+        return [_longest_of(texts) for texts in passes if any(texts)]
+
+    def _append_from_pass(self, n_passes: int, text: str, ids: list[int]) -> None:
+        """Cuts text by the patterns that follow the first n_passes."""
+        if n_passes == len(self._special_patterns):
+            self._append_literal(text, ids)
+            return
+        start = 0
+        for match in self._special_patterns[n_passes].finditer(text):
+            self._append_from_pass(n_passes + 1, text[start : match.start()], ids)
+            ids.append(self._ids[match.group()])
+            start = match.end()
+        self._append_from_pass(n_passes + 1, text[start:], ids)
 
     def _append_literal(self, text: str, ids: list[int]) -> None:
         for match in self._piece_pattern.finditer(text):
@@ -154,9 +153,21 @@ class PatternBPE:
         if kind == UNUSED:
             return b""
         text = self._tokens[token]
-        if kind in (CONTROL, USER_DEFINED) or not CHARACTER_TO_BYTE.keys() >= set(text):
+        if kind in SPECIAL or not CHARACTER_TO_BYTE.keys() >= set(text):
             return text.encode()
         return bytes(CHARACTER_TO_BYTE[character] for character in text)
+
+
+def _longest_of(texts: Sequence[str]) -> Pattern[str]:
+    """Matches the longest of these, but for empty ones."""
+    import regex
+
+    for text in texts:
+        if (n_bytes := len(text.encode())) > MAX_SPECIAL_BYTES:
+            raise ModelFileError(f"{text[:40]!r} ... is a control or user-defined token of {n_bytes} bytes")
+    longest_first = sorted(filter(None, texts), key=len, reverse=True)
+    compiled: Pattern[str] = regex.compile("|".join(map(regex.escape, longest_first)))
+    return compiled
 
 
 def merge_symbols(symbols: Sequence[str], ranks: Mapping[str, int]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -19,15 +21,22 @@ def load(text: str) -> Any:
         import tokenizers
     except ImportError as error:
         raise missing_extra("tokenizers", "This model's tokenizer") from error
-    try:
+    with _named("the tokenizer is damaged"):
         tokenizer = tokenizers.Tokenizer.from_str(text)
-    except BaseException as error:  # a panic of the library derives from BaseException
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        raise ModelFileError(f"the tokenizer is damaged: {str(error)[:200]}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """The library's errors as ModelFileError: it raises plain Exception, and its panics derive from BaseException."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        raise ModelFileError(f"{what}: {str(error)[:200]}") from error
 
 
 class HuggingFaceTokenizer(LibraryTokenizer):
@@ -44,7 +53,8 @@ class HuggingFaceTokenizer(LibraryTokenizer):
 
     def _encode(self, text: str, special: bool) -> list[int]:
         tokenizer = self._tokenizer if special else self._literal
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        with _named("the library `tokenizers` cannot encode this text"):
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def _decode(self, ids: list[int]) -> str:

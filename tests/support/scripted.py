@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +66,8 @@ def logits_after(model: fastgpt_c.Model, tokens: Sequence[int]) -> np.ndarray:
 
 def greedy(model: fastgpt_c.Model, prompt: Prompt, n: int = 10, **options: Any) -> list[int]:
     return model.generate(prompt, max_new_tokens=n, temperature=0, **options).tokens
+
+
+def ends_of(case: Mapping[str, Any]) -> tuple[int, ...]:
+    """The end tokens of a golden case of transformers'."""
+    return () if case["eos_token_id"] is None else (case["eos_token_id"],)

@@ -30,6 +30,12 @@ static int32_t listen(void *user, int32_t token, const char *text, size_t n_byte
     return l->n == l->stop_at;
 }
 
+/* Bias of every token that ends a text. */
+static void set_eos_bias(fastgpt_sampler *sampler, float bias) {
+    for (int32_t i = 0; i < fastgpt_model_n_eos_tokens(model); i++)
+        CHECK(fastgpt_sampler_set_bias(sampler, fastgpt_model_eos_tokens(model)[i], bias) == FASTGPT_OK);
+}
+
 static fastgpt_sampler *new_sampler(float temperature, float repetition_penalty) {
     fastgpt_sampler_params params = {
         .struct_size = sizeof params, .temperature = temperature, .repetition_penalty = repetition_penalty, .seed = 3};
@@ -49,7 +55,7 @@ static int32_t by_hand(fastgpt_sampler *sampler, int32_t *tokens, int32_t n) {
     for (; i < n; i++) {
         CHECK(fastgpt_sampler_sample(sampler, logits, &tokens[i]) == FASTGPT_OK);
         CHECK(fastgpt_sampler_accept(sampler, &tokens[i], 1) == FASTGPT_OK);
-        if (tokens[i] == fastgpt_model_eos_token(model)) break;
+        if (tokens[i] == EOT || tokens[i] == 0) break;
         CHECK(fastgpt_decode(ctx, kv, tokens[i], logits) == FASTGPT_OK);
     }
     free(logits);
@@ -87,7 +93,7 @@ static void test_same_as_by_hand(void) {
 /* The callback's answer ends the text at once, whichever token it is. */
 static void test_callback_stops(void) {
     fastgpt_sampler *sampler = new_sampler(0, 0);
-    CHECK(fastgpt_sampler_set_bias(sampler, fastgpt_model_eos_token(model), -INFINITY) == FASTGPT_OK);
+    set_eos_bias(sampler, -INFINITY);
     for (int32_t k = 1; k <= N_NEW; k++) {
         listener l = {.stop_at = k};
         int32_t n_generated = -1;
@@ -97,13 +103,17 @@ static void test_callback_stops(void) {
     fastgpt_sampler_free(sampler);
 }
 
+/* Any of the tokens that end a text does. */
 static void test_end_of_text(void) {
-    fastgpt_sampler *sampler = new_sampler(0, 0);
-    CHECK(fastgpt_sampler_set_bias(sampler, fastgpt_model_eos_token(model), 1000) == FASTGPT_OK);
-    listener l = {.n = 0};
-    int32_t n_generated = -1;
-    CHECK(generate(sampler, &l, &n_generated) == FASTGPT_OK && n_generated == 0 && l.n == 0);
-    fastgpt_sampler_free(sampler);
+    static const int32_t eos_tokens[] = {EOT, 0};
+    for (int i = 0; i < 2; i++) {
+        fastgpt_sampler *sampler = new_sampler(0, 0);
+        CHECK(fastgpt_sampler_set_bias(sampler, eos_tokens[i], 1000) == FASTGPT_OK);
+        listener l = {.n = 0};
+        int32_t n_generated = -1;
+        CHECK(generate(sampler, &l, &n_generated) == FASTGPT_OK && n_generated == 0 && l.n == 0);
+        fastgpt_sampler_free(sampler);
+    }
 }
 
 /* Text that ends within a character ends with U+FFFD; what was complete came at once. */
@@ -123,7 +133,7 @@ static void test_incomplete_character(void) {
 static void test_goes_on(void) {
     fastgpt_sampler *sampler = new_sampler(0, 0);
     fastgpt_kv_cache *kv = new_cache(model, 0);
-    CHECK(fastgpt_sampler_set_bias(sampler, fastgpt_model_eos_token(model), -INFINITY) == FASTGPT_OK);
+    set_eos_bias(sampler, -INFINITY);
     listener whole = {.n = 0}, parts = {.n = 0};
     int32_t n_generated;
     CHECK(generate(sampler, &whole, &n_generated) == FASTGPT_OK);
@@ -142,7 +152,7 @@ static void test_goes_on(void) {
 
 static void test_cancel(void) {
     fastgpt_sampler *sampler = new_sampler(0, 0);
-    CHECK(fastgpt_sampler_set_bias(sampler, fastgpt_model_eos_token(model), -INFINITY) == FASTGPT_OK);
+    set_eos_bias(sampler, -INFINITY);
     listener l = {.cancel_at = 3};
     int32_t n_generated = -1;
     CHECK(generate(sampler, &l, &n_generated) == FASTGPT_ERR_CANCELLED && l.n == 3 && n_generated == -1);

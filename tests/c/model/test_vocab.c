@@ -2,6 +2,8 @@
 #include "support/check.h"
 #include "support/vocabulary.h"
 
+#include "model/model.h"
+
 static draft tiny(void) { return draft_of(tiny_shape); }
 
 /* Frees the draft. */
@@ -199,14 +201,58 @@ static void test_vocabulary_alone(void) {
     draft_free(&d);
 }
 
+/* Tokens that end a text, as llama.cpp names them and as our list does: each once, in that order. */
+static void test_eos_tokens(void) {
+    draft d = tiny();
+    draft_set_u32(&d, "tokenizer.ggml.eot_token_id", 4);
+    draft_set_u32(&d, "tokenizer.ggml.eom_token_id", DRAFT_EOS);
+    buffer *list = draft_set_array(&d, "fastgpt.eos_token_ids", GGUF_U32, 3);
+    put_u32(list, 2), put_u32(list, 4), put_u32(list, 10);
+    const int32_t expected[] = {DRAFT_EOS, 4, 2, 10};
+    fastgpt_model *m;
+    CHECK(load_draft(&d, false, &m, NULL) == FASTGPT_OK);
+    CHECK(fastgpt_model_n_eos_tokens(m) == 4 && fastgpt_model_eos_token(m) == DRAFT_EOS);
+    CHECK(memcmp(fastgpt_model_eos_tokens(m), expected, sizeof expected) == 0);
+    fastgpt_model_free(m);
+    draft_free(&d);
+}
+
 /* ---- What is wrong ---- */
+
+/* The key that says which tokens an encoder cuts out last names special tokens alone. */
+static void test_normalized_tokens(void) {
+    static const char key[] = "fastgpt.tokenizer.normalized_tokens";
+    static const uint32_t wrong[] = {4, 11, UINT32_MAX};
+    for (int i = 0; i < 4; i++) {
+        draft d = tiny();
+        buffer *types = draft_set_array(&d, "tokenizer.ggml.token_type", GGUF_I32, 11);
+        for (int t = 0; t < 11; t++) put_u32(types, t == 5 ? 3 : t == 6 ? 4 : 1);
+        buffer *named = draft_set_array(&d, key, GGUF_I32, 2);
+        put_u32(named, 5);
+        put_u32(named, i < 3 ? wrong[i] : 6);
+        if (i < 3) {
+            refused(&d, FASTGPT_ERR_FORMAT, key);
+            continue;
+        }
+        fastgpt_model *m;
+        CHECK(load_draft(&d, false, &m, NULL) == FASTGPT_OK);
+        CHECK(fastgpt_model_token_types(m)[5] == 3 && m->vocab.encoding_types[5] == 4);
+        fastgpt_model_free(m);
+        draft_free(&d);
+    }
+    draft d = tiny();
+    put_u32(draft_set_array(&d, key, GGUF_I32, 1), 5);
+    draft_drop_key(&d, "tokenizer.ggml.token_type");
+    refused(&d, FASTGPT_ERR_FORMAT, "stands without token types");
+}
 
 /* A key of each kind, given a value of another kind. */
 static void test_wrong_types(void) {
     static const char *const keys[] = {"tokenizer.ggml.model",        "tokenizer.ggml.pre",
                                        "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token",
+                                       "tokenizer.ggml.eot_token_id", "fastgpt.eos_token_ids",
                                        "tokenizer.ggml.tokens",       "tokenizer.ggml.token_type",
-                                       "tokenizer.ggml.merges"};
+                                       "tokenizer.ggml.merges",       "fastgpt.tokenizer.normalized_tokens"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         draft d = tiny();
         put_number(draft_set(&d, keys[i], GGUF_U16), 1, 2);
@@ -242,7 +288,19 @@ static void test_values(void) {
         d = tiny();
         draft_set_u32(&d, "tokenizer.ggml.eos_token_id", eos[i]);
         refused(&d, FASTGPT_ERR_FORMAT, "tokenizer.ggml.eos_token_id is ");
+        d = tiny();
+        put_u32(draft_set_array(&d, "fastgpt.eos_token_ids", GGUF_U32, 1), eos[i]);
+        refused(&d, FASTGPT_ERR_FORMAT, "fastgpt.eos_token_ids is ");
     }
+}
+
+static void test_too_many_eos_tokens(void) {
+    model_shape shape = tiny_shape;
+    shape.n_vocab = 100;
+    draft d = draft_of(shape);
+    buffer *list = draft_set_array(&d, "fastgpt.eos_token_ids", GGUF_U32, 65);
+    for (uint32_t i = 0; i < 65; i++) put_u32(list, i + 20);
+    refused(&d, FASTGPT_ERR_FORMAT, "fastgpt.eos_token_ids: more than 64 tokens");
 }
 
 static void test_unsupported(void) {
@@ -270,9 +328,12 @@ int main(void) {
     test_without_merges();
     test_names_of_the_pattern();
     test_vocabulary_alone();
+    test_eos_tokens();
+    test_normalized_tokens();
     test_wrong_types();
     test_lengths();
     test_values();
+    test_too_many_eos_tokens();
     test_unsupported();
     return check_report();
 }

@@ -288,6 +288,25 @@ static void test_adjust(void) {
     fastgpt_sampler_free(s);
 }
 
+/* min_new_tokens bans every token that ends a text, those of the last call. */
+static void test_eos_tokens(void) {
+    fastgpt_sampler_params p = defaults();
+    p.min_new_tokens = 1, p.eos_token = 7;
+    fastgpt_sampler *s = new_sampler(p);
+    int32_t ends[] = {3, 5, 3}, outside[] = {3, N_VOCAB};
+    CHECK(fastgpt_sampler_set_eos_tokens(s, ends, 3) == FASTGPT_OK);
+    ends[0] = 8; /* it was copied */
+    CHECK(fastgpt_sampler_set_eos_tokens(s, outside, 2) == FASTGPT_ERR_TOKEN_RANGE);
+    CHECK(fastgpt_sampler_set_eos_tokens(s, ends, -1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_set_eos_tokens(s, NULL, 1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_sampler_set_eos_tokens(NULL, ends, 1) == FASTGPT_ERR_ARGUMENT);
+    CHECK(probability(s, 3) == 0 && probability(s, 5) == 0 && probability(s, 7) > 0 && probability(s, 8) > 0);
+    CHECK(fastgpt_sampler_accept(s, (int32_t[]){9}, 1) == FASTGPT_OK && probability(s, 3) > 0);
+    CHECK(fastgpt_sampler_reset(s) == FASTGPT_OK && probability(s, 5) == 0);
+    CHECK(fastgpt_sampler_set_eos_tokens(s, NULL, 0) == FASTGPT_OK && probability(s, 5) > 0);
+    fastgpt_sampler_free(s);
+}
+
 static float any_of(uint64_t *seed, const float *values, int n) { return values[random_below(seed, (uint64_t)n)]; }
 
 /* Parameters from one end of their ranges to the other. */
@@ -356,6 +375,7 @@ int main(void) {
     test_allowed();
     test_prompt_and_new_tokens();
     test_adjust();
+    test_eos_tokens();
     test_random_parameters();
     test_greedy();
     return check_report();

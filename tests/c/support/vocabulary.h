@@ -134,7 +134,8 @@ static inline vocabulary *english_vocabulary(void) {
     return v;
 }
 
-/* A loaded model with this vocabulary and weights of small_shape; eos is one of its tokens. */
+/* A loaded model with this vocabulary and weights of small_shape; eos is one of its tokens, which ends a text, and so
+ * does the first token. */
 static inline fastgpt_model *load_with_vocabulary(const vocabulary *v, uint32_t eos) {
     model_shape shape = small_shape;
     shape.n_vocab = (uint32_t)v->tokens.n;
@@ -154,6 +155,7 @@ static inline fastgpt_model *load_with_vocabulary(const vocabulary *v, uint32_t 
     buffer *types = draft_set_array(&d, "tokenizer.ggml.token_type", GGUF_I32, (uint64_t)v->tokens.n);
     for (int64_t k = 0; k < v->tokens.n; k++) put_u32(types, (uint32_t)v->types[k]);
     draft_set_u32(&d, "tokenizer.ggml.eos_token_id", eos);
+    draft_set_u32(&d, "tokenizer.ggml.eot_token_id", 0);
     return load_valid(&d, false);
 }
 

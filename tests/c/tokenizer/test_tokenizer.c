@@ -85,6 +85,31 @@ static void test_tokens(void) {
     fastgpt_tokenizer_free(t);
 }
 
+/* Control tokens are cut out first, so that no user-defined one takes a part of them; user-defined ones then compete
+ * for what is left. */
+static void test_passes(void) {
+    static const struct {
+        const char *text;
+        int32_t n, ids[8];
+    } cases[] = {{"a <end>", 3, {'a', ' ', 256}},
+                 {" <<end>> ", 4, {257, 256, '>', ' '}},
+                 {" <en <end", 7, {257, 'e', 'n', 257, 'e', 'n', 'd'}},
+                 {"<end><end>>", 3, {256, 256, '>'}},
+                 {"end> <end>", 2, {258, 256}},
+                 {" <end> <", 3, {' ', 256, 257}}};
+    vocabulary *v = new_vocabulary();
+    add_token(v, "<end>", 3);
+    add_token(v, " <", 4);
+    add_token(v, "end> ", 4);
+    fastgpt_tokenizer *t = new_tokenizer(v);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int32_t n = encode(t, cases[i].text, strlen(cases[i].text), FASTGPT_ENCODE_SPECIAL);
+        CHECK_FOR(n == cases[i].n && memcmp(tokens, cases[i].ids, (size_t)n * sizeof *tokens) == 0, "\"%s\": %d tokens",
+                  cases[i].text, n);
+    }
+    fastgpt_tokenizer_free(t);
+}
+
 /* Pieces of every length about the one from which on memory is allocated. */
 static void test_lengths(void) {
     enum { N = 300 };
@@ -300,6 +325,7 @@ int main(void) {
     CHECK(strlen(fastgpt_unicode_version()) >= 6);
     test_cuts();
     test_tokens();
+    test_passes();
     test_lengths();
     test_bytes();
     test_capacity();

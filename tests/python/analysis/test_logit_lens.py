@@ -20,6 +20,7 @@ import fastgpt_c
 from fastgpt_c.analysis import logit_lens
 from fastgpt_c.cli.lens import _columns, _fitted
 from fastgpt_c.errors import ContextFullError, FastGPTError
+from fastgpt_c.io.html_page import page
 
 if TYPE_CHECKING:
     from models import Tiny
@@ -199,8 +200,10 @@ def test_page_shows_the_report(browser: Any, page_and_report: tuple[Path, dict[s
     """Strip, grid and attention have the report's texts and numbers, by mouse and by keyboard; hostile text is text."""
     path, report = page_and_report
     n_tokens, texts, last = len(report["tokens"]), report["texts"], report["n_layer"]
-    words = [texts[str(token)] for token in report["tokens"]]
+    with fastgpt_c.load() as model:
+        words = logit_lens.inputs(model, report["tokens"])
     with opened(browser, path, dark=dark) as tab:
+        assert tab.title().startswith(f"{report['model']} through the logit lens: Once upon a time")
         assert tab.eval_on_selector_all("#text .token", "nodes => nodes.map(node => node.textContent)") == words
         tab.hover("#text .token >> nth=3")
         assert f"{words[3]}\n{report['surprisal'][2]:.2f} bits" in tab.inner_text("#tooltip")
@@ -216,12 +219,11 @@ def test_page_shows_the_report(browser: Any, page_and_report: tuple[Path, dict[s
         assert_same_numbers([line.split()[0] for line in lines], [percent(p) for p in report["probability"][2][4]])
         assert answer.endswith(f", rank {report['answer_rank'][2][4]}")
 
-        shades = "cells => cells.map(cell => Number(cell.style.getPropertyValue('--p')))"
-        assert tab.eval_on_selector_all("#grid td", shades) == [
+        assert tab.eval_on_selector_all("#grid td", SHADES) == [
             best[0] for row in report["probability"] for best in row
         ]
         tab.click("#by-answer")
-        assert tab.eval_on_selector_all("#grid td", shades) == np.ravel(report["answer_probability"]).tolist()
+        assert tab.eval_on_selector_all("#grid td", SHADES) == np.ravel(report["answer_probability"]).tolist()
 
         assert f"layer {last}, after token {n_tokens} " in tab.inner_text("#kept h3")
         tab.click("#grid tbody tr:nth-child(1) td:nth-child(2)")
@@ -233,24 +235,115 @@ def test_page_shows_the_report(browser: Any, page_and_report: tuple[Path, dict[s
         assert_same_numbers(kept, [percent(p) for p in report["probability"][1][1]])
 
 
+SHADES = "cells => cells.map(cell => Number(cell.style.getPropertyValue('--p')))"
+
+
 def test_page_shows_the_attention_of_the_chosen_head(
     browser: Any, page_and_report: tuple[Path, dict[str, Any]]
 ) -> None:
-    """A cell for each pair of tokens that may see each other; another head has other numbers."""
+    """A cell for each pair of tokens that may see each other; heads are chosen by name or by their small maps."""
     path, report = page_and_report
     n_tokens = len(report["tokens"])
     with opened(browser, path) as tab:
         assert tab.locator("#attention td").count() == n_tokens * (n_tokens + 1) // 2
+        assert tab.locator("#heads canvas").count() == report["n_layer"] * report["n_head"]
         seen = []
-        for layer, head in ((1, 1), (4, 3)):
-            tab.select_option("#layer", str(layer))
-            tab.select_option("#head", str(head))
+        for layer, head in ((1, 1), (4, 3), (2, 5)):
+            if layer == 2:
+                tab.click(f"#heads tbody tr:nth-child({layer}) td:nth-child({head + 1})")
+                assert (tab.input_value("#layer"), tab.input_value("#head")) == ("2", "5")
+            else:
+                tab.select_option("#layer", str(layer))
+                tab.select_option("#head", str(head))
             tab.hover("#attention tbody tr:nth-child(6) td:nth-child(4)")  # the first child is the row's heading
             seen.append(tab.inner_text("#tooltip").split("\n")[1])
-        assert_same_numbers(
-            seen, [percent(report["attention"][layer - 1][head - 1][5][2]) for layer, head in ((1, 1), (4, 3))]
-        )
-        assert seen[0] != seen[1]
+            assert tab.locator('#heads td[aria-selected="true"]').count() == 1
+        heads = ((1, 1), (4, 3), (2, 5))
+        assert_same_numbers(seen, [percent(report["attention"][layer - 1][head - 1][5][2]) for layer, head in heads])
+        assert len(set(seen)) == 3
+
+
+def test_attention_is_shaded_by_the_row_or_by_all(browser: Any, page_and_report: tuple[Path, dict[str, Any]]) -> None:
+    """By the largest weight of the row in proportion, or by 100%, by the root."""
+    path, report = page_and_report
+    rows = report["attention"][0][0]
+    with opened(browser, path) as tab:
+        by_row = [weight / max(row) for row in rows for weight in row]
+        np.testing.assert_allclose(tab.eval_on_selector_all("#attention td", SHADES), by_row, rtol=0, atol=3e-3)
+        tab.click("#by-all")
+        by_root = [weight**0.5 for row in rows for weight in row]
+        np.testing.assert_allclose(tab.eval_on_selector_all("#attention td", SHADES), by_root, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_labels_stay_and_tooltips_cover_nothing(browser: Any, tmp_path: Path, width: int) -> None:
+    """Of a map that is larger than its window, wherever it is scrolled; the page itself is no wider than its window."""
+    output_of("lens", "a b c d e f g h " * 7, "--html", tmp_path / "long.html")
+    corner = "({x, y}) => { const map = document.querySelector('.map'); map.scrollLeft = x; map.scrollTop = y; }"
+    with opened(browser, tmp_path / "long.html", width=width) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        tab.locator(".map").scroll_into_view_if_needed()
+        tab.evaluate(corner, {"x": 150, "y": 200})
+        window, column, row, cell = (
+            tab.locator(place).bounding_box()
+            for place in (".map", "#attention thead th >> nth=14", "#attention tbody th >> nth=20",
+                          "#attention tbody tr:nth-child(21) td:nth-child(15)")
+        )  # fmt: skip
+        assert abs(column["y"] - window["y"]) < 2, "the heading of a column is at the top"
+        assert abs(row["x"] - window["x"]) < 2, "the heading of a row is at the left"
+        assert abs(column["x"] - cell["x"]) < 2 and abs(row["y"] - cell["y"]) < 4
+        tab.hover("#attention tbody tr:nth-child(21) td:nth-child(15)")
+        tooltip = tab.locator("#tooltip").bounding_box()
+        assert tooltip["y"] >= cell["y"] + cell["height"] or tooltip["y"] + tooltip["height"] <= cell["y"]
+
+
+def test_the_kept_cell_is_in_sight_beside_the_grid(browser: Any, page_and_report: tuple[Path, dict[str, Any]]) -> None:
+    """The last token's at first, to which the grid is scrolled; its detail is at the right where there is room."""
+    for width in (380, 1280):
+        with opened(browser, page_and_report[0], width=width) as tab:
+            cell = tab.locator('#grid td[aria-selected="true"]').bounding_box()
+            window, kept = tab.locator(".scroll >> nth=0").bounding_box(), tab.locator("#kept").bounding_box()
+            assert window["x"] <= cell["x"] and cell["x"] + cell["width"] <= window["x"] + window["width"]
+            assert kept["x"] >= window["x"] + window["width"] if width > 1000 else kept["y"] > window["y"]
+
+
+# ---- What the page is made of -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"),
+    [
+        ([b"a", b" b"], ["a", "␣b"]),
+        ([b"\xf0\x9f", b"\x98", b"\x80", b"!"], ["😀₁", "😀₂", "😀₃", "!"]),
+        ([b" \xf0\x9f\x98", b"\x80\xe6", b"\x97\xa5"], ["␣😀日₁", "␣😀日₂", "␣😀日₃"]),
+        ([b"\xf0", b"a"], ["\\xf0", "a"]),
+        ([b"\x80", b"\xe6"], ["\\x80", "\\xe6"]),
+        ([b"\xf0"] * 20, ["\\xf0"] * 20),
+        ([], []),
+    ],
+)
+def test_a_part_of_a_character_is_shown_as_the_character(tokens: list[bytes], shown: list[str]) -> None:
+    """And which part it is; bytes that are no character, and characters that do not end, as escapes."""
+    tokenizer = SimpleNamespace(decode_bytes=lambda ids: b"".join(tokens[i] for i in ids))
+    assert logit_lens.inputs(SimpleNamespace(tokenizer=tokenizer), range(len(tokens))) == shown  # type: ignore[arg-type]
+
+
+def test_a_page_of_128_tokens_of_a_124m_model_is_small(tmp_path: Path) -> None:
+    """Random attention and texts, which nothing compresses: at most 3 MB of HTML."""
+    rng, n, n_layer, n_head = np.random.default_rng(0), logit_lens.ROWS_AT_ONCE * 2, 12, 12
+    shape = (n_layer + 1, n)
+    best, p = rng.integers(0, 4000, (*shape, 10)).astype(np.int32), rng.random((*shape, 10))
+    attention = rng.dirichlet(np.full(n, 0.2), (n_layer, n_head, n)).astype(np.float32)
+    seen = logit_lens.Lens(best[-1, :, 0], best, p, p[..., 0], best[..., 0], rng.random(n - 1), attention)
+    with fastgpt_c.load() as model:
+        report = logit_lens.report(model, seen)
+        data = logit_lens.page_data(model, report)
+    assert len(page("lens", "t", data).encode()) <= 3_000_000
+    digits = {digit: i for i, digit in enumerate(logit_lens.BASE64.tobytes().decode())}
+    head = data["attention"][3][2]
+    roots = [64 * digits[a] + digits[b] for a, b in zip(head[::2], head[1::2], strict=True)]
+    expected = [weight for row in report["attention"][3][2] for weight in row]
+    np.testing.assert_allclose((np.array(roots) / 4095) ** 2, expected, rtol=0, atol=3e-4)
 
 
 def test_page_of_one_token(browser: Any, tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def test_a_checkpoint_is_converted_once_while_unchanged(tmp_path: Path, cache: P
     assert cached_files(cache) == [first]
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "merges.txt", "new tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["config.json", "model.safetensors", "merges.txt", "new tokenizer_config.json", "new generation_config.json"],
+)
 def test_a_changed_checkpoint_is_converted_again_and_the_old_file_goes(tmp_path: Path, cache: Path, file: str):
     folder, other = write_checkpoint(tmp_path / "hf"), resolve.resolve(write_checkpoint(tmp_path / "other"))
     first = resolve.resolve(folder)

@@ -41,7 +41,7 @@ def refused(source: Path, target: Path, **options: Any) -> str:
         ("pruned_heads", {"0": [1]}),
         ("hidden_size", 48),
         ("add_cross_attention", True),
-        ("eos_token_id", [1, 2]),
+        ("eos_token_id", [1, "2"]),
         ("bos_token_id", "x"),
         ("n_head", 5),
         ("n_head", 0),

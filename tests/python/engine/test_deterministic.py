@@ -105,7 +105,7 @@ def test_generate(changes: dict[str, Any]) -> None:
     with fastgpt_c.load() as model, model.session(n_threads=1, deterministic=True) as session:
         prompt = model.encode("The wolf said to the little girl: I am so hungry that I")
         options = Options(max_new_tokens=30, temperature=1.5, seed=3, deterministic=True)
-        sampler = options.sampler(model.n_vocab, model.eos_token)
+        sampler = options.sampler(model.n_vocab, model.eos_tokens)
         tokens, logits = [], session.prefill(prompt)
         for _ in range(30):
             tokens.append(sampler.sample(logits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,39 @@ def test_adjusted_logits_come_before_temperature_and_filters(n_vocab: int) -> No
             bias[int(token)] = value
         plain = ~np.isin(np.arange(n_vocab), VECTORS[f"history{n_vocab}"]) & (actual > -np.inf)
         np.testing.assert_array_equal(actual[plain], (logits + bias)[plain], err_msg=str(case))
+
+
+def kept(probabilities: Sequence[float], **params: float) -> list[int]:
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array(probabilities, np.float64)).astype(np.float32)
+    return np.flatnonzero(sampler(len(probabilities), **params).probabilities(logits)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "top_p", "tokens"),
+    [
+        ([0.3, 0.1, 0.1, 0.5], 0.8, [0, 3]),
+        ([0.1, 0.2, 0.3, 0.4], 0.7, [2, 3]),
+        ([0.1, 0.2, 0.3, 0.4], 0.8, [1, 2, 3]),
+        ([0.1, 0.2, 0.3, 0.4], 1, [0, 1, 2, 3]),
+        ([0.1, 0.2, 0.3, 0.4], 0, [3]),
+        ([0.4, 0.4, 0.2], 0, [0]),
+    ],
+)
+def test_top_p_at_its_edges(probabilities: list[float], top_p: float, tokens: list[int]) -> None:
+    """A sum that equals it is enough, as in transformers and llama.cpp; 0 keeps the likeliest token, the first of
+    equals, and 1 keeps all."""
+    assert kept(probabilities, top_p=top_p) == tokens
+
+
+def test_exact_sums_are_enough() -> None:
+    """Probabilities that are twentieths, and top_p as well: as many as integers say, however F32 rounds them."""
+    rng = np.random.default_rng(3)
+    for _ in range(500):
+        parts = rng.multinomial(20, rng.dirichlet(np.ones(6)))
+        wanted = int(rng.integers(1, 20))
+        n_enough = int(np.searchsorted(np.sort(parts)[::-1].cumsum(), wanted)) + 1
+        assert len(kept(parts / 20, top_p=wanted / 20)) == n_enough, (parts, wanted)
 
 
 def test_all_may_be_banned_in_adjusted_logits() -> None:

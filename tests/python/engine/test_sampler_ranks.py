@@ -42,10 +42,11 @@ ROWS = {
 @pytest.mark.parametrize("top_p", [0.3, 0.95, 0.99999])
 def test_draws_go_down_the_ranks(logits: np.ndarray, top_p: float) -> None:
     """A draw is the candidate at which the weights, summed by falling logit and rising token, exceed the uniform
-    number's share of what top_p keeps."""
+    number's share of what top_p keeps: as many as weigh that much but for four units of F32."""
     order = np.lexsort((np.arange(len(logits)), -logits))
     weights = np.exp(logits[order].astype(np.float64) - logits.max().astype(np.float64))
-    sums = weights.cumsum()[: 1 + np.searchsorted(weights.cumsum(), np.float64(np.float32(top_p)) * weights.sum())]
+    wanted = (np.float64(np.float32(top_p)) - 4 * np.float64(np.finfo(np.float32).eps)) * weights.sum()
+    sums = weights.cumsum()[: 1 + np.searchsorted(weights.cumsum(), wanted)]
     sampler = Sampler(len(logits), temperature=1, top_p=top_p, seed=7)
     expected = [int(order[np.searchsorted(sums, u * sums[-1], side="right")]) for u in uniforms(7, 40)]
     assert [sampler.sample(logits) for _ in expected] == expected

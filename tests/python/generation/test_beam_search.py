@@ -11,7 +11,7 @@ import pytest
 from command import output_here
 from models import Tiny
 from paths import VECTORS
-from scripted import EOS, greedy, logits_after, script_tokens
+from scripted import EOS, ends_of, greedy, logits_after, script_tokens
 
 import fastgpt_c
 from fastgpt_c.errors import ContextFullError, UsageError
@@ -31,7 +31,7 @@ def test_beams_equal_transformers(tiny: Tiny, checkpoint: Path, monkeypatch: pyt
     cases = [case for case in CASES if case["checkpoint"] == checkpoint.name]
     assert len(cases) >= 50
     for case in cases:
-        monkeypatch.setattr(tiny.model, "eos_token", case["eos_token_id"])
+        monkeypatch.setattr(tiny.model, "eos_tokens", ends_of(case))
         beams = tiny.model.beam_search(case["prompt"], **fields_of(case))
         tokens = [beam.tokens + [case["eos_token_id"]] * (beam.finish_reason == "eos") for beam in beams]
         assert tokens == [expected["tokens"] for expected in case["beams"]], case

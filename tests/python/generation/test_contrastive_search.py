@@ -14,7 +14,7 @@ import reference
 from command import output_here
 from models import Tiny
 from paths import VECTORS
-from scripted import EOS, greedy
+from scripted import EOS, ends_of, greedy
 
 import fastgpt_c
 from fastgpt_c.engine import step
@@ -46,7 +46,7 @@ def test_tokens_equal_transformers(tiny: Tiny, checkpoint: Path, monkeypatch: py
     cases = [case for case in CASES if case["checkpoint"] == checkpoint.name]
     n_greedy = 0
     for case in cases:
-        monkeypatch.setattr(tiny.model, "eos_token", case["eos_token_id"])
+        monkeypatch.setattr(tiny.model, "eos_tokens", ends_of(case))
         completion = tiny.model.generate(case["prompt"], **options_of(case))
         end = [case["eos_token_id"]] * (completion.finish_reason == "eos")
         assert completion.tokens + end == case["tokens"], case
@@ -73,7 +73,7 @@ def reference_scores(gpt2: reference.GPT2, text: list[int], alpha: float, top_k:
 @pytest.mark.parametrize("seed", range(3))
 def test_tokens_equal_a_reference_in_float64(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Token by token, up to where rounding would decide; a prompt of one token, too, and a full context."""
-    monkeypatch.setattr(tiny.model, "eos_token", None)
+    monkeypatch.setattr(tiny.model, "eos_tokens", ())
     gpt2, rng = reference.load_gguf(tiny.path), np.random.default_rng(seed)
     prompt = rng.integers(0, tiny.model.n_vocab, (1, 2, 4)[seed]).tolist()
     alpha, top_k = float(rng.uniform(0.1, 0.9)), int(rng.integers(2, 7))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import importlib.resources
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -329,6 +332,21 @@ def test_charts_can_be_read(browser: Any, example: Profile, tmp_path: Path, widt
                 for other in labels[:i]:
                     apart = max(left - other[2], other[0] - right, top - other[3], other[1] - bottom)
                     assert apart > -3, "a line of text is a little higher than its letters"
+
+
+def test_every_op_has_a_colour_of_its_own() -> None:
+    css = (importlib.resources.files("fastgpt_c") / "pages" / "profile.css").read_text(encoding="utf-8")
+    colours = re.findall(r"^\.(\w+) \{ --colour: (#\w+); \}", css, re.MULTILINE)
+    ops = [*LAYER_OPS, "embed", "ln_f", "lm_head", "sample", "other"]
+    assert sorted(op for op, _ in colours) == sorted(ops)
+    assert len({colour for _, colour in colours}) == len(ops)
+
+
+def test_the_title_names_model_and_prompt(example: Profile, tmp_path: Path) -> None:
+    path, name = tmp_path / "p.html", example.report()["model"]["name"] or "a model"
+    example.write_html(path, prompt="Once <b>\n upon " + "a time " * 20)
+    (title,) = re.findall("<title>(.*)</title>", path.read_text())
+    assert html.unescape(title) == f"Where the time goes: {name}, after “Once <b> upon {'a time ' * 5}a…”"
 
 
 def test_page_of_a_profile_without_steps(browser: Any, random_model: fastgpt_c.Model, tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ def test_published_prompt(gpt2: Tokenizer) -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_overlapping_special_tokens(pattern: str) -> None:
-    """Of special tokens that overlap, the leftmost wins, then the longest, as in Hugging Face."""
+    """Of control tokens that overlap, the leftmost wins, then the longest, as in Hugging Face."""
     specials = ["<s>", "<s>>", "<s", " x", "é<", "s>>x "]
-    ours = Tokenizer([*BYTE_TO_CHARACTER, *specials], [], [1] * 256 + [3, 4, 3, 4, 3, 4], pattern=pattern)
+    ours = Tokenizer([*BYTE_TO_CHARACTER, *specials], [], [1] * 256 + [3] * 6, pattern=pattern)
     hf = hugging_face(BYTE_TO_CHARACTER, [], specials)
     rng = random.Random(5)
     texts = ["".join(rng.choices("<s>xé ", k=rng.randint(1, 12))) for _ in range(2000)]
