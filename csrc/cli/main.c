@@ -23,7 +23,7 @@ typedef struct settings {
 
 /* ---- Options ---- */
 
-typedef enum value_kind { FLAG, TEXT, NUMBER, COUNT, SEED, STOP, CHOICE } value_kind;
+typedef enum value_kind { FLAG, TEXT, NUMBER, TOP_P, COUNT, SEED, STOP, CHOICE } value_kind;
 
 typedef struct option {
     const char *name, *alias; /* as fastgpt-c generate has it; another one, or NULL */
@@ -56,7 +56,7 @@ static const option options[] = {
     {"--top-n-sigma", NULL, NUMBER, AT(sampling.top_n_sigma), "N",
      "only logits at most N standard deviations below the largest"},
     {"--top-k", NULL, COUNT, AT(sampling.top_k), "K", "only the K likeliest tokens (all)"},
-    {"--top-p", NULL, NUMBER, AT(sampling.top_p), "P", "only the likeliest tokens that sum to P (0.95)"},
+    {"--top-p", NULL, TOP_P, AT(sampling.top_p), "P", "only the likeliest tokens that sum to P (0.95)"},
     {"--min-p", NULL, NUMBER, AT(sampling.min_p), "P", "only tokens P times as likely as the likeliest (all)"},
     {"--typical-p", NULL, NUMBER, AT(sampling.typical_p), "P",
      "only tokens about as surprising as expected that sum to P (all)"},
@@ -150,6 +150,12 @@ static double read_number(const char *name, const char *text) {
     return value;
 }
 
+/* 0 keeps the likeliest token alone, as with other programs; in the library's struct zero turns the filter off. */
+static float read_top_p(const char *name, const char *text) {
+    float p = (float)read_number(name, text);
+    return p == 0 ? FLT_MIN : p;
+}
+
 static int32_t read_count(const char *name, const char *text) {
     double value = read_number(name, text);
     if (!(value >= 0 && value <= INT32_MAX) || value != (int32_t)value) die(2, name, "wants a whole number");
@@ -184,6 +190,7 @@ static void set_option(settings *s, const option *o, const char *name, const cha
     case FLAG:   *(int32_t *)field = 1; break;
     case TEXT:   *(const char **)field = value; break;
     case NUMBER: *(float *)field = (float)read_number(name, value); break;
+    case TOP_P:  *(float *)field = read_top_p(name, value); break;
     case COUNT:  *(int32_t *)field = read_count(name, value); break;
     case SEED:   *(uint64_t *)field = read_seed(name, value); break;
     case CHOICE: *(int32_t *)field = read_choice(name, value, o->value); break;
@@ -248,7 +255,6 @@ static void continue_prompt(settings *s) {
     fastgpt_error error;
     const char *prompt = s->no_prompt ? NULL : s->prompt;
     must(fastgpt_model_load(s->model, NULL, &model, &error), &error);
-    s->sampling.eos_token = fastgpt_model_eos_token(model);
     s->generator.sampling = &s->sampling;
     s->generator.stop = s->stop;
     s->generator.kv_type = (int32_t)kv_types[s->kv_type];

@@ -69,7 +69,7 @@ static fastgpt_status create_parts(fastgpt_generator *g, const fastgpt_generator
     if (!status)
         status = name_failure(fastgpt_sampler_set_eos_tokens(g->sampler, fastgpt_model_eos_tokens(g->model),
                                                              fastgpt_model_n_eos_tokens(g->model)),
-                              "sampler", error);
+                              "end tokens", error);
     if (!status) status = allocate_buffers(g, error);
     if (!status) status = name_failure(fastgpt_stream_create(g->tokenizer, &g->stream), "stream", error);
     if (!status) status = name_failure(fastgpt_pool_create(o->n_threads, &g->pool), "threads", error);

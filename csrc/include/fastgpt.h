@@ -660,8 +660,8 @@ typedef enum fastgpt_overflow {
 /* Set struct_size to sizeof(fastgpt_generator_options) and everything else to zero for the defaults. */
 typedef struct fastgpt_generator_options {
     size_t struct_size;
-    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied.  What
-                                               min_new_tokens bans is the model's, whatever eos_token says */
+    const fastgpt_sampler_params *sampling; /* NULL = those of fastgpt_sampler_params_default; copied.  min_new_tokens
+                                               bans the model's end tokens, whatever eos_token is */
     int32_t n_threads; /* as fastgpt_pool_create has them: 0 = the usable cores */
     int32_t n_ctx; /* positions of the KV cache, 0 = the model's own */
     int32_t kv_type; /* fastgpt_type of the KV cache: F32 = 0, F16, BF16 */
@@ -695,7 +695,7 @@ typedef int32_t (*fastgpt_generator_callback)(void *user, const fastgpt_piece *p
 typedef enum fastgpt_finish_reason {
     FASTGPT_FINISH_NONE = 0, /* there was no text yet, or the last call failed */
     FASTGPT_FINISH_LENGTH = 1, /* max_new_tokens */
-    FASTGPT_FINISH_EOS = 2, /* the model's end-of-text token, which is not shown, and not said */
+    FASTGPT_FINISH_EOS = 2, /* one of the model's end-of-text tokens, which is not shown, and not said */
     FASTGPT_FINISH_STOP = 3, /* one of the stop strings */
     FASTGPT_FINISH_CALLBACK = 4 /* the callback */
 } fastgpt_finish_reason;

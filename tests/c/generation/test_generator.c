@@ -217,6 +217,18 @@ static void test_other_ends(void) {
     fastgpt_generator_free(g);
 }
 
+/* min_new_tokens bans what ends a text of this model: eos_token of the parameters need not be told. */
+static void test_min_new_tokens(void) {
+    fastgpt_sampler_params params = {.struct_size = sizeof params, .min_new_tokens = 5};
+    fastgpt_generator_options options = options_of(20);
+    options.sampling = &params;
+    fastgpt_generator *g = new_generator(&options);
+    listener l = {.n = 0};
+    CHECK(fastgpt_sampler_set_bias(g->sampler, EOT, 1e6f) == FASTGPT_OK);
+    CHECK(say(g, "the", &l) == FASTGPT_OK && l.n == 5 && g->finish_reason == FASTGPT_FINISH_EOS);
+    fastgpt_generator_free(g);
+}
+
 /* ---- Overflow ---- */
 
 static fastgpt_generator *new_small(int32_t overflow, int32_t max_new_tokens) {
@@ -369,6 +381,7 @@ int main(void) {
     test_stop_strings();
     test_every_end_token();
     test_other_ends();
+    test_min_new_tokens();
     test_overflow_error();
     test_overflow_truncate();
     test_overflow_slide();
