@@ -15,6 +15,7 @@ from command import MODULE, SCRIPT, TIMEOUT, output_here, output_of, run
 from scripted import ALPHABET
 
 import fastgpt_c
+import fastgpt_c.model
 from fastgpt_c.convert import convert
 
 # ---- The prompt and standard output ------------------------------------------------------------------------
@@ -96,6 +97,7 @@ def test_every_option_has_its_field(
     assert given == {
         "use_mmap": False,
         "n_threads": 3,
+        "vocab_only": False,
         "max_new_tokens": 7,
         "stop": ["x", "y"],
         "on_overflow": "truncate",
