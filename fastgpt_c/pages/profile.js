@@ -20,7 +20,7 @@ const part = (op, attributes) => svg("rect", {class: "part " + op, ...attributes
 
 function summary() {
   const {model, machine} = data;
-  const best = roof ? `  This machine at best: ${(roof.read_bytes_per_second / 1e9).toFixed(1)} GB/s, ` +
+  const best = roof ? `  Ceiling of this machine: ${(roof.read_bytes_per_second / 1e9).toFixed(1)} GB/s, ` +
     peaks().map(peak => `${peak.rate.toFixed(0)} GFLOP/s ${peak.kind}`).join(", ") + "." : "";
   return `${model.name || "A model"}, ${model.type}, ${(model.n_params / 1e6).toFixed(1)} million parameters, ` +
     `n_layer ${model.n_layer}, n_embd ${model.n_embd}; ${counted(data.n_threads, "thread")} on ${machine.cpu || "an unknown CPU"} ` +
