@@ -3,6 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 work=$(mktemp -d)
+chmod 755 "$work" # some tests become another user, who must be able to read the installation
 trap 'rm -rf "$work"' EXIT
 
 # A test must not find the cache or the settings of whoever runs it.

@@ -48,12 +48,14 @@ class BatchError(FastGPTError):
 class NotBuiltError(FastGPTError, ImportError):
     """The package has no compiled part, as in the folder of its sources."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            f"{__file__.rpartition('/')[0]}: this fastgpt_c has no compiled part, as in the folder of its sources.  "
-            "If fastgpt-c is installed, start Python in another folder, or with the option -P (from 3.11 on), so that "
-            "it finds the installed one; if not, install it with:  pip install ."
-        )
+
+def not_built() -> NotBuiltError:
+    """The error for this installation."""
+    return NotBuiltError(
+        f"{__file__.rpartition('/')[0]}: this fastgpt_c has no compiled part, as in the folder of its sources.  "
+        "If fastgpt-c is installed, start Python in another folder, or with the option -P (from 3.11 on), so that "
+        "it finds the installed one; if not, install it with:  pip install ."
+    )
 
 
 class MissingExtraError(FastGPTError, ImportError):

@@ -122,6 +122,10 @@ class Records:
         self._sync()
         flush_folder(self._path.resolve().parent)
 
+    def count(self) -> int:
+        """Records in the file, read anew: an interrupt may have come between the writing of one and its note."""
+        return sum(1 for _ in nonblank_lines(self._path))
+
     def _note(self, record: Any) -> bool:
         """Remembers which line a record belongs to; False for anything but a record."""
         if not isinstance(record, dict) or not {"custom_id", "error"} <= record.keys():

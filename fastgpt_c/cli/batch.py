@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 _run(args, model, records)
             except KeyboardInterrupt:
-                done = f"{records.n_done} records are done; the same command goes on from there"
+                done = f"{records.count()} records are done; the same command goes on from there"
                 print(f"\nfastgpt-c: {args.target}: {done}", file=sys.stderr)
                 return INTERRUPTED
             if records.n_errors:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastgpt_c.cli import common
-from fastgpt_c.errors import FastGPTError, NotBuiltError
+from fastgpt_c.errors import FastGPTError, not_built
 
 EPILOG = """\
 examples:
@@ -52,7 +52,7 @@ def _package() -> Path:
     """The folder that has include/ and lib/: beside the extension, also where the Python files are elsewhere."""
     spec = importlib.util.find_spec("fastgpt_c._fastgpt")
     if spec is None or spec.origin is None:
-        raise NotBuiltError()
+        raise not_built()
     return Path(spec.origin).parent
 
 

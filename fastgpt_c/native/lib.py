@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastgpt_c.errors import Cancelled, ContextFullError, FastGPTError, ModelFileError, NotBuiltError, UsageError
+from fastgpt_c.errors import Cancelled, ContextFullError, FastGPTError, ModelFileError, UsageError, not_built
 
 try:
     from fastgpt_c._fastgpt import ffi, lib
 except ModuleNotFoundError as error:
     if error.name != "fastgpt_c._fastgpt":
         raise
-    raise NotBuiltError() from None
+    raise not_built() from None
 
 _EXCEPTIONS: dict[int, type[Exception]] = {
     lib.FASTGPT_ERR_MEMORY: MemoryError,

@@ -166,6 +166,7 @@ static fastgpt_status create_sampler(void) {
     fastgpt_status status = fastgpt_sampler_create(100, &params, &s);
     CHECK((status == FASTGPT_OK) == (s != NULL));
     if (!status) status = fastgpt_sampler_accept(s, (int32_t[]){1, 2, 3}, 3); /* whose history grows */
+    if (!status) status = fastgpt_sampler_set_eos_tokens(s, (int32_t[]){4, 5}, 2);
     fastgpt_sampler_free(s);
     return status;
 }
@@ -411,7 +412,7 @@ int main(void) {
     check_memory("pool", create_pool, 2);
     check_memory("context", create_context, 4);
     check_memory("cache", create_cache, 2);
-    check_memory("sampler", create_sampler, 7);
+    check_memory("sampler", create_sampler, 8);
     check_memory("roofline", measure_roofline, 1);
     test_caches();
     test_text();

@@ -280,7 +280,7 @@ def test_a_killed_download_goes_on_with_the_files_that_are_missing(
 
 def test_short_names_are_openai_s(user: User):
     """They are looked up on the hub under OpenAI's organisation."""
-    sizes = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
+    sizes = {"124M": "gpt2", "117M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
     assert {short: f"openai-community/{name}" for short, name in sizes.items()} == resolve.SIZES
     assert "openai-community/gpt2-xl: no such file" in user.is_told("resolve('1558M')")
 

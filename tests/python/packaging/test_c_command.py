@@ -172,7 +172,7 @@ def test_command_shares_its_options_with_python(command: Path) -> None:
         [tool("fastgpt-c"), "generate", "--help"], capture_output=True, text=True, check=True, cwd="/"
     )
     theirs = set(re.findall(r"--[a-z-]+", python.stdout))
-    assert len(ours) > 20 and ours - theirs == {"--prompt", "--temp", "--version"}
+    assert len(ours) > 20 and ours - theirs == {"--temp", "--version"}
 
 
 def test_command_takes_long_names(command: Path) -> None:
