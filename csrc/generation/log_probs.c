@@ -4,10 +4,11 @@
 #include <math.h>
 
 double log_sum_exp(const float *logits, int32_t n) {
-    double largest = (double)logits[0], sum = 0;
-    for (int32_t i = 1; i < n; i++) largest = fmax(largest, (double)logits[i]);
-    for (int32_t i = 0; i < n; i++) sum += exp((double)logits[i] - largest);
-    return largest + log(sum);
+    float largest = logits[0];
+    double sum = 0;
+    for (int32_t i = 1; i < n; i++) largest = logits[i] > largest ? logits[i] : largest; /* fmax: gcc 12 fails on Arm */
+    for (int32_t i = 0; i < n; i++) sum += exp((double)logits[i] - (double)largest);
+    return (double)largest + log(sum);
 }
 
 /* Insertion into a short list that is sorted: most tokens are compared with its last one alone. */
