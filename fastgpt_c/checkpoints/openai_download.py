@@ -41,6 +41,7 @@ def download(size: str, folder: Path, *, progress: bool = False) -> Path:
     FASTGPT_OPENAI_STORE names another store than OpenAI's, with the same paths.  progress shows a bar a file on stderr.
     Raises ModelFileError; then the same call goes on where this one stopped.
     """
+    size = "124M" if size == "117M" else size  # as OpenAI counted at first
     if size not in SIZES:
         raise UsageError(f"{size!r} is not one of OpenAI's sizes: {', '.join(SIZES)}")
     store = os.environ.get("FASTGPT_OPENAI_STORE") or STORE

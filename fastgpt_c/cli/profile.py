@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgpt_c.cli import common
+from fastgpt_c.cli.parser import WIDEST, terminal_width
 from fastgpt_c.errors import ContextFullError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def _profile(args: argparse.Namespace) -> int:
         profile.write_trace(args.trace)
     if args.html:
         profile.write_html(args.html, ceiling, prompt)
-    print(json.dumps(profile.report(ceiling)) if args.json else profile.table(ceiling))
+    columns = terminal_width(WIDEST)
+    print(json.dumps(profile.report(ceiling)) if args.json else profile.table(ceiling, columns))
     return 0
 
 

@@ -91,9 +91,10 @@ class Profile(Records):
         """The profile as a dict for JSON, with shares of the time, and of the roofline where one is given."""
         return report.make_report(self, roofline)
 
-    def table(self, roofline: Roofline | None = None) -> str:
-        """Tables for the terminal: for each phase by op, and by layer."""
-        return tables.profile(self.report(roofline))
+    def table(self, roofline: Roofline | None = None, columns: int | None = None) -> str:
+        """Tables for the terminal: for each phase by op, and by layer.  What is wider than so many columns is cut into
+        several tables; None = never."""
+        return tables.profile(self.report(roofline), columns)
 
     def write_trace(self, path: str | Path) -> None:
         """A file in Chrome's trace-event format, which https://ui.perfetto.dev opens.  Raises FastGPTError where it

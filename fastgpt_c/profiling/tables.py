@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 JSON = dict[str, Any]
 
 ABOVE = ">100%"
+OP_WIDTH, LAYER_WIDTH, CELL_WIDTH = 12, 5, 10  # characters of a column
 LAYER_OPS = ("ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "proj")
 
 
-def profile(report: JSON) -> str:
-    """Heading, and for each phase that has steps its ops and its layers."""
+def profile(report: JSON, columns: int | None = None) -> str:
+    """Heading, and for each phase that has steps its ops and its layers; tables that are wider than so many columns of
+    the terminal (None = any number) are cut into several."""
     parts = [_heading(report) + ("\n" + _ceiling(report["roofline"]) if report["roofline"] else "")]
     for name, phase in report["phases"].items():
         if phase["n_steps"]:
-            parts += [_title(name, phase), "\n".join(_op_lines(report, name)), "\n".join(_layer_lines(report, name))]
+            ops, layers = _op_lines(report, name), _layer_lines(report, name)
+            widths = list(_op_widths(report).values())
+            parts += [_title(name, phase), _fitted(ops, OP_WIDTH, widths, columns)]
+            parts.append(_fitted(layers, LAYER_WIDTH, [CELL_WIDTH] * (len(LAYER_OPS) + 2), columns))
     if any(_is_above(row[name]) for row in report["ops"] for name in ("roofline", "roofline_at_best")):
-        parts.append(f"{ABOVE}: faster than the measured memory bandwidth, so the op read from a cache")
+        parts.append(
+            _filled(f"{ABOVE}: faster than the measured memory bandwidth, so the op read from a cache", columns)
+        )
     if report["n_events_lost"]:
-        parts.append(f"{report['n_events_lost']} events are lost to the trace; the tables are complete")
+        lost = f"{report['n_events_lost']} events are lost to the trace; the tables are complete"
+        parts.append(_filled(lost, columns))
+    return "\n\n".join(parts)
+
+
+def _filled(text: str, columns: int | None) -> str:
+    return text if columns is None else textwrap.fill(text, columns)
+
+
+def _fitted(lines: Iterable[str], first: int, widths: list[int], columns: int | None) -> str:
+    """A table whose first column is so wide, and the others as widths say: as one, or as several of no more columns of
+    the terminal, one below the other, each with the first column."""
+    rows = list(lines)
+    if columns is None or first + sum(widths) <= columns:
+        return "\n".join(rows)
+    parts, begin, end = [], first, first
+    for width in [*widths, columns]:
+        if end > begin and first + end - begin + width > columns:
+            parts.append("\n".join((row[:first].ljust(first) + row[begin:end]).rstrip() for row in rows))
+            begin = end
+        end += width
     return "\n\n".join(parts)
 
 
@@ -48,18 +76,21 @@ def _title(name: str, phase: JSON) -> str:
     )
 
 
+def _op_widths(report: JSON) -> dict[str, int]:
+    """Columns behind the name of the op, by their heads."""
+    widths = {"ms a step": 10, "share": 8, "calls": 8, "GB/s": 9, "GFLOP/s": 10}
+    return widths | {"of roofline": 13, "at best": 9} if report["roofline"] else widths
+
+
 def _op_lines(report: JSON, phase: str) -> Iterator[str]:
     n_steps = report["phases"][phase]["n_steps"]
-    widths = {"ms a step": 10, "share": 8, "calls": 8, "GB/s": 9, "GFLOP/s": 10}
-    if report["roofline"]:
-        widths |= {"of roofline": 13, "at best": 9}
-    yield f"{'op':12}" + "".join(f"{head:>{width}}" for head, width in widths.items())
+    yield f"{'op':{OP_WIDTH}}" + "".join(f"{head:>{width}}" for head, width in _op_widths(report).items())
     for row in report["ops"]:
         if row["phase"] == phase:
             rates = "".join(_rate(row[kind], row["ns"], width) for kind, width in (("bytes", 9), ("operations", 10)))
             of = "".join(_percent(row[name], width) for name, width in (("roofline", 13), ("roofline_at_best", 9)))
             ms = 1e-6 * row["ns"] / n_steps
-            yield f"{row['op']:12}{ms:10.3f}{row['share']:8.1%}{row['calls']:8}{rates}{of}".rstrip()
+            yield f"{row['op']:{OP_WIDTH}}{ms:10.3f}{row['share']:8.1%}{row['calls']:8}{rates}{of}".rstrip()
 
 
 def _percent(share: float | None, width: int) -> str:
@@ -85,11 +116,11 @@ def _layer_lines(report: JSON, phase: str) -> Iterator[str]:
     for r in report["records"]:
         if r["phase"] == phase and r["layer"] >= 0:
             layers.setdefault(r["layer"], {})[r["op"]] = r["ns"]
-    yield f"{'layer':>5}" + "".join(f"{op:>10}" for op in (*LAYER_OPS, "all, ms", "share"))
+    yield f"{'layer':>{LAYER_WIDTH}}" + "".join(f"{op:>{CELL_WIDTH}}" for op in (*LAYER_OPS, "all, ms", "share"))
     for layer, ops in layers.items():
         whole = sum(ops.values())
         cells = "".join(f"{1e-6 * ns / n_steps:10.3f}" for ns in (*(ops.get(op, 0) for op in LAYER_OPS), whole))
-        yield f"{layer:5}{cells}{whole / total:10.1%}"
+        yield f"{layer:{LAYER_WIDTH}}{cells}{whole / total:10.1%}"
 
 
 # ---- Two of them ------------------------------------------------------------------------------------------

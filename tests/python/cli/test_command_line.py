@@ -240,7 +240,8 @@ def test_help_is_as_wide_as_the_terminal(columns: int) -> None:
 
 
 def test_tables_are_as_wide_as_the_terminal(columns: int, alphabet: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for command in (["lens", "a b c"], ["bench", "--prefill", "4", "--decode", "", "--batch", "", "--rounds", "1"]):
+    bench = ["bench", "--prefill", "4", "--decode", "", "--batch", "", "--rounds", "1"]
+    for command in (["lens", "a b c"], bench, ["profile", "a", "-n", "2", "--no-roofline"]):
         shown = output_here(capfd, *command, "-m", alphabet)
         assert max(map(len, shown.splitlines())) <= columns
 
