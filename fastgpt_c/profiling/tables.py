@@ -16,12 +16,14 @@ LAYER_OPS = ("ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "pro
 def profile(report: JSON, columns: int | None = None) -> str:
     """Heading, and for each phase that has steps its ops and its layers; tables that are wider than so many columns of
     the terminal (None = any number) are cut into several."""
-    parts = [_heading(report) + ("\n" + _ceiling(report["roofline"]) if report["roofline"] else "")]
+    parts = [_filled(_heading(report), columns)]
+    if report["roofline"]:
+        parts[0] += "\n" + _filled(_ceiling(report["roofline"]), columns)
     for name, phase in report["phases"].items():
         if phase["n_steps"]:
             ops, layers = _op_lines(report, name), _layer_lines(report, name)
             widths = list(_op_widths(report).values())
-            parts += [_title(name, phase), _fitted(ops, OP_WIDTH, widths, columns)]
+            parts += [_filled(_title(name, phase), columns), _fitted(ops, OP_WIDTH, widths, columns)]
             parts.append(_fitted(layers, LAYER_WIDTH, [CELL_WIDTH] * (len(LAYER_OPS) + 2), columns))
     if any(_is_above(row[name]) for row in report["ops"] for name in ("roofline", "roofline_at_best")):
         parts.append(
