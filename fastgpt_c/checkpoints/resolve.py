@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,9 @@ def _converted(folder: Path, *, progress: bool) -> Path:
         raise ModelFileError(
             f"{cache}: cannot be made: {error.strerror}; FASTGPT_CACHE names another folder"
         ) from error
-    convert.convert(folder, target, type=stored_type, progress=progress)
+    notes = convert.convert(folder, target, type=stored_type, progress=progress)
+    if progress:
+        print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
     for stale in cache.glob(f"{owner}-*.gguf"):
         if stale != target:
             stale.unlink(missing_ok=True)

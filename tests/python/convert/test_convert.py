@@ -28,6 +28,7 @@ from conversions import disk_full, interrupted, keys_of, read_value
 from gguf import GGUFReader, ReaderTensor
 from safetensors.numpy import load_file
 
+from fastgpt_c.checkpoints.resolve import resolve
 from fastgpt_c.convert import convert
 from fastgpt_c.convert.fingerprint import fingerprint_of
 from fastgpt_c.errors import ModelFileError
@@ -251,6 +252,18 @@ def test_a_tokenizer_that_needs_a_library_is_noted_with_its_key(tmp_path: Path, 
     write_json(source / "tokenizer.json", value)
     (note,) = convert(source, target)
     assert 'normalizer = {"type": "NFC"}' in note and "fastgpt-c[tokenizers]" in note
+
+
+def test_what_m_folder_converts_has_its_notes_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("tokenizers")
+    monkeypatch.setenv("FASTGPT_CACHE", str(tmp_path / "cache"))
+    source, value = write_checkpoint(tmp_path / "hf"), tokenizer_json()
+    value["normalizer"] = {"type": "NFC"}
+    write_json(source / "tokenizer.json", value)
+    resolve(source, progress=True)
+    assert "note: " in (shown := capsys.readouterr().err) and "normalizer" in shown
 
 
 def test_added_tokens_json_counts_beside_tokenizer_json(tmp_path: Path, target: Path):
