@@ -93,6 +93,7 @@ def test_the_seven_files_come_whole_and_once(store: type[Store], tmp_path: Path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == store.files
     assert len(store.requests) == 7
     assert openai_download.download("124M", tmp_path) == folder
+    assert openai_download.download("117M", tmp_path) == folder  # its older name
     assert len(store.requests) == 7
 
 
@@ -147,8 +148,8 @@ def test_known_checksums_are_those_of_gpt2_s_vocabulary() -> None:
 
 
 def test_what_the_store_refuses_is_named(store: type[Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="'117M' is not one of OpenAI's sizes: 124M, 355M"):
-        openai_download.download("117M", tmp_path)
+    with pytest.raises(UsageError, match="'118M' is not one of OpenAI's sizes: 124M, 355M"):
+        openai_download.download("118M", tmp_path)
     with pytest.raises(ModelFileError, match="355M/checkpoint: the server says 404"):
         openai_download.download("355M", tmp_path)
     monkeypatch.setenv("FASTGPT_OPENAI_STORE", "http://127.0.0.1:9")
