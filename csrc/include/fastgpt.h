@@ -209,6 +209,16 @@ const char *fastgpt_model_name(const fastgpt_model *model);
  * file has no such key, or another type under it. */
 const char *fastgpt_model_metadata(const fastgpt_model *model, const char *key, size_t *n_bytes);
 
+/* The epsilon of its layer norms. */
+float fastgpt_model_layer_norm_epsilon(const fastgpt_model *model);
+
+/* A tensor as it lies in the file, by its name there, such as "blk.0.attn_qkv.weight": rows that
+ * fastgpt_dequantize_rows turns into floats.  Owned by the model.
+ *   type, n_rows, n_columns  receive its type and shape; n_rows is 1 for a vector
+ * NULL, and 0 in all three, when the model has no such tensor, or is a vocabulary alone. */
+const void *fastgpt_model_tensor(const fastgpt_model *model, const char *name, fastgpt_type *type, int64_t *n_rows,
+                                 int64_t *n_columns);
+
 /* Bytes that the model keeps in memory besides a mapped file. */
 size_t fastgpt_model_sizeof(const fastgpt_model *model);
 

@@ -1,4 +1,5 @@
-/* accessors.c - what can be asked of a model: sizes, names, vocabulary, keys of its file, the bytes that a step reads.
+/* accessors.c - what can be asked of a model: sizes, names, vocabulary, keys and tensors of its file, the bytes that a
+ * step reads.
  */
 #include <string.h>
 
@@ -21,6 +22,8 @@ const char *fastgpt_model_name(const fastgpt_model *m) { return m->name; }
 int32_t fastgpt_model_eos_token(const fastgpt_model *m) { return m->vocab.n_eos_tokens ? *m->vocab.eos_tokens : -1; }
 int32_t fastgpt_model_n_eos_tokens(const fastgpt_model *m) { return m->vocab.n_eos_tokens; }
 const int32_t *fastgpt_model_eos_tokens(const fastgpt_model *m) { return m->vocab.eos_tokens; }
+
+float fastgpt_model_layer_norm_epsilon(const fastgpt_model *m) { return m->layer_norm_epsilon; }
 
 bool model_ends_text(const fastgpt_model *m, int32_t token) {
     for (int32_t i = 0; i < m->vocab.n_eos_tokens; i++)
@@ -67,6 +70,17 @@ const char *fastgpt_model_metadata(const fastgpt_model *m, const char *key, size
     gguf_string found = text ? gguf_next_string(&at) : (gguf_string){(const char *)at, value->n};
     *n_bytes = found.n;
     return found.text;
+}
+
+/* ---- Tensors of the file ---- */
+
+const void *fastgpt_model_tensor(const fastgpt_model *m, const char *name, fastgpt_type *type, int64_t *n_rows,
+                                 int64_t *n_columns) {
+    const gguf_tensor *t = model_has_weights(m) ? gguf_find_tensor(&m->gguf, name) : NULL;
+    *type = t ? (fastgpt_type)dtype_infos[t->type].gguf_type : FASTGPT_TYPE_F32;
+    *n_columns = t ? (int64_t)t->shape[0] : 0;
+    *n_rows = t ? (int64_t)t->shape[1] : 0; /* 1 beyond the rank */
+    return t ? t->data : NULL;
 }
 
 /* ---- What a step moves ---- */

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from fastgpt_c import tokenizers
 from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.io.c_strings import c_path, c_text
-from fastgpt_c.native.arguments import checked_n_threads
+from fastgpt_c.native.arguments import Floats, checked_int, checked_n_threads
+from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name
 from fastgpt_c.native.lib import check, create, error_text, ffi, lib
 from fastgpt_c.tokenizers.bpe import Tokenizer
 
@@ -40,6 +43,7 @@ class LoadedModel:
         self.n_layer: int = lib.fastgpt_model_n_layer(self._handle)
         self.n_ff: int = lib.fastgpt_model_n_ff(self._handle)
         self.n_params: int = lib.fastgpt_model_n_params(self._handle)
+        self.layer_norm_epsilon: float = lib.fastgpt_model_layer_norm_epsilon(self._handle)
         self.name: str = ffi.string(lib.fastgpt_model_name(self._handle)).decode("utf-8", "replace")
         self.activation: str = ffi.string(lib.fastgpt_model_activation(self._handle)).decode()
         self.type: str = ffi.string(lib.fastgpt_model_type(self._handle)).decode()
@@ -52,6 +56,29 @@ class LoadedModel:
         n_bytes = ffi.new("size_t *")
         data = lib.fastgpt_model_metadata(self.handle, c_text(key), n_bytes)
         return None if data == ffi.NULL else ffi.buffer(data, n_bytes[0])[:]
+
+    def tensor(self, name: str, rows: Sequence[int] | None = None) -> Floats:
+        """A tensor of the file as float32, [n] or [n_rows][n_columns], by its name in GGUF: a copy, dequantized.
+
+        rows  of a matrix, only these; None = all
+
+        token_embd.weight [n_vocab][n_embd], position_embd.weight [n_ctx][n_embd]; of each layer, blk.0 and so on,
+        attn_norm, ffn_norm, attn_qkv [3 n_embd][n_embd] (queries, keys, values), attn_output, ffn_up [n_ff][n_embd] and
+        ffn_down [n_embd][n_ff]; output_norm; output.weight [n_vocab][n_embd], or token_embd.weight where the file ties
+        the two.  y = x W^T + b.  All but the embeddings have a .weight and a .bias.  Raises UsageError.
+        """
+        type, n_rows, n_columns = ffi.new("fastgpt_type *"), ffi.new("int64_t *"), ffi.new("int64_t *")
+        data = lib.fastgpt_model_tensor(self.handle, c_text(name), type, n_rows, n_columns)
+        if data == ffi.NULL and name == "output.weight":
+            return self.tensor("token_embd.weight", rows)
+        if data == ffi.NULL:
+            raise UsageError(f"the model has no tensor {name!r}; the names are GGUF's, such as blk.0.attn_qkv.weight")
+        dtype, n = type_name(type[0]), n_rows[0]
+        stored = np.frombuffer(ffi.buffer(data, n * row_bytes(dtype, n_columns[0])), np.uint8).reshape(n, -1)
+        if rows is not None:
+            stored = stored[[checked_int("row", row, 0, n - 1) for row in rows]]
+        found = dequantize_rows(stored, dtype, n_columns[0])
+        return found[0] if name.endswith(".bias") or "norm." in name else found
 
     # ---- Text ----
 

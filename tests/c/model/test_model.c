@@ -305,6 +305,21 @@ static void test_metadata(void) {
     fastgpt_model_free(m);
 }
 
+/* Tensors are found by their name, with the shape that the hyper-parameters give; others are not. */
+static void test_tensor_by_name(void) {
+    draft d = tiny();
+    fastgpt_model *m = load_valid(&d, false);
+    fastgpt_type type = FASTGPT_TYPE_F16;
+    int64_t n_rows, n_columns;
+    CHECK(fastgpt_model_tensor(m, "blk.0.attn_qkv.weight", &type, &n_rows, &n_columns));
+    CHECK(type == FASTGPT_TYPE_F32 && n_rows == 3 * fastgpt_model_n_embd(m) && n_columns == fastgpt_model_n_embd(m));
+    const void *bias = fastgpt_model_tensor(m, "output_norm.bias", &type, &n_rows, &n_columns);
+    CHECK(bias && n_rows == 1 && n_columns == fastgpt_model_n_embd(m));
+    CHECK(!fastgpt_model_tensor(m, "output_norm", &type, &n_rows, &n_columns) && n_rows == 0 && n_columns == 0);
+    CHECK(fastgpt_model_layer_norm_epsilon(m) > 0);
+    fastgpt_model_free(m);
+}
+
 static void test_unsupported(void) {
     draft d = tiny();
     draft_set_string(&d, "general.architecture", "llama");
@@ -378,6 +393,7 @@ int main(void) {
     test_epsilon();
     test_activation();
     test_metadata();
+    test_tensor_by_name();
     test_unsupported();
     test_tensors();
     return check_report();
