@@ -1,7 +1,8 @@
 """Self-contained HTML pages: data, style and script in one file that asks no network for anything.
 
-A page NAME is made of NAME.html (the markup inside <main>), NAME.css and NAME.js, which lie in pages/ beside base.css
-and base.js.  base.js gives every script `data`, and what makes elements, tooltips and arrow keys.
+A page NAME is made of NAME.html (the markup inside <main>), NAME.css and NAME.js, which lie in pages/ beside base.css.
+NAME.js is an ES module; the modules that it imports are put before it, so that the page is one script in one file.  Its
+data are the text of the element #data.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import html
 import importlib.resources
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from fastgpt_c.io.atomic_files import write_text
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
+
+IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w]+\.js)";\n', re.MULTILINE)
+EXPORT = re.compile(r"^export (?=async function|function|class|const|let)", re.MULTILINE)
 
 PAGE = """\
 <!DOCTYPE html>
@@ -61,7 +66,7 @@ def page(name: str, title: str, data: Any) -> str:
         style=_part("base.css") + _part(f"{name}.css"),
         body=_part(f"{name}.html"),
         data=embedded_json(data),
-        script=_part("base.js") + _part(f"{name}.js"),
+        script='"use strict";\n' + _script(f"{name}.js", set()),
     )
 
 
@@ -74,3 +79,11 @@ def embedded_json(data: Any) -> str:
 
 def _part(file: str) -> str:
     return (importlib.resources.files("fastgpt_c") / "pages" / file).read_text(encoding="utf-8")
+
+
+def _script(file: str, included: set[str]) -> str:
+    """A module as a plain script behind those that it imports, each of them once.  Top-level names share a scope."""
+    included.add(file)
+    text = _part(file)
+    needed = [_script(other, included) for other in IMPORT.findall(text) if other not in included]
+    return "".join(needed) + EXPORT.sub("", IMPORT.sub("", text))

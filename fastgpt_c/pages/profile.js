@@ -1,4 +1,9 @@
-// data is a report of fastgpt_c/profiling/report.py.
+// The page of `fastgpt-c profile --html`.
+
+import {byId, describe, element, svg, walkable} from "./dom.js";
+
+// A report of fastgpt_c/profiling/report.py.
+const data = JSON.parse(byId("data").textContent);
 const OPS = ["embed", "ln_1", "qkv", "attention", "attn_proj", "ln_2", "fc", "gelu", "proj", "ln_f", "lm_head", "sample",
   "other"];
 const roof = data.roofline;
@@ -10,8 +15,8 @@ let width = 0; // of the charts: as many units as there are pixels, so that text
 const sum = numbers => numbers.reduce((a, b) => a + b, 0);
 const nSteps = () => data.phases[phase].n_steps;
 const ms = ns => (ns / 1e6 / nSteps()).toFixed(3); // a step
-const percent = share => (100 * share).toFixed(1) + "%";
-const ofRoof = share => share === null ? "" : share >= 1.0005 ? ">100%" : percent(share); // above it means nothing
+const roundPercent = share => (100 * share).toFixed(1) + "%";
+const ofRoof = share => share === null ? "" : share >= 1.0005 ? ">100%" : roundPercent(share); // above it means nothing
 const ofPhase = rows => rows.filter(row => row.phase === phase);
 const counted = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 const part = (op, attributes) => svg("rect", {class: "part " + op, ...attributes});
@@ -50,7 +55,7 @@ function layerRows() {
 
 function recordText(name, r, total) {
   const rates = r.bytes ? `\n${(r.bytes / r.ns).toFixed(1)} GB/s, ${(r.operations / r.ns).toFixed(1)} GFLOP/s` : "";
-  return `${name}, ${r.op}\n${ms(r.ns)} ms a step, ${percent(r.ns / total)} of the time${rates}`;
+  return `${name}, ${r.op}\n${ms(r.ns)} ms a step, ${roundPercent(r.ns / total)} of the time${rates}`;
 }
 
 function drawLayers() {
@@ -73,7 +78,7 @@ function drawLayers() {
   }));
   walkable(walk);
   byId("legend").replaceChildren(...ofPhase(data.ops).map(row =>
-    element("span", {}, element("i", {class: "swatch " + row.op}), `${row.op} ${percent(row.share)}`)));
+    element("span", {}, element("i", {class: "swatch " + row.op}), `${row.op} ${roundPercent(row.share)}`)));
 }
 
 // ---- Steps ----
@@ -228,7 +233,7 @@ function drawRoofline() {
 const COLUMNS = [
   ["op", "op", row => row.op, row => row.op],
   ["ns", "ms a step", row => row.ns, row => ms(row.ns)],
-  ["share", "share", row => row.share, row => percent(row.share)],
+  ["share", "share", row => row.share, row => roundPercent(row.share)],
   ["calls", "calls", row => row.calls, row => String(row.calls)],
   ["gb", "GB/s", row => row.bytes / row.ns, row => row.bytes ? (row.bytes / row.ns).toFixed(1) : ""],
   ["gflop", "GFLOP/s", row => row.operations / row.ns, row => row.operations ? (row.operations / row.ns).toFixed(1) : ""],

@@ -42,9 +42,11 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bare_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page of base.css and base.js alone, whose data are hostile and whose script fetches what it can."""
+    """A page of base.css and dom.js alone, whose data are hostile and whose script fetches what it can."""
     parts = {"t.css": "", "t.html": '<p id="list"></p>\n'}
     parts["t.js"] = """
+import {byId, describe, element, walkable} from "./dom.js";
+const data = JSON.parse(byId("data").textContent);
 const nodes = data.texts.map(text => element("button", {}, text));
 nodes.forEach((node, i) => describe(node, () => "number " + i));
 walkable([nodes.slice(0, 3), nodes.slice(3)]);
