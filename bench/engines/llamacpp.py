@@ -8,7 +8,7 @@ import llama_cpp
 import numpy as np
 from harness.engine import Engine, Rows, main
 
-N_CTX, MAX_SEQUENCES, CTX_OF_MANY = 1024, 64, 64
+PAGE = 256  # llama.cpp rounds the room of a sequence up to it
 
 
 class LlamaCpp(Engine):
@@ -20,17 +20,14 @@ class LlamaCpp(Engine):
             raise RuntimeError(f"llama.cpp does not load {model}")
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        self.context, self.max_sequences = None, 0
+        self.context, self.room = None, (0, 0)
 
-    def _make_context(self, n_sequences: int) -> None:
-        """One sequence of a full context, or many short ones."""
+    def _make_context(self, n_sequences: int, n_ctx: int) -> None:
         if self.context:
             llama_cpp.llama_free(self.context)
         params = llama_cpp.llama_context_default_params()
-        many = n_sequences > 1
-        params.n_seq_max = self.max_sequences = MAX_SEQUENCES if many else 1
-        params.n_ctx = MAX_SEQUENCES * CTX_OF_MANY if many else N_CTX
-        params.n_batch = MAX_SEQUENCES * CTX_OF_MANY if many else N_CTX
+        params.n_seq_max = n_sequences
+        params.n_ctx = params.n_batch = n_sequences * n_ctx
         params.n_ubatch = 512
         params.n_threads = params.n_threads_batch = self.n_threads
         self.context = llama_cpp.llama_init_from_model(self.model, params)
@@ -38,9 +35,11 @@ class LlamaCpp(Engine):
             raise RuntimeError("llama.cpp makes no context")
         self.batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
 
-    def reset(self, n_sequences: int) -> None:
-        if not self.context or (n_sequences > 1) != (self.max_sequences > 1):
-            self._make_context(n_sequences)
+    def reset(self, n_sequences: int, n_ctx: int) -> None:
+        room = n_sequences, -(-n_ctx // PAGE) * PAGE
+        if self.room != room:
+            self._make_context(*room)
+            self.room = room
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), False)
         self.n_past = 0
 

@@ -16,7 +16,7 @@ class Reference(Engine):
     def load(self, model: str, type: str, n_threads: int) -> None:
         self.model = reference.load_gguf(Path(model))
 
-    def reset(self, n_sequences: int) -> None:
+    def reset(self, n_sequences: int, n_ctx: int) -> None:
         pass
 
     def feed(self, rows: Rows) -> Any:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from engines.openvino_config import config_of
 from harness.engine import Engine, Rows, main
-
-# bf16 is the fp32 model computed in bf16; int8 and int4 compute in what OpenVINO chooses.
-PRECISION_HINT = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVINO(Engine):
@@ -18,13 +16,11 @@ class OpenVINO(Engine):
         core = ov.Core()
         graph = core.read_model(Path(model, "openvino_model.xml"))
         keep_last_logits(graph)
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": n_threads, "NUM_STREAMS": 1}
-        if type in PRECISION_HINT:
-            config["INFERENCE_PRECISION_HINT"] = PRECISION_HINT[type]
+        config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **config_of(type, n_threads)}
         self.request = core.compile_model(graph, "CPU", config).create_infer_request()
         self.names = {name for port in graph.inputs for name in port.names}
 
-    def reset(self, n_sequences: int) -> None:
+    def reset(self, n_sequences: int, n_ctx: int) -> None:
         self.request.reset_state()
         self.n_past = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.engine import Engine, Rows, main
+from harness.plan import TEMPERATURE, TOP_P
 
 from fastgpt_c import Session, load, step
 from fastgpt_c.profiling import machine
@@ -15,7 +16,7 @@ class Ours(Engine):
         self.model = load(model, n_threads=n_threads)
         self.sessions: list[Session] = []
 
-    def reset(self, n_sequences: int) -> None:
+    def reset(self, n_sequences: int, n_ctx: int) -> None:
         while len(self.sessions) < n_sequences:
             self.sessions.append(self.model.session())
         del self.sessions[n_sequences:]
@@ -24,6 +25,11 @@ class Ours(Engine):
 
     def feed(self, rows: Rows) -> Any:
         return step(list(zip(self.sessions, rows, strict=True)))
+
+    def continue_all(self, prompts: Rows, n_new: int, sampled: bool) -> Rows:
+        drawn = {"temperature": TEMPERATURE, "top_p": TOP_P} if sampled else {"temperature": 0.0}
+        found = self.model.generate_batch(prompts, max_new_tokens=n_new, max_batch=len(prompts), **drawn)
+        return [completion.tokens for completion in found]
 
     def roofline(self) -> dict[str, float]:
         return vars(machine.roofline(self.model.n_threads))

@@ -5,7 +5,7 @@
                                          generates once, and prints the tokens and the seconds that loading took
 
 Standard library only: this runs inside the environment of each peer.  All engines compute the same: a prompt of
-tokens, then one given token at a time, and the logits of the last token of each sequence.
+tokens, then one given token at a time, and the logits of the last token of each sequence; or a whole job.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 Rows = list[list[int]]
+N_CTX = 1024  # of the models
 
 
 class Engine:
@@ -28,8 +29,8 @@ class Engine:
         """Makes the model ready to compute with n_threads; type is that of harness.plan."""
         raise NotImplementedError
 
-    def reset(self, n_sequences: int) -> None:
-        """Forgets everything; n_sequences come next."""
+    def reset(self, n_sequences: int, n_ctx: int) -> None:
+        """Forgets everything; n_sequences come next, of at most n_ctx tokens each."""
         raise NotImplementedError
 
     def feed(self, rows: Rows) -> Any:
@@ -44,14 +45,14 @@ class Engine:
 
     def time_prefill(self, tokens: list[int]) -> float:
         """Seconds for a whole prompt."""
-        self.reset(1)
+        self.reset(1, N_CTX)
         begin = time.perf_counter()
         self.feed([tokens])
         return time.perf_counter() - begin
 
-    def time_decode(self, prompt: list[int], tokens: list[int], n_sequences: int) -> float:
+    def time_step(self, prompt: list[int], tokens: list[int], n_sequences: int) -> float:
         """Seconds a step in which each of n_sequences takes one of tokens, after prompt and a step more."""
-        self.reset(n_sequences)
+        self.reset(n_sequences, len(prompt) + len(tokens))
         self.feed([prompt] * n_sequences)
         self.feed([tokens[:1]] * n_sequences)
         begin = time.perf_counter()
@@ -59,17 +60,40 @@ class Engine:
             self.feed([[token]] * n_sequences)
         return (time.perf_counter() - begin) / (len(tokens) - 1)
 
+    def time_job(self, prompts: Rows, n_new: int, sampled: bool) -> float:
+        """Seconds for n_new tokens after each of the prompts, with what the engine has for batches and for drawing."""
+        begin = time.perf_counter()
+        found = self.continue_all(prompts, n_new, sampled)
+        seconds = time.perf_counter() - begin
+        if [len(tokens) for tokens in found] != [n_new] * len(prompts):
+            raise RuntimeError("a text ended early")
+        return seconds
+
+    def continue_all(self, prompts: Rows, n_new: int, sampled: bool) -> Rows:
+        """n_new tokens after each of the prompts, in step; for an engine that has batches, its own way."""
+        if sampled:
+            raise NotImplementedError("it draws no tokens for many sequences")
+        self.reset(len(prompts), len(prompts[0]) + n_new)
+        found: Rows = [[] for _ in prompts]
+        rows = prompts
+        for _ in range(n_new):
+            logits = self.feed(rows)
+            rows = [[int(row.argmax())] for row in logits]
+            for tokens, new in zip(found, rows, strict=True):
+                tokens += new
+        return found
+
     def time_generate(self, prompt: list[int], n_new: int, kv_cache: bool) -> tuple[float, list[int]]:
         """Seconds for n_new greedy tokens after prompt, and the tokens; without a cache all is computed each time."""
         begin = time.perf_counter()
-        self.reset(1)
+        self.reset(1, N_CTX)
         tokens, logits = list(prompt), self.feed([prompt])
         for i in range(n_new):
             tokens.append(int(logits[0].argmax()))
             if i + 1 == n_new:
                 break
             if not kv_cache:
-                self.reset(1)
+                self.reset(1, N_CTX)
             logits = self.feed([tokens[-1:] if kv_cache else tokens])
         return time.perf_counter() - begin, tokens[len(prompt) :]
 
@@ -111,7 +135,8 @@ def _do(engine: Engine, what: str, arguments: dict[str, Any]) -> object:
     return {
         "load": engine.load,
         "prefill": engine.time_prefill,
-        "decode": engine.time_decode,
+        "step": engine.time_step,
+        "job": engine.time_job,
         "generate": engine.time_generate,
         "roofline": engine.roofline,
     }[what](**arguments)

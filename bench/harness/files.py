@@ -17,6 +17,8 @@ from harness.worker import BENCH, EngineError
 N_CTX = 1024
 N_EMBD = {"124M": 768, "355M": 1024, "774M": 1280, "1558M": 1600}
 CONVERTED = ("f32", "f16", "bf16")
+CHECKPOINT_ENGINES = ("PyTorch", "torch.compile", "vLLM")
+OPENVINO_ENGINES = ("OpenVINO", "OpenVINO GenAI")
 
 LLAMA_QUANTIZE = """\
 import sys, llama_cpp
@@ -46,15 +48,15 @@ class Files:
 
     def path(self, entry: Entry) -> Path:
         """What the entry's engine loads.  Raises EngineError where it cannot be made."""
-        if entry.engine == "PyTorch":
+        if entry.engine in CHECKPOINT_ENGINES:
             return self.checkpoint()
         if entry.engine == "CTranslate2":
             return self._made(f"ctranslate2/{entry.type}", lambda to: self._ctranslate2(entry.type, to))
-        if entry.engine == "OpenVINO":
-            weights = "fp32" if entry.type == "bf16" else entry.type
+        if entry.engine in OPENVINO_ENGINES:
+            weights = "fp32" if entry.weights == "bf16" else entry.weights
             return self._made(f"openvino/{weights}", lambda to: self._openvino(weights, to))
         if entry.engine == OURS or entry.type in CONVERTED:
-            return self.gguf(entry.type)
+            return self.gguf(entry.weights)
         return self._made(f"llamacpp/{entry.type}.gguf", lambda to: self._llama_quantize(entry.type, to))
 
     def checkpoint(self) -> Path:
@@ -76,8 +78,8 @@ class Files:
         if path.suffix == ".gguf":
             facts = json.loads(self._run("ours", "-c", GGUF_FACTS, path))
             return facts["bytes"], facts["embedding"]
-        weights = {"PyTorch": "model.safetensors", "CTranslate2": "model.bin", "OpenVINO": "openvino_model.bin"}
-        n = (path / weights[entry.engine]).stat().st_size - 4 * N_CTX * N_EMBD[self.size]
+        names = {"CTranslate2": "model.bin"} | dict.fromkeys(OPENVINO_ENGINES, "openvino_model.bin")
+        n = (path / names.get(entry.engine, "model.safetensors")).stat().st_size - 4 * N_CTX * N_EMBD[self.size]
         stored_as_f32 = entry.type == "bf16"
         return (n // 2 if stored_as_f32 else n), entry.embedding
 

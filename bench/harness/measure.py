@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import venvs
 from harness.files import Files
-from harness.plan import ENGINES, N_NEW, OURS, PROMPT, Entry, Work, request
+from harness.plan import ENGINES, FULL_CONTEXT, N_NEW, OURS, PROMPT, Entry, Work, request, works_of
 from harness.worker import BENCH, EngineError, Worker, environment
 
 
@@ -23,8 +23,7 @@ from harness.worker import BENCH, EngineError, Worker, environment
 class Row:
     """What one entry took for one kind of work.
 
-    seconds  of a step (decode, batch), of a prompt (prefill), of a process (whole run), of loading in it (load), by
-             round
+    seconds  of a step, of a prompt (prefill), of a job, of a process (whole run), of loading in it (load), by round
     error    why there are none
     """
 
@@ -79,8 +78,9 @@ def run(files: Files, group: Group, works: Sequence[Work], results: Results) -> 
             _measure_roofline(workers, results)
             _run_works(files, group, steps, workers, results)
             _measure_roofline(workers, results)
-    for work in works[len(steps) :]:
-        _run_processes(files, group, work, results)
+    for work in works:
+        if work.kind == "whole":
+            _run_processes(files, group, work, results)
 
 
 def _loaded(files: Files, group: Group, results: Results, stack: ExitStack) -> Iterator[tuple[Entry, Worker]]:
@@ -107,14 +107,14 @@ def _run_works(
     """Memory is looked at after the one sequence of a full context, and before the many."""
     for work in works:
         _run_rounds(group, work, workers, results)
-        if work == Work("decode", 1000):
+        if work == FULL_CONTEXT:
             _measure_memory(files, group, workers, results)
 
 
 def _run_rounds(group: Group, work: Work, workers: dict[Entry, Worker], results: Results) -> None:
     """One round that is not counted, then those that are, always in the same order."""
     say(f"{group.precision}, {group.n_threads} threads, {work.name}")
-    rows = {entry: new_row(work.name, group, entry) for entry in workers}
+    rows = {entry: new_row(work.name, group, entry) for entry in workers if works_of(entry, [work])}
     for _ in range(1 + work.rounds(group.rounds)):
         for entry, row in rows.items():
             if not row.error:
@@ -152,7 +152,8 @@ def _measure_memory(files: Files, group: Group, workers: dict[Entry, Worker], re
 def _run_processes(files: Files, group: Group, work: Work, results: Results) -> None:
     """From process start to exit: a text of 19 tokens, 20 greedy tokens after it, the page cache warm."""
     say(f"{group.precision}, {group.n_threads} threads, {work.name}")
-    rows = {entry: (new_row(work.name, group, entry), new_row("load", group, entry)) for entry in group.entries}
+    entries = [entry for entry in group.entries if works_of(entry, [work])]
+    rows = {entry: (new_row(work.name, group, entry), new_row("load", group, entry)) for entry in entries}
     for _ in range(1 + work.rounds(group.rounds)):
         for entry, (whole, load) in rows.items():
             if not whole.error:

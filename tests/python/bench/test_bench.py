@@ -15,7 +15,7 @@ import kernels as kernels_bench
 import peers
 import pytest
 import seed_table
-from harness import files, measure, plan, plot, report, venvs
+from harness import files, isa, measure, plan, plot, report, venvs
 from harness.engine import Engine, resident_bytes
 from harness.measure import Group, Results, Row
 from harness.plan import OURS, Entry, Work
@@ -39,8 +39,10 @@ class Fake(Engine):
             print("last words", file=sys.stderr, flush=True)
             os._exit(3)
         return float(len(tokens)) * (2 if self.type == "slow" else 1)
-    def time_decode(self, prompt, tokens, n_sequences):
+    def time_step(self, prompt, tokens, n_sequences):
         return 0.001 * n_sequences
+    def continue_all(self, prompts, n_new, sampled):
+        return [[0] * (n_new - (self.type == "slow")) for _ in prompts]
 
 main(Fake())
 """
@@ -98,8 +100,8 @@ class Parrot(Engine):
         self.fed: list[int] = []
         self.n_past = 0
 
-    def reset(self, n_sequences: int) -> None:
-        self.n_past = 0
+    def reset(self, n_sequences: int, n_ctx: int) -> None:
+        self.n_past, self.n_ctx = 0, n_ctx
 
     def feed(self, rows: list[list[int]]) -> Any:
         self.fed.append(len(rows[0]))
@@ -124,11 +126,29 @@ def test_generation_of_an_engine(kv_cache: bool, fed: list[int]) -> None:
     assert seconds > 0
 
 
-def test_decode_of_an_engine() -> None:
-    """The prompt and the first step are not timed; every sequence gets every token."""
+def test_step_of_an_engine() -> None:
+    """The prompt and the first step are not timed; every sequence gets every token, and has room for them."""
     engine = Parrot()
-    engine.time_decode([0] * 7, [1, 2, 3], 4)
-    assert engine.fed == [7, 1, 1, 1]
+    engine.time_step([0] * 7, [1, 2, 3], 4)
+    assert (engine.fed, engine.n_ctx) == ([7, 1, 1, 1], 10)
+
+
+def test_job_of_an_engine() -> None:
+    """Every text gets the likeliest token, then it is fed; an engine without a sampler says so."""
+    engine = Parrot()
+    assert engine.continue_all([[0] * 5, [1] * 5], 3, sampled=False) == [[5, 6, 7]] * 2
+    assert (engine.fed, engine.n_ctx) == ([5, 1, 1], 8)
+    with pytest.raises(NotImplementedError, match="draws no tokens"):
+        engine.time_job([[0]], 1, sampled=True)
+
+
+def test_job_that_ends_early(worker: Worker) -> None:
+    """An engine that writes less than it was asked for is no faster for it: it has no time at all."""
+    worker.ask("load", model="m", type="plain", n_threads=1)
+    assert worker.ask("job", prompts=[[1], [2]], n_new=4, sampled=False) > 0
+    worker.ask("load", model="m", type="slow", n_threads=1)
+    with pytest.raises(EngineError, match="ended early"):
+        worker.ask("job", prompts=[[1], [2]], n_new=4, sampled=False)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is resident")
@@ -163,11 +183,11 @@ def test_rounds(fakes: files.Files) -> None:
         Entry("OpenVINO", "mortal"),
     ]
     results = Results()
-    works = [Work("prefill", 5, dear=False), Work("batch", 2)]
+    works = [Work("prefill", 1, 5, dear=False), Work("step", 8, 32)]
     measure.run(fakes, Group("f32", 1, entries, rounds=3), works, results)
     found = {(row.engine, row.work): row for row in results.rows}
     assert found[OURS, "prefill 5"].seconds == [5.0] * 3
-    assert found[OURS, "2 sequences"].seconds == [0.002] * 2
+    assert found[OURS, "step of 8 after 32"].seconds == [0.008] * 2
     assert found["llama.cpp", "load"].error == "ValueError: no such type"
     assert "last words" in found["OpenVINO", "prefill 5"].error
     ratios = {line.row.engine: line.ratio for line in report.lines(results) if line.row.work == "prefill 5"}
@@ -175,12 +195,13 @@ def test_rounds(fakes: files.Files) -> None:
     text = report.markdown(results, "Title", ["a note"])
     assert "| prefill 5 | 1 | f32 | PyTorch slow |" in text and "| 2.00 |" in text
     assert "last words" in text and "| 1 | f32 | fastgpt-c plain | 1000 |" in text
+    assert "| prefill 5 | 1 | f32 | plain | 5000.00 | PyTorch slow | 10000.00 | 2.00 |" in text
 
 
 def test_shares() -> None:
     """A decode's share of the bandwidth: its weights' bytes over its median, beside the best measured rate."""
     results = Results(
-        rows=[Row("decode after 32", "f32", 2, OURS, "f32", [0.02, 0.01, 0.04])],
+        rows=[Row("step of 1 after 32", "f32", 2, OURS, "f32", [0.02, 0.01, 0.04])],
         rooflines=[{"n_threads": 2, "read_bytes_per_second": rate} for rate in (30e9, 40e9, 35e9)],
         files=[{"entry": f"{OURS} f32", "bytes": 400_000_000, "embedding": "f32"}],
     )
@@ -199,13 +220,35 @@ def test_requests_are_the_same_for_all() -> None:
     for work in plan.WORKS[:-1]:
         wanted = plan.request(work)
         if work.kind == "prefill":
-            assert wanted == {"do": "prefill", "tokens": plan.tokens(work.n)}
+            assert wanted == {"do": "prefill", "tokens": plan.tokens(work.n_past)}
+        elif work.kind == "job":
+            prompts: Any = wanted["prompts"]
+            assert [len(prompt) for prompt in prompts] == [work.n_past] * work.n
+            assert len({prompt[0] for prompt in prompts}) == work.n, "a common prefix would be read once"
         else:
-            n_past = plan.BATCH_N_PAST if work.kind == "batch" else work.n
-            assert wanted["n_sequences"] == (work.n if work.kind == "batch" else 1)
-            assert len(wanted["prompt"]) == n_past  # type: ignore[arg-type]
-            assert n_past + len(wanted["tokens"]) <= 1024  # type: ignore[arg-type]
+            assert wanted["n_sequences"] == work.n and len(wanted["prompt"]) == work.n_past  # type: ignore[arg-type]
+            assert work.n_past + len(wanted["tokens"]) <= 1024  # type: ignore[arg-type]
     assert all(0 <= token < 50257 for token in plan.tokens(1024))
+
+
+def test_works_by_name() -> None:
+    """Patterns choose; engines of batches are asked for jobs alone; none by that name is an error before any work."""
+    assert [work.name for work in peers.works_named(["job of 32 x (19*", "prefill 512"])] == [
+        "prefill 512", "job of 32 x (19 + 64)", "job of 32 x (19 + 64), sampled",
+    ]  # fmt: skip
+    assert {work.kind for work in plan.works_of(Entry("vLLM", "bf16"), plan.WORKS)} == {"job"}
+    with pytest.raises(SystemExit):
+        peers.main(["--work", "nowhere", "--works", "decode"])
+
+
+def test_instruction_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is held to by every engine that can be told, and llama.cpp has a build for it."""
+    for name, variables in isa.VARIABLES.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(isa.os, "environ", {})
+            isa.hold_to(name)
+            assert isa.os.environ == variables
+        assert ("AVX512=ON" in isa.llama_flags(name)) == (name != "avx2")
 
 
 def test_first_entry_is_ours() -> None:
@@ -227,9 +270,9 @@ def test_plot() -> None:
 
 def test_report_of_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON, Markdown and SVG are written side by side; the JSON has every sample."""
-    monkeypatch.setattr(peers, "notes", lambda files, groups: ["a note"])
+    monkeypatch.setattr(peers, "notes", lambda files, groups, results, how: ["a note"])
     results = Results(rows=[Row("prefill 512", "f32", 2, OURS, "f32", [0.5, 0.25])])
-    peers.write(tmp_path, "124M", files.Files(tmp_path, "124M"), [], results)
+    peers.write(tmp_path, "124M", files.Files(tmp_path, "124M"), [], results, "how")
     assert json.loads((tmp_path / "peers-124M.json").read_text())["rows"][0]["seconds"] == [0.5, 0.25]
     assert "prefill 512" in (tmp_path / "peers-124M.md").read_text()
     assert "fastgpt-c f32" in (tmp_path / "peers-124M.svg").read_text()
