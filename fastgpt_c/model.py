@@ -204,8 +204,8 @@ class Model(LoadedModel):
                    None = half of what max_batch sequences of n_ctx tokens would take
 
         A prompt that fails (too long, a bad option ...) gives its error in place of a completion, and the others go on.
-        Options that work on one text at a time are refused: constraints, logits_processor, prompt_lookup, draft,
-        penalty_alpha.  Raises UsageError for options that no prompt could use; MemoryError, KeyboardInterrupt.
+        Options that read several tokens a step for one text are refused: prompt_lookup, draft, penalty_alpha.  Raises
+        UsageError for options that no prompt could use; MemoryError, KeyboardInterrupt.
         """
         from fastgpt_c.batching import requests  # here, since one prompt alone needs none of it
 

@@ -50,8 +50,11 @@ class CachePool:
     prompt that begins with them is read only from where it differs.
     """
 
-    def __init__(self, model: LoadedModel, kv_type: str, max_tokens: int) -> None:
+    def __init__(self, model: LoadedModel, kv_type: str, max_tokens: int, max_idle: int | None = None) -> None:
+        """max_idle  positions that idle caches may have; None = all that no cache in use needs"""
         self._model, self._type = model.handle, type_number(kv_type)
+        self._max_idle = max_tokens if max_idle is None else max_idle
+        self.max_tokens = max_tokens
         self._granule = -(-model.n_ctx // N_SIZES)
         self._most = min(model.n_ctx, max_tokens)  # of one cache
         self._n_left = max_tokens
@@ -90,6 +93,29 @@ class CachePool:
         """The cache, which holds these tokens, is idle from now on."""
         cache.tokens = tokens
         self._waiting.append(cache)
+        self._free_idle(self._max_idle)
+
+    @property
+    def n_in_use(self) -> int:
+        """Positions of the caches in use."""
+        return self.max_tokens - self._n_left - self._n_idle
+
+    @property
+    def _n_idle(self) -> int:
+        return sum(cache.n_ctx for cache in self._waiting)
+
+    def may_have_room(self, n_tokens: int) -> bool:
+        """False where take and fork would return None for so many tokens; quicker than they are."""
+        return self._room(n_tokens) <= self._n_left + self._n_idle
+
+    def drop_idle(self) -> None:
+        """Frees all idle caches."""
+        self._free_idle(0)
+
+    def _free_idle(self, n_most: int) -> None:
+        """Frees idle caches, longest idle first, until they have n_most positions at most."""
+        while self._n_idle > n_most:
+            self._n_left += self._waiting.pop(0).n_ctx  # the last reference: its memory is freed
 
     def _room(self, n_tokens: int) -> int:
         return min(-(-n_tokens // self._granule) * self._granule, self._most)
@@ -100,10 +126,10 @@ class CachePool:
 
     def _new(self, n_ctx: int, tokens: list[int], create_cache: Any, *arguments: Any) -> Cache | None:
         """A cache made by a function of the library; frees idle caches for it, longest idle first."""
-        if n_ctx > self._n_left + sum(cache.n_ctx for cache in self._waiting):
+        n_idle = self._n_idle
+        if n_ctx > self._n_left + n_idle:
             return None
-        while n_ctx > self._n_left:
-            self._n_left += self._waiting.pop(0).n_ctx  # the last reference: its memory is freed
+        self._free_idle(n_idle - max(n_ctx - self._n_left, 0))
         kv = create(
             create_cache, *arguments, free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof
         )  # fmt: skip

@@ -53,20 +53,24 @@ class RaggedStep:
         self._drawn[row] = token
         self.read(row, kv, self._drawn + row, 1, sampler)
 
-    def run(self, n_rows: int, n_tokens: int) -> list[int]:
-        """Runs the model over the n_tokens new tokens of the first n_rows rows -> the token that was drawn for each: -1
-        where its sampler refuses the logits, undefined where it is NULL.  Raises KeyboardInterrupt; the
-        caches of the rows are then undefined."""
-        guard, logits = new_guard(), float_pointer(self._logits)
+    def run(self, n_rows: int, n_tokens: int) -> None:
+        """Runs the model over the n_tokens new tokens of the first n_rows rows.  Raises KeyboardInterrupt; the caches
+        of the rows are then undefined."""
+        guard = new_guard()
         with ending(guard):
             guard.context, guard.spans, guard.n_spans = self._context, self._spans, n_rows
-            guard.options.deterministic, guard.logits = self._deterministic, logits
+            guard.options.deterministic, guard.logits = self._deterministic, float_pointer(self._logits)
             check(self._steps.run(guard, n_tokens))
+
+    def draw(self, n_rows: int) -> list[int]:
+        """The token that is drawn for each of these rows from the logits of the step that has run: -1 where its sampler
+        refuses them, undefined where it is NULL."""
+        logits = float_pointer(self._logits)
         check(lib.fastgpt_profile_sample_rows(self._context, self._samplers, n_rows, logits, self._drawn))
         return ffi.unpack(self._drawn, n_rows)  # type: ignore[no-any-return]
 
     def logits(self, row: int) -> Floats:
-        """[n_vocab] of the latest step, until the next one."""
+        """[n_vocab] of the latest step, until the next one; what is written there before draw is drawn from."""
         logits: Floats = self._logits[row]
         return logits
 

@@ -65,6 +65,7 @@ class Batch:
         n: int = 1,
         max_batch: int = 32,
         max_tokens_in_flight: int | None = None,
+        prefill_chunk: int | None = None,
     ) -> None:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
@@ -79,6 +80,7 @@ class Batch:
             deterministic=options.deterministic,
             n_threads=options.n_threads,
             kv_type=options.kv_type,
+            prefill_chunk=prefill_chunk,
         )
 
     def run(self, requests: Iterable[tuple[Any, Prompt | Request]]) -> Iterator[RequestState]:

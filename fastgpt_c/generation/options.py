@@ -33,6 +33,11 @@ class RequestKeywords(SamplingKeywords, total=False):
     stop: str | Iterable[str] | None
     on_overflow: str
     logprobs: int | None
+    ignore_eos: bool
+    regex: str | None
+    json_schema: str | Mapping[str, Any] | None
+    grammar: str | None
+    logits_processor: LogitsProcessor | None
 
 
 class BatchKeywords(RequestKeywords, total=False):
@@ -47,10 +52,6 @@ class BatchKeywords(RequestKeywords, total=False):
 class OptionKeywords(BatchKeywords, total=False):
     """The fields of Options as keywords."""
 
-    regex: str | None
-    json_schema: str | Mapping[str, Any] | None
-    grammar: str | None
-    logits_processor: LogitsProcessor | None
     prompt_lookup: int
     draft: LoadedModel | None
     penalty_alpha: float | None
@@ -66,6 +67,7 @@ class Options(Sampling):
     logprobs        k: note the log-probability and rank of each new token, and the k likeliest in its place, in
                     Completion.logprobs; k in [0, n_vocab].  They are the model's own: before processor, bias,
                     penalties, temperature and filters.  None = do not
+    ignore_eos      an end-of-text token does not end the text: it is a token like any other
     on_overflow     what to do when prompt + max_new_tokens exceeds n_ctx: "error" refuses before the first token,
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
@@ -90,6 +92,7 @@ class Options(Sampling):
     stop: str | Iterable[str] | None = ()
     on_overflow: str = "error"
     logprobs: int | None = None
+    ignore_eos: bool = False
     kv_cache: bool = True
     kv_type: str = "f32"
     deterministic: bool = False
@@ -105,6 +108,8 @@ class Options(Sampling):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_constraints(regex=self.regex, json_schema=self.json_schema, grammar=self.grammar)
+        if self.ignore_eos and (self.regex or self.json_schema or self.grammar):
+            raise UsageError("a text that matches a constraint ends with it: leave ignore_eos or the constraint out")
         if self.prompt_lookup and self.draft is not None:
             raise UsageError("give prompt_lookup or draft, not both")
         if self.penalty_alpha is not None:
@@ -115,6 +120,10 @@ class Options(Sampling):
         """stop as it is kept."""
         assert isinstance(self.stop, tuple)
         return self.stop
+
+    def ends(self, eos_tokens: Sequence[int]) -> Sequence[int]:
+        """Those of a model's end-of-text tokens that end a text."""
+        return () if self.ignore_eos else eos_tokens
 
     def sampler(self, n_vocab: int, eos_tokens: Sequence[int]) -> Sampler:
         """A sampler with these parameters.  Raises UsageError for what a model of n_vocab tokens cannot do."""

@@ -127,6 +127,7 @@ class _Loop:
 
     def _sampled(self, reader: Reader) -> Iterator[int]:
         tokens, next_token = list(self._prompt_tokens), self._token_function(reader)
+        ends = self._options.ends(self._model.eos_tokens)
         for i in range(self._options.max_new_tokens):
             begin = time.perf_counter()
             if len(tokens) > self._model.n_ctx:
@@ -138,7 +139,7 @@ class _Loop:
             self._seconds[i > 0] += time.perf_counter() - begin
             if i == 0:
                 self._n_reused = reader.n_kept
-            if token in self._model.eos_tokens:
+            if token in ends:
                 self._reason = "eos"
                 return
             self._tokens.append(token)

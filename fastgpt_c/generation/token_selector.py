@@ -45,6 +45,7 @@ def explained(logits: npt.ArrayLike, bans: Sequence[str] = ()) -> Iterator[None]
 class TokenSelector:
     """Selects the tokens of one text, and remembers them.
 
+    sampler   draws them
     seed      of the sampler
     logprobs  of the tokens so far, the end-of-text token included, where options.logprobs asks for them
 
@@ -52,13 +53,13 @@ class TokenSelector:
     """
 
     def __init__(self, model: LoadedModel, options: Options, prompt_tokens: Sequence[int]) -> None:
-        self._sampler = options.sampler(model.n_vocab, model.eos_tokens)
-        self._sampler.accept_prompt(prompt_tokens)
+        self.sampler = options.sampler(model.n_vocab, model.eos_tokens)
+        self.sampler.accept_prompt(prompt_tokens)
         self._processor = options.logits_processor
         self._constraint = constraint_on(model, options.regex, options.json_schema, options.grammar)
         self._eos_tokens = model.eos_tokens
         self._bans = bans_of(options)
-        self.seed = self._sampler.seed
+        self.seed = self.sampler.seed
         self.logprobs: list[TokenLogProb] = []
         self._n_top = options.logprobs
         self._model_logits: Floats | None = None  # [n_vocab] that the next token is selected from
@@ -66,22 +67,24 @@ class TokenSelector:
     def select(self, tokens: Sequence[int], logits: Floats, draw: Callable[[Sampler, Floats], int]) -> int:
         """Draws the token that follows tokens, and accepts it; logits [n_vocab] may be changed.  draw is the sample
         method of the session that the logits are from, so that its profile counts the draw."""
-        logits = self._allowed(tokens, logits)
+        logits = self.allowed(tokens, logits)
         with self._explained(logits):
-            token = draw(self._sampler, logits)
+            token = draw(self.sampler, logits)
         self.accept(token)
         return token
 
     def adjusted(self, tokens: Sequence[int], logits: Floats) -> Floats:
         """float32 [n_vocab]: logits as they are before temperature and filters, -infinity where a token is banned;
         logits [n_vocab] may be changed."""
-        logits = self._allowed(tokens, logits)
+        logits = self.allowed(tokens, logits)
         with self._explained(logits):
-            return self._sampler.adjusted(logits)
+            return self.sampler.adjusted(logits)
 
     def refusal(self, logits: Floats) -> FastGPTError:
-        """Why no token can follow, where all of logits [n_vocab] are banned."""
-        return refusal(logits, self._bans)
+        """Why no token can follow, where a sampler refuses logits [n_vocab]."""
+        if self._processor is None:
+            return refusal(logits, self._bans)
+        return UsageError("the logits processor leaves no token: its logits are NaN, infinite, or banned altogether")
 
     def _explained(self, logits: Floats) -> AbstractContextManager[None]:
         """Nothing is explained where a processor has changed the logits: the model may not be the cause."""
@@ -89,22 +92,32 @@ class TokenSelector:
 
     def accept(self, token: int) -> None:
         """Adds the selected token to the histories of sampler and constraint, and to logprobs."""
+        self.sampler.accept([token])
+        self.note(token)
+
+    def note(self, token: int) -> None:
+        """accept, of a token that the sampler has accepted already."""
         if self._n_top is not None and self._model_logits is not None:
             self.logprobs.append(token_log_prob(self._model_logits, token, self._n_top))
-        self._sampler.accept([token])
         if self._constraint is not None and token not in self._eos_tokens:
             self._constraint.accept(token)
 
-    def _allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
-        """Logits after the processor, if there is one; passes the constraint's mask to the sampler."""
+    def allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
+        """Logits after the processor, if there is one; passes the constraint's mask to the sampler.  note takes the
+        log-probability of the next token from these logits."""
         if self._n_top is not None:  # a processor may change them in place
             self._model_logits = logits if self._processor is None else logits.copy()
         if self._processor is not None:
             processed = self._processor(tokens, logits)
             logits = logits if processed is None else processed
         if self._constraint is not None:
-            self._sampler.allow_mask(self._constraint.mask())
+            self.sampler.allow_mask(self._constraint.mask())
         return logits
+
+    @property
+    def looks(self) -> bool:
+        """Whether allowed has to be called before each draw, with the model's logits."""
+        return self._processor is not None or self._constraint is not None or self._n_top is not None
 
     @property
     def complete(self) -> bool:

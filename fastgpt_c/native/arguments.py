@@ -199,6 +199,7 @@ OPTIONS = {
     "stop": Kind("text, or a list of texts", _read_strings),
     "on_overflow": one_of(*OVERFLOW_MODES),
     "logprobs": optional(COUNT),
+    "ignore_eos": FLAG,
     "kv_cache": FLAG,
     "kv_type": one_of(*KV_TYPES),
     "deterministic": FLAG,
