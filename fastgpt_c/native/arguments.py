@@ -12,7 +12,7 @@ import math
 import operator
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -37,10 +37,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """says completes "name is value, not ...";  read returns the value as it is stored, or raises Refused."""
+    """says completes "name is value, not ...";  read returns the value as it is stored, or raises Refused;  schema is
+    what JSON Schema can say of it."""
 
     says: str
     read: Callable[[Any], Any]
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 def shown(value: object) -> str:
@@ -69,7 +71,7 @@ def integer(least: int, most: int) -> Kind:
 
     n_bits = most.bit_length()
     end = f"2^{n_bits})" if n_bits > 30 and most == 2**n_bits - 1 else f"{most}]"
-    return Kind(f"an integer in [{least}, {end}", read)
+    return Kind(f"an integer in [{least}, {end}", read, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def number(least: float, most: float) -> Kind:
@@ -82,7 +84,8 @@ def number(least: float, most: float) -> Kind:
             raise Refused
         return value
 
-    return Kind(f"a number in [{least:g}, {most:g}]".replace("+0", ""), read)
+    says = f"a number in [{least:g}, {most:g}]".replace("+0", "")
+    return Kind(says, read, {"type": "number", "minimum": least, "maximum": most})
 
 
 def _read_flag(value: object) -> bool:
@@ -97,7 +100,7 @@ def one_of(*names: str) -> Kind:
             raise Refused
         return value
 
-    return Kind(f"one of {', '.join(names)}", read)
+    return Kind(f"one of {', '.join(names)}", read, {"type": "string", "enum": list(names)})
 
 
 def _read_text(value: object) -> str:
@@ -167,14 +170,14 @@ def _read_early_stopping(value: object) -> bool | str:
 
 
 def optional(kind: Kind) -> Kind:
-    return Kind(f"{kind.says}, or None", lambda value: None if value is None else kind.read(value))
+    return Kind(f"{kind.says}, or None", lambda value: None if value is None else kind.read(value), kind.schema)
 
 
 COUNT = integer(0, 2**31 - 1)
 BIASED_TOKEN = COUNT
 BIAS = number(-math.inf, float(np.finfo(np.float32).max))
-FLAG = Kind("True or False", _read_flag)
-TEXT = Kind("text", _read_text)
+FLAG = Kind("True or False", _read_flag, {"type": "boolean"})
+TEXT = Kind("text", _read_text, {"type": "string"})
 
 OPTIONS = {
     # Adjustments
