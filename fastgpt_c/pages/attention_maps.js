@@ -103,7 +103,7 @@ export class AttentionMaps {
     this.cells = shown.map((_, y) => shown.slice(0, y + 1).map((_, x) => this.largeCell(data, this.first + y, this.first + x)));
     const heading = shown.map(input => element("th", {scope: "col"}, element("span", {}, input)));
     const rows = this.cells.map((row, y) => element("tr", {}, element("th", {scope: "row"}, shown[y]), ...row));
-    byId("attention").replaceChildren(element("thead", {}, element("tr", {}, element("th", {}, ""), ...heading)),
+    byId("attention").replaceChildren(element("thead", {}, element("tr", {}, element("th", {scope: "col"}, "token"), ...heading)),
                                       element("tbody", {}, ...rows));
     walkable(this.cells);
   }

@@ -115,7 +115,7 @@ document.addEventListener("scroll", showWhetherThereIsMore, {capture: true, pass
 addEventListener("resize", showWhetherThereIsMore);
 addEventListener("load", showWhetherThereIsMore);
 
-const PEEK = 24; // pixels of the neighbour that are seen, too
+const PEEK = 48; // pixels of the neighbour that are seen, too: as many as fade (base.css)
 
 /** Moves the table's own window, not the page, so that the cell is in it.
  * @param {Element} cell */

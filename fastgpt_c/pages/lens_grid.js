@@ -34,7 +34,7 @@ export class LensGrid {
   show(data) {
     this.data = data;
     this.cells = data.best.map((row, level) => row.map((_, t) => this.cell(data, level, t)));
-    const heading = element("tr", {}, element("th", {}, ""), ...data.tokens.map((_, t) => element("th", {scope: "col"}, data.inputs[t])));
+    const heading = element("tr", {}, element("th", {scope: "col"}, "after"), ...data.tokens.map((_, t) => element("th", {scope: "col"}, data.inputs[t])));
     const rows = this.cells.map((row, level) => element("tr", {}, element("th", {scope: "row"}, layerName(level)), ...row));
     byId("grid").replaceChildren(element("thead", {}, heading), element("tbody", {}, ...rows));
     walkable(this.cells);
