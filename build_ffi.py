@@ -13,6 +13,9 @@ from pathlib import Path
 
 from cffi import FFI
 
+# What C calls in Python: fastgpt_c/engine/hooks.py.
+CALLBACKS = """extern "Python" int32_t fastgpt_c_call_hook(void *user, const fastgpt_hook_values *values);"""
+
 BEGIN, END = "/* cdef:begin */", "/* cdef:end */"
 
 
@@ -29,6 +32,7 @@ def make_ffi(*headers: Path) -> FFI:
     ffi = FFI()
     for header in headers:
         ffi.cdef(declarations(header))
+    ffi.cdef(CALLBACKS)
     ffi.set_source("fastgpt_c._fastgpt", "".join(f"#include <{header.name}>\n" for header in headers))
     return ffi
 

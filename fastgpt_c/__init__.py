@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastgpt_c.batching.requests import Batch, Request
+    from fastgpt_c.engine.edits import Edit
+    from fastgpt_c.engine.hooks import HookPoint
     from fastgpt_c.engine.inspection import inspect
     from fastgpt_c.engine.log_probs import TokenLogProb
     from fastgpt_c.engine.reader import Reader
     from fastgpt_c.engine.sampler import Sampler, Sampling
     from fastgpt_c.engine.session import Session
-    from fastgpt_c.engine.step import step
+    from fastgpt_c.engine.sites import SITES, Site
+    from fastgpt_c.engine.step import Span, step
     from fastgpt_c.errors import (
         BatchError,
         Cancelled,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "SITES",
     "Batch",
     "BatchError",
     "Beam",
@@ -50,7 +54,9 @@ __all__ = [
     "Cancelled",
     "Completion",
     "ContextFullError",
+    "Edit",
     "FastGPTError",
+    "HookPoint",
     "LogitsProcessor",
     "MissingExtraError",
     "Model",
@@ -62,6 +68,8 @@ __all__ = [
     "Sampler",
     "Sampling",
     "Session",
+    "Site",
+    "Span",
     "TextGeneration",
     "TokenLogProb",
     "TokenScores",
@@ -75,12 +83,15 @@ __all__ = [
 
 _HOMES = {
     "batching.requests": ("Batch", "Request"),
+    "engine.edits": ("Edit",),
+    "engine.hooks": ("HookPoint",),
     "engine.inspection": ("inspect",),
     "engine.log_probs": ("TokenLogProb",),
     "engine.reader": ("Reader",),
     "engine.sampler": ("Sampler", "Sampling"),
     "engine.session": ("Session",),
-    "engine.step": ("step",),
+    "engine.sites": ("SITES", "Site"),
+    "engine.step": ("Span", "step"),
     "errors": (
         "BatchError",
         "Cancelled",

@@ -234,18 +234,3 @@ void op_attention(const engine *e, const attention_span *spans, int n_spans, int
     pool_run(e->pool, tile_unit, &job, n);
     for (int i = 0; i < n_spans;) i += stream_round(job, spans + i, n_spans - i);
 }
-
-void attention_probabilities(const engine *e, const attention_span *s, int n_head, int n_embd, int head, int token,
-                             float *out) {
-    const attention_job job = {.e = e, .n_head = n_head, .n_embd = n_embd};
-    const int n_keys = s->n_past + token + 1;
-    const query_tile tile = {.span = s,
-                             .head = head,
-                             .n_queries = 1,
-                             .q = s->q + (int64_t)token * n_embd + head * head_width(&job),
-                             .scores = out,
-                             .ld_scores = n_keys};
-    memset(out, 0, (size_t)n_keys * sizeof *out);
-    add_scores(&job, &tile, 0, n_keys);
-    softmax_of_scores(&job, out, n_keys);
-}

@@ -32,8 +32,4 @@ int64_t attention_n_scores(int64_t n_threads, int64_t n_head, int64_t n_ctx);
 void op_attention(const engine *e, const attention_span *spans, int n_spans, int n_head, int n_embd, float *scores,
                   int n_ctx);
 
-/* The attention weights of one head and token of a span: out [n_past + token + 1].  Runs in the calling thread. */
-void attention_probabilities(const engine *e, const attention_span *s, int n_head, int n_embd, int head, int token,
-                             float *out);
-
 #endif

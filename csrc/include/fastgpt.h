@@ -306,6 +306,9 @@ int32_t fastgpt_kv_cache_n_past(const fastgpt_kv_cache *kv);
 /* Of the n_past positions, how many from the first on are the work of deterministic steps alone: what a deterministic
  * step may build upon. */
 int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv);
+
+/* The layer from which on all positions have keys and values: 0, unless steps have skipped layers (fastgpt_start). */
+int32_t fastgpt_kv_cache_start_layer(const fastgpt_kv_cache *kv);
 fastgpt_type fastgpt_kv_cache_type(const fastgpt_kv_cache *kv);
 size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv); /* without a shared prefix */
 
@@ -386,9 +389,50 @@ typedef struct fastgpt_head {
     int32_t head;  /* in [0, n_head) */
 } fastgpt_head;
 
+/* The places of a model whose values a step can show (fastgpt_taps) and change (fastgpt_edit, fastgpt_hook), in the
+ * order of a step.  Names and meanings are those of TransformerLens, with ff for mlp.  Values are fixed for ever. */
+typedef enum fastgpt_site {
+    FASTGPT_SITE_EMBED = 0, /* [n_embd] wte[token]; this and the next have no layer: 0 */
+    FASTGPT_SITE_POS_EMBED = 1, /* [n_embd] wpe[position] */
+    FASTGPT_SITE_RESID_PRE = 2, /* [n_embd] the residual stream before a layer; from here on one for each layer */
+    FASTGPT_SITE_LN_1 = 3, /* [n_embd] normed, with scale and bias: what attention reads */
+    FASTGPT_SITE_Q = 4, /* [n_head][n_embd / n_head] queries */
+    FASTGPT_SITE_K = 5, /* [n_head][n_embd / n_head] keys, before they are rounded to the type of a cache */
+    FASTGPT_SITE_V = 6, /* [n_head][n_embd / n_head] values, likewise */
+    FASTGPT_SITE_SCORES =
+        7, /* [n_head][n_keys] q . k / sqrt(n_embd / n_head); -infinity after a token's own position */
+    FASTGPT_SITE_PATTERN = 8, /* [n_head][n_keys] softmax of the scores: the weights of attention */
+    FASTGPT_SITE_Z = 9, /* [n_head][n_embd / n_head] values times pattern: the outputs of the heads */
+    FASTGPT_SITE_ATTN_OUT = 10, /* [n_embd] what attention adds to the residual stream, with the bias */
+    FASTGPT_SITE_RESID_MID = 11, /* [n_embd] the residual stream between attention and feed-forward part */
+    FASTGPT_SITE_LN_2 = 12, /* [n_embd] normed: what the feed-forward part reads */
+    FASTGPT_SITE_FF_PRE = 13, /* [n_ff] neurons before the activation */
+    FASTGPT_SITE_FF_POST = 14, /* [n_ff] and after it */
+    FASTGPT_SITE_FF_OUT = 15, /* [n_embd] what the feed-forward part adds to the residual stream, with the bias */
+    FASTGPT_SITE_RESID_POST = 16, /* [n_embd] the residual stream after a layer: resid_pre of the next one */
+    FASTGPT_SITE_LN_F = 17 /* [n_embd] the last resid_post, normed: what the output matrix reads; no layer: 0 */
+} fastgpt_site;
+
+enum { FASTGPT_N_SITES = 18 };
+
+/* "resid_pre" and so on; "unknown" for any other value.  Static storage. */
+const char *fastgpt_site_name(fastgpt_site site);
+
+/* Numbers that a site has for one token: n_embd or n_ff; 0 for scores and pattern, whose rows are as long as the
+ * sequence, and for any other value. */
+int32_t fastgpt_site_width(const fastgpt_model *model, fastgpt_site site);
+
+/* Values of one site to copy out of a step. */
+typedef struct fastgpt_site_tap {
+    int32_t site; /* fastgpt_site */
+    int32_t layer; /* in [0, n_layer); 0 for sites without layers */
+    float *to; /* [n_tokens][width]; scores and pattern [n_head][n_tokens][n_keys], with the n_keys of fastgpt_taps */
+} fastgpt_site_tap;
+
 /* Intermediate values to copy out of a step, into arrays of the caller; NULL = not wanted.  Rows are the n_tokens
- * tokens of the step, in the order of its spans. Set struct_size to sizeof(fastgpt_taps) and everything else to zero
- * for none. */
+ * tokens of the step, in the order of its spans.  Where a step is edited they are the edited values, which the rest of
+ * the step reads.  Rows of layers that a span skips (fastgpt_start) are not written. Set struct_size to
+ * sizeof(fastgpt_taps) and everything else to zero for none. */
 typedef struct fastgpt_taps {
     size_t struct_size;
     float *hidden; /* [n_layer + 1][n_tokens][n_embd] the residual stream: the embeddings, then after each layer */
@@ -401,7 +445,73 @@ typedef struct fastgpt_taps {
                          after its own; a row sums to 1 */
     int32_t n_heads;
     int32_t n_keys; /* of attention: n_past + n_tokens of the longest sequence, or more */
+    const fastgpt_site_tap *sites; /* [n_sites] places whose values are wanted, in any order; NULL when n_sites is 0 */
+    int32_t n_sites;
 } fastgpt_taps;
+
+/* ---- Changing a step: edits, hooks, a start in the middle ---- */
+
+typedef enum fastgpt_edit_op {
+    FASTGPT_EDIT_SET = 0, /* x = value */
+    FASTGPT_EDIT_ADD = 1, /* x += value */
+    FASTGPT_EDIT_SCALE = 2, /* x *= value */
+    FASTGPT_EDIT_ZERO = 3, /* x = 0 */
+    FASTGPT_EDIT_MEAN = 4, /* x = value, a mean over other inputs that the caller has taken */
+    FASTGPT_EDIT_PROJECT_OUT = 5 /* x -= d (x . d) / (d . d), where d = value: nothing is left along d */
+} fastgpt_edit_op;
+
+/* Changes the values x of a site for some positions of one span, before anything else reads them.  Edits of one site
+ * are made in the order of their list.
+ *
+ * A row of x is what the site has for one token, or with `head` that head's part of it: see fastgpt_site_width.  Of
+ * scores and pattern a row is the keys of one head, n_past + n_tokens of the span, of which a token sees those up to
+ * its own position; the others stay 0.  With head -1 each head's row is changed alike.  Weights of a pattern need not
+ * sum to 1 afterwards.  A row of scores that is -infinity throughout attends to nothing: its pattern is 0. */
+typedef struct fastgpt_edit {
+    int32_t span; /* of the step */
+    int32_t layer; /* in [0, n_layer); 0 for embed, pos_embed and ln_f */
+    int32_t site; /* fastgpt_site */
+    int32_t op; /* fastgpt_edit_op */
+    int32_t head; /* of q, k, v, z, scores and pattern; -1 = all; for other sites -1 */
+    int32_t first, last; /* positions [first, last] of the whole sequence; last -1 = its end.  Those before n_past are
+                            done and stay as they are, but at least one must be in the step */
+    int32_t n_rows; /* of value: 1, the same for all positions, or one for each of [first, last] */
+    int32_t n_values; /* of a row of value: 1, the same for all of x, or the width of x; 0 for ZERO */
+    const float *value; /* [n_rows][n_values], finite, but scores may be set or lowered to -infinity; NULL for ZERO */
+} fastgpt_edit;
+
+/* What a hook gets to read and to change: a site's values of the tokens of one span that are computed together, at most
+ * n_batch.  value(h, t, i) = values[h * ld_head + t * ld + i]. */
+typedef struct fastgpt_hook_values {
+    size_t struct_size; /* of the library's version, which may be newer */
+    int32_t site, layer, span;
+    int32_t first; /* position of the first token in its sequence */
+    int32_t n_tokens;
+    int32_t n_rows; /* n_head for scores and pattern, else 1: there, heads are side by side */
+    int32_t width; /* fastgpt_site_width; for scores and pattern first + n_tokens */
+    int64_t ld, ld_head;
+    float *values; /* scores of positions after the token's own are -infinity, and their pattern 0; neither is read */
+} fastgpt_hook_values;
+
+/* Is called in the thread that runs the step, once for each span of each slice.  Returns 0 to go on; anything else ends
+ * the step with CANCELLED.  It must not use the step's context or caches. */
+typedef int32_t (*fastgpt_hook_callback)(void *user, const fastgpt_hook_values *values);
+
+typedef struct fastgpt_hook {
+    int32_t site, layer; /* as in fastgpt_edit; its edits come first */
+    fastgpt_hook_callback callback;
+    void *user; /* is passed to it */
+    float *buffer; /* for scores and pattern, which are nowhere in memory otherwise: [n_head][rows][n_keys], where rows
+                      is n_batch, or the tokens of the step if they are fewer; other sites: NULL */
+    int32_t n_keys; /* of buffer: n_past + n_tokens of the longest sequence, or more */
+} fastgpt_hook;
+
+/* Where a span of a step begins. */
+typedef struct fastgpt_start {
+    int32_t layer; /* in [0, n_layer]: layers below are not computed for the tokens of the span */
+    const float *resid; /* [n_tokens][n_embd], finite: what resid_pre of that layer is to be, for n_layer the last
+                           resid_post; NULL with layer 0 = the embeddings of the tokens */
+} fastgpt_start;
 
 /* Set struct_size to sizeof(fastgpt_step_options) and everything else to zero for the defaults. */
 typedef struct fastgpt_step_options {
@@ -413,6 +523,17 @@ typedef struct fastgpt_step_options {
     const fastgpt_taps *taps; /* NULL = none.  They change no logits, and are the same bits for any number of threads */
     const int32_t *stop; /* NULL, or a flag of this step alone, to be set by an atomic store: once it is not 0 the step
                             returns CANCELLED as fastgpt_cancel has it, which is for whatever step the context runs */
+    const fastgpt_edit *edits; /* [n_edits] changes of what the step computes, each of one span; NULL when n_edits is 0.
+                                  They never touch another span, and with `deterministic` an edit that sets what is
+                                  there changes no bit */
+    int32_t n_edits;
+    int32_t n_hooks;
+    const fastgpt_hook *hooks; /* [n_hooks] changes by functions of the caller, at most one for a site of a layer */
+    const fastgpt_start *starts; /* NULL, or [n_spans] with layers that do not decrease from span to span.  Positions
+                                    that skip layers have no keys and values there: later steps of such a cache must
+                                    start at the same layer or above, until it is truncated to where they begin (see
+                                    fastgpt_kv_cache_start_layer) */
+    fastgpt_error *error; /* NULL, or receives in words what is wrong with taps, edits, hooks or starts */
 } fastgpt_step_options;
 
 /* Runs the model over new tokens of one or more sequences and appends their keys and values.
@@ -423,8 +544,9 @@ typedef struct fastgpt_step_options {
  *   logits   [n_spans][n_vocab], row i follows the last token of span i; or with all_logits
  *            [sum of n_tokens][n_vocab] in the order of the tokens.  Natural-log units, unnormalised.
  *            NULL = only fill the caches.
- * Returns OK, ARGUMENT, N_TOKENS, TOKEN_RANGE, CONTEXT_FULL, CACHE_MISMATCH, CACHE_TWICE, THREADS, or
- * CANCELLED: then every n_past is as it was before, and logits and taps are undefined.  Allocates nothing. */
+ * Returns OK, ARGUMENT, N_TOKENS, TOKEN_RANGE, CONTEXT_FULL, CACHE_MISMATCH, CACHE_TWICE, THREADS, NUMBERS (a value of
+ * an edit or a start is NaN or infinite), or CANCELLED: then every n_past is as it was before, and logits and taps are
+ * undefined.  Allocates nothing. */
 fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int32_t n_spans,
                             const fastgpt_step_options *options, float *logits);
 

@@ -211,6 +211,20 @@ int32_t fastgpt_kv_cache_n_deterministic(const fastgpt_kv_cache *kv) {
     return kv->n_deterministic < kv->n_past ? kv->n_deterministic : kv->n_past;
 }
 
+/* The fields may be about positions that were truncated since. */
+int32_t fastgpt_kv_cache_start_layer(const fastgpt_kv_cache *kv) {
+    return kv->n_past > kv->start_past ? kv->start_layer : 0;
+}
+
+void kv_cache_skip_layers(fastgpt_kv_cache *kv, int32_t n, int32_t start_layer) {
+    const int32_t first = kv->n_past - n;
+    if (first <= kv->start_past || kv->start_layer == 0) {
+        kv->start_past = first;
+        kv->start_layer = 0;
+    }
+    if (start_layer > kv->start_layer) kv->start_layer = start_layer;
+}
+
 fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
     if (!kv || n_past < 0 || n_past > kv->n_past) return FASTGPT_ERR_ARGUMENT;
     if (n_past < kv->n_prefix) {

@@ -24,6 +24,7 @@ struct fastgpt_kv_cache {
     int32_t max_ctx; /* of the model */
     int32_t n_past;
     int32_t n_deterministic; /* leading positions that deterministic steps computed */
+    int32_t start_layer, start_past; /* see kv_cache_skip_layers */
     int32_t *tokens; /* [n_ctx] */
     uint64_t model_id;
     int in_step; /* counts how often a step names this cache, while that is checked */
@@ -58,6 +59,10 @@ void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer,
 
 /* Makes tokens [n], whose keys and values are written, the next positions. */
 void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic);
+
+/* The last n positions have no keys and values in layers below start_layer.  From the first such position (start_past)
+ * on the cache keeps the highest such layer. */
+void kv_cache_skip_layers(fastgpt_kv_cache *kv, int32_t n, int32_t start_layer);
 
 /* Bytes of the keys, or of the values, of n positions in one layer. */
 static inline int64_t kv_cache_row_bytes(const fastgpt_kv_cache *kv, int32_t n) {

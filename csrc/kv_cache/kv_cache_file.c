@@ -75,6 +75,10 @@ fastgpt_status fastgpt_kv_cache_save(const fastgpt_kv_cache *kv, const fastgpt_m
     if (error) error->text[0] = 0;
     if (!kv || !model || !path) return fail(error, FASTGPT_ERR_ARGUMENT, "cache, model or path is NULL");
     if (kv->model_id != model->id) return fail(error, FASTGPT_ERR_CACHE_MISMATCH, "the cache is another model's");
+    const int32_t start_layer = fastgpt_kv_cache_start_layer(kv);
+    if (start_layer)
+        return fail(error, FASTGPT_ERR_ARGUMENT, "steps have skipped the layers below %d: truncate the cache first",
+                    start_layer);
     if (os_file_begins(path, "GGUF", 4))
         return fail(error, FASTGPT_ERR_ARGUMENT, "%s: is a model file; name another file for the KV cache", path);
     size_t n = kv_file_bytes(model, kv->type, kv->n_past);

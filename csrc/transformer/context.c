@@ -7,7 +7,7 @@
 #include "common/thread_pool.h"
 #include "matmul/blas.h"
 
-enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536 };
+enum { DEFAULT_N_BATCH = 512, MAX_N_BATCH = 65536, N_ROW_ARRAYS = 3 };
 
 /* The next n bytes of the block, 64-byte aligned; NULL while there is no block and bytes are only counted. */
 static void *carve_bytes(fastgpt_context *ctx, int64_t n) {
@@ -36,6 +36,8 @@ static void assign_arrays(fastgpt_context *ctx) {
     ctx->v = offset_of(ctx->ff, 2 * rows);
     ctx->heads = offset_of(ctx->ff, 3 * rows);
     ctx->scores = carve(ctx, attention_n_scores(n_threads, m->n_head, m->n_ctx));
+    ctx->gathered = carve(ctx, ctx->n_batch * n_in);
+    ctx->changed = carve(ctx, rows);
     e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
     e->scratch_bytes = larger(linear_scratch_bytes(n_in), attention_scratch_bytes(m->n_ctx, m->n_embd / m->n_head));
     e->scratch = carve_bytes(ctx, n_threads * e->scratch_bytes);
@@ -48,7 +50,11 @@ static fastgpt_status allocate_block(fastgpt_context *ctx) {
     ctx->n_reserved = n_threads;
     ctx->block = os_alloc(ctx->n_bytes);
     ctx->spans = calloc((size_t)ctx->n_batch, sizeof *ctx->spans);
-    ctx->counts = calloc((size_t)ctx->n_batch, sizeof *ctx->counts);
+    ctx->counts = calloc(N_ROW_ARRAYS * (size_t)ctx->n_batch, sizeof *ctx->counts);
+    if (ctx->counts) {
+        ctx->first_rows = ctx->counts + ctx->n_batch;
+        ctx->row_index = ctx->first_rows + ctx->n_batch;
+    }
     return ctx->block && ctx->spans && ctx->counts ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
@@ -84,7 +90,7 @@ void fastgpt_context_free(fastgpt_context *ctx) {
 }
 
 size_t fastgpt_context_sizeof(const fastgpt_context *ctx) {
-    size_t spans = (size_t)ctx->n_batch * (sizeof *ctx->spans + sizeof *ctx->counts);
+    size_t spans = (size_t)ctx->n_batch * (sizeof *ctx->spans + N_ROW_ARRAYS * sizeof *ctx->counts);
     return sizeof *ctx + ctx->n_bytes + spans + profile_bytes(&ctx->profile);
 }
 

@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "transformer/ops.h"
 #include "transformer/profile.h"
+#include "transformer/sites.h"
 #include "transformer/taps.h"
 
 struct fastgpt_context {
@@ -27,13 +28,18 @@ struct fastgpt_context {
     float *heads;  /* [n_batch][n_embd] attention output, heads side by side */
     float *ff;     /* [n_batch][n_ff], rows conflict_free_stride(n_ff) apart, in the memory of q, k, v and heads */
     float *scores; /* attention_n_scores */
+    float *gathered; /* [n_batch][larger of n_embd and n_ff] inputs of site_add_residual's rows: touched by it alone */
+    float *changed; /* [n_batch][n_embd] and its outputs */
 
     /* [n_batch] each: every span of a slice has at least one token */
     attention_span *spans;
     int32_t *counts;
+    int32_t *first_rows; /* in the slice, of each span */
+    int32_t *row_index; /* see site_edit_rows */
 
     profile profile;
-    taps taps;           /* of the current step */
+    taps taps; /* of the current step */
+    sites sites; /* the same */
     const int32_t *stop; /* of the current step, or NULL */
     atomic_bool cancelled;
 };

@@ -8,6 +8,7 @@ typedef struct slice {
     const fastgpt_span *spans; /* their caches hold the tokens of earlier slices */
     const int32_t *counts;     /* [n_spans] tokens of each span in this slice */
     int32_t n_spans;
+    int32_t first_span; /* of the step: spans[0] */
     int32_t first;    /* tokens of spans[0] in earlier slices */
     int32_t n_tokens; /* sum of counts */
 } slice;

@@ -46,6 +46,7 @@ static slice next_slice(fastgpt_context *ctx, const fastgpt_span *spans, int32_t
         int32_t n = spans[s.n_spans].n_tokens - (s.n_spans == 0 ? first : 0);
         if (n > ctx->n_batch - s.n_tokens) n = ctx->n_batch - s.n_tokens;
         ctx->counts[s.n_spans] = n;
+        ctx->first_rows[s.n_spans] = s.n_tokens;
         s.n_tokens += n;
     }
     return s;
@@ -71,6 +72,7 @@ static fastgpt_status run_slices(fastgpt_context *ctx, const fastgpt_span *spans
     int32_t n_done = 0, first = 0; /* whole spans, and tokens of the next one */
     while (n_done < n_spans) {
         slice s = next_slice(ctx, spans + n_done, n_spans - n_done, first);
+        s.first_span = n_done;
         int32_t n_rows = run_slice(ctx, &s, all_logits, logits);
         if (n_rows < 0) {
             roll_back(spans, n_done, first);
@@ -93,6 +95,7 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
         return FASTGPT_ERR_ARGUMENT;
     fastgpt_status status = check_step(ctx, spans, n_spans);
     if (!status) status = taps_begin(ctx, o.taps, spans, n_spans);
+    if (!status) status = sites_begin(ctx, &o, spans, n_spans);
     if (status) return status;
     status = pool_enter(ctx->engine.pool);
     if (status) return status;
@@ -100,6 +103,8 @@ fastgpt_status fastgpt_step(fastgpt_context *ctx, const fastgpt_span *spans, int
     ctx->stop = o.stop;
     profile_begin_step(&ctx->profile, spans, n_spans);
     status = run_slices(ctx, spans, n_spans, o.all_logits, logits);
+    for (int32_t i = 0; !status && i < n_spans; i++)
+        kv_cache_skip_layers(spans[i].kv, spans[i].n_tokens, o.starts ? o.starts[i].layer : 0);
     profile_end_step(&ctx->profile);
     atomic_store(&ctx->cancelled, false);
     pool_leave(ctx->engine.pool);

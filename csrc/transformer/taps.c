@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "common/thread_pool.h"
 #include "common/versioned_struct.h"
 #include "kv_cache/kv_cache.h"
 #include "transformer/context.h"
@@ -28,6 +27,7 @@ fastgpt_status taps_begin(fastgpt_context *ctx, const fastgpt_taps *wanted, cons
                           int32_t n_spans) {
     taps *t = &ctx->taps;
     *t = (taps){.any = false};
+    for (int32_t i = 0; i < n_spans; i++) t->n_tokens += spans[i].n_tokens;
     if (!wanted) return FASTGPT_OK;
     fastgpt_taps to;
     if (!options_read(&to, sizeof to, wanted, FIRST_SIZE(fastgpt_taps, n_keys)) || to.n_heads < 0)
@@ -38,68 +38,51 @@ fastgpt_status taps_begin(fastgpt_context *ctx, const fastgpt_taps *wanted, cons
     }
     t->to = to;
     t->any = true;
-    for (int32_t i = 0; i < n_spans; i++) t->n_tokens += spans[i].n_tokens;
     return FASTGPT_OK;
-}
-
-/* ---- Attention ---- */
-
-typedef struct probabilities_job {
-    const engine *e;
-    const attention_span *spans;
-    int n_head, n_embd, head;
-    float *out; /* [rows of the slice][n_keys] */
-    int64_t n_keys;
-} probabilities_job;
-
-/* One row: the attention of a token of the slice to each position up to its own; 0 for later ones. */
-static void probabilities_unit(void *arg, int row, int thread) {
-    const probabilities_job *job = arg;
-    const attention_span *s = job->spans;
-    int t = row;
-    (void)thread;
-    for (; t >= s->n_tokens; s++) t -= s->n_tokens;
-    float *out = job->out + row * job->n_keys;
-    int64_t n_visible = s->n_past + t + 1;
-    attention_probabilities(job->e, s, job->n_head, job->n_embd, job->head, t, out);
-    memset(out + n_visible, 0, (size_t)(job->n_keys - n_visible) * sizeof *out);
-}
-
-static void copy_probabilities(const fastgpt_context *ctx, int32_t l, int32_t n) {
-    const taps *t = &ctx->taps;
-    for (int32_t i = 0; i < t->to.n_heads; i++) {
-        if (t->to.heads[i].layer != l) continue;
-        probabilities_job job = {.e = &ctx->engine,
-                                 .spans = ctx->spans,
-                                 .n_head = ctx->model->n_head,
-                                 .n_embd = ctx->model->n_embd,
-                                 .head = t->to.heads[i].head,
-                                 .out = t->to.attention + (i * t->n_tokens + t->first) * t->to.n_keys,
-                                 .n_keys = t->to.n_keys};
-        pool_run(ctx->engine.pool, probabilities_unit, &job, n);
-    }
 }
 
 /* ---- Rows ---- */
 
-float *taps_rows(const fastgpt_context *ctx, float *tensor, int32_t level) {
-    return tensor + (level * ctx->taps.n_tokens + ctx->taps.first) * ctx->model->n_embd;
+float *taps_rows(const fastgpt_context *ctx, const fastgpt_site_tap *tap, int64_t width) {
+    return tap->to + ctx->taps.first * width;
 }
 
-static void copy_rows(const fastgpt_context *ctx, float *tensor, int32_t level, const float *x, int32_t n) {
-    size_t n_bytes = (size_t)n * (size_t)ctx->model->n_embd * sizeof *x;
-    if (tensor) memcpy(taps_rows(ctx, tensor, level), x, n_bytes);
+/* The level-th [n_tokens][n_embd] of a tensor. */
+static void copy_level(const fastgpt_context *ctx, float *tensor, int32_t level, const float *values, int64_t ld) {
+    const int64_t n_embd = ctx->model->n_embd, n = ctx->sites.slice->n_tokens;
+    if (!tensor) return;
+    float *to = tensor + (level * ctx->taps.n_tokens + ctx->taps.first) * n_embd;
+    for (int64_t t = 0; t < n; t++) memcpy(to + t * n_embd, values + t * ld, (size_t)n_embd * sizeof *to);
 }
 
-void taps_copy(const fastgpt_context *ctx, fastgpt_op op, int32_t l, const float *values, int32_t n) {
+static void copy_to_sites(const fastgpt_context *ctx, fastgpt_site site, int32_t layer, const float *values,
+                          int64_t ld) {
     const fastgpt_taps *to = &ctx->taps.to;
-    switch (op) {
-    case FASTGPT_OP_EMBED:     copy_rows(ctx, to->hidden, 0, values, n); break;
-    case FASTGPT_OP_LN_1:      copy_rows(ctx, to->ln_1, l, values, n); break;
-    case FASTGPT_OP_ATTENTION: copy_probabilities(ctx, l, n); break;
-    case FASTGPT_OP_ATTN_PROJ: copy_rows(ctx, to->hidden_mid, l, values, n); break;
-    case FASTGPT_OP_LN_2:      copy_rows(ctx, to->ln_2, l, values, n); break;
-    case FASTGPT_OP_PROJ:      copy_rows(ctx, to->hidden, l + 1, values, n); break;
-    default:                   break;
+    const int64_t width = fastgpt_site_width(ctx->model, site);
+    for (int32_t i = 0; i < to->n_sites; i++) {
+        if (to->sites[i].site != (int32_t)site || to->sites[i].layer != layer) continue;
+        float *rows = taps_rows(ctx, &to->sites[i], width);
+        for (int64_t t = 0; t < ctx->sites.slice->n_tokens; t++)
+            memcpy(rows + t * width, values + t * ld, (size_t)width * sizeof *rows);
     }
+}
+
+void taps_copy(const fastgpt_context *ctx, fastgpt_site site, int32_t layer, const float *values, int64_t ld) {
+    const fastgpt_taps *to = &ctx->taps.to;
+    switch (site) {
+    case FASTGPT_SITE_RESID_PRE: copy_level(ctx, to->hidden, layer, values, ld); break;
+    case FASTGPT_SITE_LN_1:      copy_level(ctx, to->ln_1, layer, values, ld); break;
+    case FASTGPT_SITE_RESID_MID: copy_level(ctx, to->hidden_mid, layer, values, ld); break;
+    case FASTGPT_SITE_LN_2:      copy_level(ctx, to->ln_2, layer, values, ld); break;
+    case FASTGPT_SITE_RESID_POST:
+        if (layer + 1 == ctx->model->n_layer) copy_level(ctx, to->hidden, layer + 1, values, ld);
+        break;
+    case FASTGPT_SITE_LN_F: copy_level(ctx, to->ln_f, 0, values, ld); break;
+    default:                break;
+    }
+    if (site_is_wanted(&ctx->sites, site)) copy_to_sites(ctx, site, layer, values, ld);
+}
+
+bool taps_want_ln_f(const fastgpt_context *ctx) {
+    return ctx->taps.to.ln_f || site_is_wanted(&ctx->sites, FASTGPT_SITE_LN_F);
 }

@@ -14,14 +14,17 @@ typedef struct taps {
     int64_t first;    /* token of the current slice */
 } taps;
 
-/* Checks the taps of a step, NULL = none, whose spans are valid, and makes them current.  OK or ARGUMENT. */
+/* Checks the taps of a step, NULL = none, whose spans are valid, and makes them current; their sites are checked by
+ * sites_begin.  OK or ARGUMENT. */
 fastgpt_status taps_begin(fastgpt_context *ctx, const fastgpt_taps *wanted, const fastgpt_span *spans, int32_t n_spans);
 
-/* The rows of the current slice in a caller's tensor [level][n_tokens][n_embd]. */
-float *taps_rows(const fastgpt_context *ctx, float *tensor, int32_t level);
+/* Where a tap has the first row of the current slice: each token has `width` numbers. */
+float *taps_rows(const fastgpt_context *ctx, const fastgpt_site_tap *tap, int64_t width);
 
-/* Copies what op has computed for the n tokens of the current slice, if it is wanted: see op_done.h.  For attention
- * these are the probabilities of the wanted heads of layer l, softmax(q k^T / sqrt(n_embd / n_head)). */
-void taps_copy(const fastgpt_context *ctx, fastgpt_op op, int32_t l, const float *values, int32_t n);
+/* Copies the values of a site, a row for each token of ctx->sites.slice, rows ld apart, to whatever wants them. */
+void taps_copy(const fastgpt_context *ctx, fastgpt_site site, int32_t layer, const float *values, int64_t ld);
+
+/* Whether ln_f is wanted of all tokens, not only of those that get logits. */
+bool taps_want_ln_f(const fastgpt_context *ctx);
 
 #endif

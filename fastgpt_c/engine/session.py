@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.edits import Edit
+from fastgpt_c.engine.hooks import Hooks
 from fastgpt_c.engine.inspection import Head, inspect
 from fastgpt_c.engine.sampler import Sampler
-from fastgpt_c.engine.step import step
+from fastgpt_c.engine.step import Span, step
 from fastgpt_c.errors import UsageError
 from fastgpt_c.io.c_strings import c_path
 from fastgpt_c.native.arguments import Floats, Tokens, checked, checked_int, float_array, room_of, shown
@@ -68,7 +70,7 @@ class Session:
                on one kind of CPU; slower where many tokens are read at once
     is_profiled
                whether a profile of its steps is running
-    n_vocab, n_embd, n_layer, n_head
+    n_vocab, n_embd, n_layer, n_head, n_ff
                sizes of the model; layers and heads are counted from 0
     """
 
@@ -107,6 +109,7 @@ class Session:
         self.n_embd: int = lib.fastgpt_model_n_embd(model)
         self.n_layer: int = lib.fastgpt_model_n_layer(model)
         self.n_head: int = lib.fastgpt_model_n_head(model)
+        self.n_ff: int = lib.fastgpt_model_n_ff(model)
         self.n_ctx: int = lib.fastgpt_kv_cache_n_ctx(kv)
         self.kv_type = type_name(lib.fastgpt_kv_cache_type(kv))
         self.n_threads: int = lib.fastgpt_pool_n_threads(pool)
@@ -121,22 +124,37 @@ class Session:
 
     # ---- Steps ----
 
-    def prefill(self, tokens: Tokens, all_logits: bool = False) -> Floats:
+    def prefill(
+        self,
+        tokens: Tokens,
+        all_logits: bool = False,
+        *,
+        edits: Sequence[Edit] = (),
+        hooks: Hooks | None = None,
+        start_layer: int = 0,
+        resid: npt.ArrayLike | None = None,
+    ) -> Floats:
         """Appends tokens -> float32 [n_vocab], the logits after the last of them; natural-log units, unnormalised.
 
         tokens      ids, at least one
         all_logits  returns [n_tokens][n_vocab], a row after each token
+        edits, start_layer, resid
+                    changes of what is computed, and a start in the middle of the layers: see Edit and Span
+        hooks       {(site, layer): function} to change values by functions: see fastgpt_c.step
 
         The array belongs to the caller: no later step writes to it.  Raises ContextFullError, UsageError (no tokens, or
-        one outside [0, n_vocab)), Cancelled, KeyboardInterrupt and whatever else signal handlers raise: the step is
-        then stopped, and n_past is as it was, unless the step had just ended when the signal came.
+        one outside [0, n_vocab); an edit that does not fit), Cancelled, KeyboardInterrupt and whatever else signal
+        handlers raise: the step is then stopped, and n_past is as it was, unless the step had just ended when the
+        signal came.
         """
-        rows = step([(self, tokens)], all_logits=all_logits)
+        rows = step([Span(self, tokens, edits, start_layer, resid)], all_logits=all_logits, hooks=hooks)
         return rows if all_logits else rows[0]
 
     def decode(self, token: int) -> Floats:
         """Appends one token -> float32 [n_vocab], the logits after it.  Raises as prefill does."""
-        return self.prefill([token]) if self.deterministic else self._decode(checked_int("token", token))
+        if self.deterministic or self.start_layer:
+            return self.prefill([token])
+        return self._decode(checked_int("token", token))
 
     @exclusive
     def _decode(self, token: int) -> Floats:
@@ -154,9 +172,21 @@ class Session:
         check(lib.fastgpt_profile_sample(self._context, sampler.handle, row, token))
         return int(token[0])
 
-    def inspect(self, tokens: Tokens, *names: str, heads: Sequence[Head] = ()) -> dict[str, Floats]:
-        """Appends tokens -> intermediate values of the step by name: "hidden" and so on, see fastgpt_c.inspect."""
-        return inspect([(self, tokens)], *names, heads=heads)
+    def inspect(
+        self,
+        tokens: Tokens,
+        *names: str,
+        sites: Sequence[str] = (),
+        heads: Sequence[Head] = (),
+        edits: Sequence[Edit] = (),
+        hooks: Hooks | None = None,
+        start_layer: int = 0,
+        resid: npt.ArrayLike | None = None,
+    ) -> dict[str, Floats]:
+        """Appends tokens -> intermediate values of the step by name: "hidden", "resid_pre" and so on, see
+        fastgpt_c.inspect; changed as prefill has it."""
+        span = Span(self, tokens, edits, start_layer, resid)
+        return inspect([span], *names, sites=sites, heads=heads, hooks=hooks)
 
     @exclusive
     def unembed(self, hidden: npt.ArrayLike) -> Floats:
@@ -199,6 +229,14 @@ class Session:
         if kv is None:
             raise UsageError("the session is closed")
         return int(lib.fastgpt_kv_cache_n_past(kv))
+
+    @property
+    def start_layer(self) -> int:
+        """The layer from which on all positions have keys and values: 0, unless steps have skipped layers (Span)."""
+        kv = self._kv
+        if kv is None:
+            raise UsageError("the session is closed")
+        return int(lib.fastgpt_kv_cache_start_layer(kv))
 
     @property
     @exclusive
@@ -290,6 +328,8 @@ class Session:
         """The rows of both parts of the cache, in order."""
         if not 0 <= checked_int("layer", layer) < self.n_layer:
             raise UsageError(f"layer {layer} is outside [0, {self.n_layer})")
+        if layer < self.start_layer:
+            raise UsageError(f"layer {layer} was skipped at some positions: those from {self.start_layer} on are whole")
         n_bytes, n_prefix = row_bytes(self.kv_type, self.n_embd), lib.fastgpt_kv_cache_n_prefix(self._kv)
         data = bytearray(self.n_past * n_bytes)
         if n_prefix:
@@ -349,7 +389,9 @@ class Session:
     def run_in_context(self, guard: Any, n_tokens: int) -> None:
         """Runs the step of guard, of n_tokens, which has claimed this session; raises the exception of its status."""
         guard.context = self._context
-        check(self._steps.run(guard, n_tokens))
+        status = self._steps.run(guard, n_tokens)
+        error = guard.options.error
+        check(status, error_text(error) if error != ffi.NULL else "")
 
     @contextmanager
     def handles(self) -> Iterator[tuple[Any, Any]]:

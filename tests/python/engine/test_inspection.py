@@ -128,7 +128,7 @@ def test_a_batch_shows_each_sequence_as_if_alone(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("ask", "complaint"),
     [
-        (lambda s: s.inspect([1], "hiden"), "'hiden' .* hidden, hidden_mid, ln_1"),
+        (lambda s: s.inspect([1], "hiden"), "'hiden' .* hidden, hidden_mid, embed, pos_embed, resid_pre, ln_1"),
         (lambda s: s.inspect([1], heads=[(0, 0), (99, 0)]), "layer is 99, not in"),
         (lambda s: s.inspect([1], heads=[(0, -1)]), "head is -1, not in"),
         (lambda s: s.inspect([1], heads=[(0, 99)]), "head is 99, not in"),

@@ -129,7 +129,7 @@ def test_a_step_a_token(random_model: fastgpt_c.Model, monkeypatch: pytest.Monke
     run_step = step.run_step
 
     def counted(batch: Any, arrays: Any, *args: Any, **options: Any) -> None:
-        steps.append([(session.n_prefix, len(tokens)) for (session, _), tokens in zip(batch, arrays, strict=True)])
+        steps.append([(span.session.n_prefix, len(tokens)) for span, tokens in zip(batch, arrays, strict=True)])
         run_step(batch, arrays, *args, **options)
 
     monkeypatch.setattr("fastgpt_c.engine.inspection.run_step", counted)

@@ -1,0 +1,24 @@
+/* site_embed.c - the sites embed and pos_embed, which are added up as soon as they are read. */
+#include "common/arithmetic.h"
+#include "transformer/site_done.h"
+
+static void embed_rows(const fastgpt_context *ctx, const slice *s, float *tokens, float *positions) {
+    const fastgpt_model *m = ctx->model;
+    const kernels *k = ctx->engine.kernels;
+    int64_t row = 0;
+    for (int32_t i = 0; i < s->n_spans; i++)
+        for (int32_t t = 0; t < s->counts[i]; t++, row += m->n_embd) {
+            k->to_f32[m->wte.type](tokens + row, weight_row(&m->wte, slice_tokens(s, i)[t]), m->n_embd);
+            k->to_f32[m->wpe.type](positions + row, weight_row(&m->wpe, slice_position(s, i) + t), m->n_embd);
+        }
+}
+
+void site_embed(fastgpt_context *ctx, const slice *s) {
+    const int64_t n_embd = ctx->model->n_embd, n = s->n_tokens * n_embd;
+    float *tokens = ctx->x, *positions = ctx->normed;
+    embed_rows(ctx, s, tokens, positions);
+    ctx->sites.slice = s;
+    site_visit(ctx, FASTGPT_SITE_EMBED, 0, tokens, n_embd);
+    site_visit(ctx, FASTGPT_SITE_POS_EMBED, 0, positions, n_embd);
+    for (int64_t i = 0; i < n; i++) ctx->x[i] = tokens[i] + positions[i];
+}
