@@ -46,7 +46,7 @@ class Lens:
     probability  float64, the same shape: theirs
     answer_probability, answer_rank  [n_layer + 1][n_positions], those of the answer; rank 1 is the likeliest
     surprisal    float64 [n_tokens - 1], bits: -log2 of the probability that token 1, 2 ... had; empty without `whole`
-    attention    float32 [n_layer][n_head][n_tokens][n_tokens], empty without `whole`
+    attention    float32 [n_layer][n_head][n_tokens][n_tokens], empty without `whole` or where it was left out
     """
 
     tokens: Ints
@@ -63,9 +63,9 @@ class Lens:
         return int(self.best[-1, -1, 0])
 
 
-def read(model: LoadedModel, tokens: Tokens, *, whole: bool = True) -> Lens:
+def read(model: LoadedModel, tokens: Tokens, *, whole: bool = True, attention: bool = True) -> Lens:
     """Inspects one prefill of tokens; whole=False keeps only the last position (n_positions is 1), without surprisal
-    and attention.
+    and attention.  attention=False leaves that alone out.
 
     Raises UsageError (no tokens), ContextFullError, and FastGPTError where logits are not finite.
     """
@@ -74,14 +74,14 @@ def read(model: LoadedModel, tokens: Tokens, *, whole: bool = True) -> Lens:
         raise UsageError("the prompt is empty: there is nothing to inspect")
     if len(tokens) > model.n_ctx:
         raise ContextFullError(f"the prompt has {len(tokens)} tokens, more than the model's n_ctx of {model.n_ctx}")
-    heads = list(product(range(model.n_layer), range(model.n_head))) if whole else []
+    heads = list(product(range(model.n_layer), range(model.n_head))) if whole and attention else []
     with model.session() as session:
         seen = session.inspect(tokens, "hidden", heads=heads)
         hidden = seen["hidden"] if whole else seen["hidden"][:, -1:]
         found = _Found(session, hidden, tokens[1:] if whole else tokens[:0])
-    n_tokens = len(tokens) if whole else 0
-    attention = seen.get("attention", np.empty(0, np.float32))
-    return Lens(tokens, **vars(found), attention=attention.reshape(model.n_layer, model.n_head, n_tokens, n_tokens))
+    n_tokens = len(tokens) if heads else 0
+    weights = seen.get("attention", np.empty(0, np.float32))
+    return Lens(tokens, **vars(found), attention=weights.reshape(model.n_layer, model.n_head, n_tokens, n_tokens))
 
 
 class _Found:
@@ -178,6 +178,11 @@ def page_data(model: LoadedModel, report: dict[str, Any]) -> dict[str, Any]:
     a weight: a head of 128 tokens is then 16 kB."""
     attention = [[_packed(head) for head in layer] for layer in report["attention"]]
     return {**report, "inputs": inputs(model, report["tokens"]), "attention": attention}
+
+
+def packed_attention(attention: Floats) -> list[list[str]]:
+    """Weights [n_layer][n_head][n_tokens][n_tokens] as a page takes them."""
+    return [[_packed(_triangle(head)) for head in layer] for layer in attention]
 
 
 def inputs(model: LoadedModel, tokens: Sequence[int]) -> list[str]:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from fastgpt_c.batching.requests import MOST_SAMPLES
-from fastgpt_c.generation.options import RequestKeywords
 from fastgpt_c.native.arguments import OPTIONS, Kind, Refused, integer, shown
 
 JSON = dict[str, Any]
@@ -69,7 +68,7 @@ class Table:
             parameter = self.parameters.get(name)
             if parameter is None:
                 self._check_other(name, value)
-            elif not (value is None or value is False):
+            elif not (value is None or (value is False and parameter.schema.get("type") != "boolean")):
                 self._note(values, parameter, parameter.read(name, value))
         for parameter in self.parameters.values():
             if parameter.required and parameter.field not in values:
@@ -240,6 +239,7 @@ _DRAWING = {
     "top_n_sigma": "only logits so many standard deviations below the largest",
     "mirostat_tau": "bits of surprise to keep a token near",
     "mirostat_eta": "how fast mirostat learns",
+    "ignore_eos": "an end-of-text token does not end the text",
     "on_overflow": "when prompt and max_tokens exceed n_ctx: error, truncate (the prompt) or slide",
 }
 DRAWING = tuple(option(name, about) for name, about in _DRAWING.items())
@@ -264,8 +264,6 @@ COMPLETION = Table(
     refused=dict.fromkeys(("stream", "stream_options", "echo", "best_of"), "only the server answers it")
     | {"suffix": "the model continues texts, and fills no gaps"},
 )  # fmt: skip
-
-assert {p.field for p in COMPLETION.parameters.values()} >= RequestKeywords.__annotations__.keys()
 
 
 def changed(parameter: Parameter, **changes: Any) -> Parameter:

@@ -17,6 +17,7 @@ MODULES = {
     "encode": "tokens",
     "decode": "tokens",
     "lens": "lens",
+    "serve": "serve",
     "convert": "convert",
     "quantize": "quantize",
     "verify": "verify",

@@ -18,6 +18,8 @@ from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name
 from fastgpt_c.native.lib import check, create, error_text, ffi, lib
 from fastgpt_c.tokenizers.bpe import Tokenizer
 
+SPECIAL_TYPES = (3, 4)  # of tokenizer.ggml.token_type: control, user-defined
+
 _Model = TypeVar("_Model", bound="LoadedModel")
 
 
@@ -95,6 +97,20 @@ class LoadedModel:
         if not self.has_tokenizer:
             raise ModelFileError(f"{self.path}: has no tokenizer; work with token ids")
         return Tokenizer.of_model(self.handle, self.n_vocab, self.eos_token)
+
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Texts such as "<|endoftext|>" that encode takes for one token, by its id."""
+        if tokenizers.kind_of(self.metadata):
+            return dict(self.tokenizer.special)  # type: ignore[union-attr]
+        types = lib.fastgpt_model_token_types(self.handle)
+        kinds = [] if types == ffi.NULL or not self.has_tokenizer else ffi.unpack(types, self.n_vocab)
+        return {token: self._token_text(token) for token, kind in enumerate(kinds) if kind in SPECIAL_TYPES}
+
+    def _token_text(self, token: int) -> str:
+        n_bytes = ffi.new("size_t *")
+        data = lib.fastgpt_model_token_bytes(self.handle, token, n_bytes)
+        return bytes(ffi.buffer(data, n_bytes[0])).decode("utf-8", "replace")
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of text; special=False reads "<|endoftext|>" and other special tokens as literal text."""

@@ -127,9 +127,12 @@ class Scorer:
     One thread at a time, as a session.
     """
 
-    def __init__(self, model: LoadedModel, *, n_threads: int | None = None, kv_type: str = "f32") -> None:
+    def __init__(
+        self, model: LoadedModel, *, n_threads: int | None = None, kv_type: str = "f32", deterministic: bool = False
+    ) -> None:
+        """deterministic  the same scores to the bit, whatever was scored before; see Session"""
         self.n_ctx, self.n_vocab = model.n_ctx, model.n_vocab
-        self._reader = Reader(model.session(n_threads=n_threads, kv_type=kv_type))
+        self._reader = Reader(model.session(n_threads=n_threads, kv_type=kv_type, deterministic=deterministic))
         least, most = _POSITIONS_AT_ONCE
         self._n_rows = min(max(_FLOATS_AT_ONCE // model.n_vocab, least), most)
 
