@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -73,9 +74,8 @@ def test_echoed_log_probabilities_are_those_of_score(served: Served, demo: Any) 
     n = len(scores)
     assert len(found["tokens"]) == n + 1
     assert found["token_logprobs"][1:n] == pytest.approx(scores.logprobs[1:].tolist(), abs=1e-4)
-    for logprob, name, top in zip(
-        *(found[key][1:] for key in ("token_logprobs", "tokens", "top_logprobs")), strict=True
-    ):
+    lists = [found[key][1:] for key in ("token_logprobs", "tokens", "top_logprobs")]
+    for logprob, name, top in zip(*lists, strict=True):
         assert top[name] == logprob and max(top.values()) >= logprob
     assert found["text_offset"][0] == 0 and found["text_offset"][n] == len(text)
     plain = served.post("/v1/completions", prompt=text, max_tokens=1, logprobs=0, temperature=0)["choices"][0]
@@ -121,16 +121,11 @@ def test_ignored_and_empty(served: Served) -> None:
 
 def test_constraints_hold_beside_each_other(served: Served) -> None:
     """Each text of a step matches its own."""
-    schema = {
-        "type": "object",
-        "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 9}},
-        "required": ["age"],
-    }
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema | {"additionalProperties": False}}}
+    age = {"type": "integer", "minimum": 0, "maximum": 9}
+    schema = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     answer = served.post("/v1/completions", prompt=["a", "b"], max_tokens=30, response_format=form, n=2)
-    assert all(
-        choice["text"].startswith('{"age": ') and choice["finish_reason"] == "stop" for choice in answer["choices"]
-    )
+    assert all(0 <= json.loads(choice["text"])["age"] <= 9 for choice in answer["choices"])
 
 
 # ---- Chat ----

@@ -51,9 +51,10 @@ def test_texts_in_the_log_where_they_are_asked_for() -> None:
         assert "midnight" in server.wait_for(repr(text))
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "a@localhost"]
-)
+FOREIGN = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "a@localhost"]
+
+
+@pytest.mark.parametrize("host", FOREIGN)
 def test_foreign_hosts(served: Served, host: str) -> None:
     """A name that somebody else's DNS points here is refused."""
     assert status_of(served, "/health", Host=host) == 403
