@@ -43,13 +43,24 @@ WORDS = (
 )
 
 
-def requests(n: int, max_new_tokens: int, seed: int) -> list[fastgpt_c.Request]:
-    """Prompts of 1 to 16 words, whose texts may have half to one and a half times max_new_tokens."""
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "likes": {"type": "array", "items": {"type": "string"}}},
+    "required": ["name", "likes"],
+    "additionalProperties": False,
+}
+
+
+def requests(n: int, max_new_tokens: int, seed: int, json_share: float = 0) -> list[fastgpt_c.Request]:
+    """Prompts of 1 to 16 words, whose texts may have half to one and a half times max_new_tokens; json_share of the
+    texts are JSON of SCHEMA."""
     rng = random.Random(seed)
 
     def request() -> fastgpt_c.Request:
         text = " ".join(rng.choices(WORDS, k=rng.randint(1, 16)))
-        return fastgpt_c.Request(text, max_new_tokens=rng.randint(max_new_tokens // 2, max_new_tokens * 3 // 2))
+        n_new = rng.randint(max_new_tokens // 2, max_new_tokens * 3 // 2)
+        changes = {"json_schema": SCHEMA} if rng.random() < json_share else {}
+        return fastgpt_c.Request(text, max_new_tokens=n_new, **changes)
 
     return [request() for _ in range(n)]
 
@@ -76,7 +87,7 @@ class Run:
 
     whole: Seconds = field(default_factory=Seconds)
     stepping: Seconds = field(default_factory=Seconds)
-    stepping_and_drawing: Seconds = field(default_factory=Seconds)
+    drawing: Seconds = field(default_factory=Seconds)
     n_tokens: int = 0
     n_steps: int = 0
 
@@ -86,17 +97,17 @@ class TimedStep(RaggedStep):
 
     latest = Run()
 
-    def _step(self, n_rows: int, n_tokens: int) -> None:
+    def run(self, n_rows: int, n_tokens: int) -> None:
         self.latest.stepping.begin()
-        super()._step(n_rows, n_tokens)
+        super().run(n_rows, n_tokens)
         self.latest.stepping.end()
         self.latest.n_tokens += n_tokens
         self.latest.n_steps += 1
 
-    def run(self, n_rows: int, n_tokens: int) -> list[int]:
-        self.latest.stepping_and_drawing.begin()
-        tokens = super().run(n_rows, n_tokens)
-        self.latest.stepping_and_drawing.end()
+    def draw(self, n_rows: int) -> list[int]:
+        self.latest.drawing.begin()
+        tokens = super().draw(n_rows)
+        self.latest.drawing.end()
         return tokens
 
 
@@ -109,10 +120,10 @@ class RecordedStep(RaggedStep):
 
     steps: ClassVar[list[list[Span]]] = []
 
-    def _step(self, n_rows: int, n_tokens: int) -> None:
+    def run(self, n_rows: int, n_tokens: int) -> None:
         spans = [self._spans[row] for row in range(n_rows)]
         self.steps.append([(s.kv, lib.fastgpt_kv_cache_n_past(s.kv), ffi.unpack(s.tokens, s.n_tokens)) for s in spans])
-        super()._step(n_rows, n_tokens)
+        super().run(n_rows, n_tokens)
 
 
 def run_batch(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any], step: type) -> None:
@@ -148,7 +159,7 @@ def bare_steps(model: fastgpt_c.Model, steps: list[list[Span]], options: dict[st
             check(lib.fastgpt_kv_cache_truncate(kv, n_past))
             step.read(row, kv, text, len(tokens), ffi.NULL)
         seconds.begin()
-        step._step(len(spans), sum(len(tokens) for _, _, tokens in spans))
+        step.run(len(spans), sum(len(tokens) for _, _, tokens in spans))
         seconds.end()
     return seconds
 
@@ -174,7 +185,7 @@ def equal_share(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], option
 
 def measure(model: fastgpt_c.Model, args: argparse.Namespace, options: dict[str, Any]) -> None:
     """Prints a line for each clock."""
-    prompts = requests(args.prompts, args.max_new_tokens, seed=0)
+    prompts = requests(args.prompts, args.max_new_tokens, seed=0, json_share=args.json)
     steps = recorded_steps(model, prompts, options)
     turns = [(timed_batch(model, prompts, options), bare_steps(model, steps, options)) for _ in range(args.rounds)]
     mode = "deterministic" if "deterministic" in options else "fast"
@@ -190,9 +201,9 @@ def shares(turns: list[tuple[Run, Seconds]], of: Callable[[Seconds], float]) -> 
 
     of_bare = median(lambda run, bare: bare / of(run.whole))
     stepping = median(lambda run, _: of(run.stepping) / of(run.whole))
-    drawing = median(lambda run, _: (of(run.stepping_and_drawing) - of(run.stepping)) / of(run.whole))
-    rest = median(lambda run, _: 1 - of(run.stepping_and_drawing) / of(run.whole))
-    rest_of_step = median(lambda run, _: 1e6 * (of(run.whole) - of(run.stepping_and_drawing)) / run.n_steps)
+    drawing = median(lambda run, _: of(run.drawing) / of(run.whole))
+    rest = median(lambda run, _: 1 - (of(run.stepping) + of(run.drawing)) / of(run.whole))
+    rest_of_step = median(lambda run, _: 1e6 * (of(run.whole) - of(run.stepping) - of(run.drawing)) / run.n_steps)
     rate = median(lambda run, _: run.n_tokens / of(run.whole))
     return (
         f"{rate:7.0f} tokens/s, {of_bare:6.1%} of bare steps; steps {stepping:6.1%}, drawing {drawing:6.1%}, "
@@ -209,6 +220,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal", type=int, default=60, help="prompts whose tokens are compared with lone runs")
+    parser.add_argument("--json", type=float, default=0, metavar="SHARE", help="of the texts that are JSON of a schema")
     args = parser.parse_args()
     with fastgpt_c.load(args.model) as model:
         print(f"{model.name}, {model.type}, {args.prompts} prompts, {args.max_new_tokens} new tokens each, about")

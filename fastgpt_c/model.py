@@ -21,7 +21,7 @@ from fastgpt_c.native.arguments import Floats, as_path, checked_n_threads, merge
 from fastgpt_c.native.typing_unpack import Unpack
 
 if TYPE_CHECKING:
-    from fastgpt_c.batching.requests import Batch, Request
+    from fastgpt_c.batching.requests import Request
     from fastgpt_c.generation.beam_search import Beam, BeamKeywords, Beams
     from fastgpt_c.scoring.token_scores import TokenScores
 
@@ -186,6 +186,8 @@ class Model(LoadedModel):
         n: int = 1,
         max_batch: int = 32,
         max_tokens_in_flight: int | None = None,
+        prefill_chunk: int | None = None,
+        prefix_cache: int | None = None,
         **changes: Unpack[BatchKeywords],
     ) -> Iterator[tuple[int, Completion | FastGPTError]]:
         """Continues many prompts, together -> (index of the prompt, its completion) as each one ends.
@@ -202,6 +204,11 @@ class Model(LoadedModel):
         max_tokens_in_flight
                    room in all KV caches together, in tokens: a sequence takes its prompt's and its max_new_tokens;
                    None = half of what max_batch sequences of n_ctx tokens would take
+        prefill_chunk
+                   tokens of prompts that a step reads at most while texts grow beside them; None = 512
+        prefix_cache
+                   tokens that idle KV caches keep at most for later prompts that begin alike; None = all that no text
+                   needs
 
         A prompt that fails (too long, a bad option ...) gives its error in place of a completion, and the others go on.
         Options that read several tokens a step for one text are refused: prompt_lookup, draft, penalty_alpha.  Raises
@@ -209,7 +216,10 @@ class Model(LoadedModel):
         """
         from fastgpt_c.batching import requests  # here, since one prompt alone needs none of it
 
-        batch = self._batch(merge_options(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
+        batch = requests.Batch(
+            self, merge_options(Options, "options", options, changes), n=n, max_batch=max_batch,
+            max_tokens_in_flight=max_tokens_in_flight, prefill_chunk=prefill_chunk, prefix_cache=prefix_cache,
+        )  # fmt: skip
         return requests.stream(batch, requests.checked_prompts(prompts))
 
     def generate_batch(
@@ -220,6 +230,8 @@ class Model(LoadedModel):
         n: int = 1,
         max_batch: int = 32,
         max_tokens_in_flight: int | None = None,
+        prefill_chunk: int | None = None,
+        prefix_cache: int | None = None,
         **changes: Unpack[BatchKeywords],
     ) -> list[Completion]:
         """stream_batch, at once: n completions for each prompt, in the order of the prompts.
@@ -229,13 +241,11 @@ class Model(LoadedModel):
         """
         from fastgpt_c.batching import requests
 
-        batch = self._batch(merge_options(Options, "options", options, changes), n, max_batch, max_tokens_in_flight)
+        batch = requests.Batch(
+            self, merge_options(Options, "options", options, changes), n=n, max_batch=max_batch,
+            max_tokens_in_flight=max_tokens_in_flight, prefill_chunk=prefill_chunk, prefix_cache=prefix_cache,
+        )  # fmt: skip
         return requests.in_order(batch, requests.checked_prompts(prompts))
-
-    def _batch(self, options: Options, n: int, max_batch: int, max_tokens_in_flight: int | None) -> Batch:
-        from fastgpt_c.batching.requests import Batch
-
-        return Batch(self, options, n=n, max_batch=max_batch, max_tokens_in_flight=max_tokens_in_flight)
 
     def embed(self, prompt: Prompt, pooling: str = "last") -> Floats:
         """A text, or token ids, as one vector -> float32 [n_embd]: the hidden state after the last layer and ln_f.

@@ -95,6 +95,7 @@ class FairQueue:
         """See Source: those that were candidates before it have been passed."""
         for job in self._tried[:-1]:
             job.n_passed += 1
+        self._tried.clear()
         job = self._jobs[request]
         client = self._clients[job.client]
         client.waiting.popleft()
@@ -107,6 +108,7 @@ class FairQueue:
     def end(self, request: RequestState) -> Job:
         """The job of a request that has ended, at work or waiting: the queue forgets it."""
         job = self._jobs.pop(request)
+        self._tried.clear()
         client = self._clients[job.client]
         if job.has_begun:
             client.n_at_work -= 1

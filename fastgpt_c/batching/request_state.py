@@ -70,6 +70,7 @@ class RequestState:
         self.prompt: list[int] = []
         self.n_positions = 0
         self.steers = False
+        self._piece, self._n_taken = "", 0
         self.error: FastGPTError | None = None
         self.tokens: list[int] = []
         try:
@@ -90,7 +91,6 @@ class RequestState:
         self._reason = "length"
         # Only stop strings and streams need the text while it grows.
         self._transcript = Transcript(model, options.stop_strings) if options.stop or self.streams else None
-        self._piece, self._n_taken = "", 0
         self._begin = self._first = 0.0
         self._n_reused = 0
 

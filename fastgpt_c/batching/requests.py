@@ -66,6 +66,7 @@ class Batch:
         max_batch: int = 32,
         max_tokens_in_flight: int | None = None,
         prefill_chunk: int | None = None,
+        prefix_cache: int | None = None,
     ) -> None:
         if not options.kv_cache:
             raise UsageError("kv_cache=False: a batch cannot do without KV caches")
@@ -81,6 +82,7 @@ class Batch:
             n_threads=options.n_threads,
             kv_type=options.kv_type,
             prefill_chunk=prefill_chunk,
+            max_idle=prefix_cache,
         )
 
     def run(self, requests: Iterable[tuple[Any, Prompt | Request]]) -> Iterator[RequestState]:

@@ -50,10 +50,21 @@ def add_parser(subparsers: common.Subparsers) -> None:
         help="room in all KV caches together (half of what N sequences of the model's n_ctx would take)",
     )  # fmt: skip
     group.add_argument(
+        "--prefill-chunk", type=int, metavar="N",
+        help="tokens of prompts that a step reads at most while texts grow (512)",
+    )  # fmt: skip
+    group.add_argument(
+        "--prefix-cache", type=int, metavar="N",
+        help="tokens that KV caches keep for later prompts that begin alike (all that no text needs); 0 = none",
+    )  # fmt: skip
+    group.add_argument(
         "--deterministic", action="store_true",
         help="the same text for a line whatever its neighbours, the order and --threads; slower",
     )  # fmt: skip
     parser.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="tokens to generate (100)")
+    parser.add_argument(
+        "--ignore-eos", action="store_true", help="go on after an end-of-text token, as after any other"
+    )
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text appears; repeatable"
     )
@@ -111,6 +122,7 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
         deterministic=args.deterministic,
         max_new_tokens=args.max_new_tokens,
         stop=args.stop,
+        ignore_eos=args.ignore_eos,
         on_overflow=args.on_overflow,
         kv_type=args.kv_type,
         **sampling,
@@ -120,6 +132,8 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
         options,
         max_batch=args.max_batch,
         max_tokens_in_flight=args.max_tokens_in_flight,
+        prefill_chunk=args.prefill_chunk,
+        prefix_cache=args.prefix_cache,
     )
     can_count = sys.stderr.isatty() and args.source.is_file()  # a pipe is read once
     n_lines = sum(1 for _ in nonblank_lines(args.source)) if can_count else None

@@ -42,6 +42,9 @@ def add_parser(subparsers: common.Subparsers) -> None:
     common.add_text_options(parser, "PROMPT", "text to continue")
     parser.add_argument("-n", "--max-new-tokens", type=int, metavar="N", help="tokens to generate (100)")
     parser.add_argument(
+        "--ignore-eos", action="store_true", help="go on after an end-of-text token, as after any other"
+    )
+    parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text appears; repeatable"
     )
     parser.add_argument(
@@ -142,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
                 max_new_tokens=args.max_new_tokens,
                 stop=args.stop,
                 on_overflow=args.on_overflow,
+                ignore_eos=args.ignore_eos,
                 kv_cache=not args.no_kv_cache,
                 kv_type=args.kv_type,
                 deterministic=args.deterministic,

@@ -17,7 +17,7 @@ DRAWING = (
 )  # fmt: skip
 ONE_TEXT = (
     "stop", "on_overflow", "no_kv_cache", "kv_type", "deterministic", "prompt_cache", "regex", "json_schema", "grammar",
-    "draft", "prompt_lookup",
+    "draft", "prompt_lookup", "ignore_eos",
 )  # fmt: skip
 
 

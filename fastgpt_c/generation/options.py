@@ -108,7 +108,7 @@ class Options(Sampling):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_constraints(regex=self.regex, json_schema=self.json_schema, grammar=self.grammar)
-        if self.ignore_eos and (self.regex or self.json_schema or self.grammar):
+        if self.ignore_eos and any(one is not None for one in (self.regex, self.json_schema, self.grammar)):
             raise UsageError("a text that matches a constraint ends with it: leave ignore_eos or the constraint out")
         if self.prompt_lookup and self.draft is not None:
             raise UsageError("give prompt_lookup or draft, not both")

@@ -213,6 +213,32 @@ def test_a_common_beginning_is_stored_once(
         assert logits[0] == found[i]
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 64, 2000])
+def test_prompts_do_not_delay_texts(long_model: fastgpt_c.Model, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """While texts grow a step reads at most prefill_chunk tokens of prompts, and those of the prompt that waits longest
+    first; while none grows, as many as ever.  The texts are the same."""
+    taken: list[tuple[bool, int]] = []  # whether texts grow, and tokens of prompts that are read
+    advance = Scheduler.advance
+
+    def noted(self: Scheduler) -> Any:
+        grows, n_before = any(not slot.n_unread for slot in self._slots), self.counts.tokens_in
+        begun = [slot for slot in self._slots if slot.n_past > 0 and slot.n_unread]
+        assert len(begun) <= 1
+        drawn = advance(self)
+        taken.append((grows, self.counts.tokens_in - n_before))
+        return drawn
+
+    monkeypatch.setattr(Scheduler, "advance", noted)
+    rng = np.random.default_rng(chunk)
+    prompts = [rng.integers(0, 97, n).tolist() for n in (3, 300, 30, 600, 1, 200)]
+    settings: dict[str, Any] = {"max_new_tokens": 40, "seed": 1, "deterministic": True, "max_tokens_in_flight": 10**5}
+    chunked = long_model.generate_batch(prompts, prefill_chunk=chunk, **settings)
+    while_growing = [n_tokens for grows, n_tokens in taken if grows]
+    assert max(while_growing) == min(chunk, N_TOKENS_A_STEP - 1) or chunk > 64
+    assert max(while_growing) <= chunk
+    assert [content(one) for one in chunked] == [content(one) for one in long_model.generate_batch(prompts, **settings)]
+
+
 def test_a_free_slot_is_taken_at_once(alphabet_model: fastgpt_c.Model, steps: list[tuple[int, int]]) -> None:
     """Continuous batching: one long text and many short ones beside it take as many steps as the long one."""
     prompts = [Request("a", max_new_tokens=40)] + [Request("a", max_new_tokens=4)] * 10
@@ -300,6 +326,17 @@ def test_what_needs_a_text_of_its_own_is_refused(alphabet_model: fastgpt_c.Model
     assert content(results[0])[0] == "bc"
     with pytest.raises(UsageError, match=named):
         raise results[1]  # type: ignore[misc]
+
+
+def test_ignore_eos(alphabet_model: fastgpt_c.Model) -> None:
+    """The text goes on after an end-of-text token, alone and in a batch; a constraint has its own end."""
+    options: dict[str, Any] = {"max_new_tokens": 3, "logit_bias": {EOS: 1e6}}
+    plain, ignoring = alphabet_model.generate_batch(["a", Request("a", ignore_eos=True)], **options)
+    assert (plain.tokens, plain.finish_reason) == ([], "eos")
+    assert (ignoring.tokens, ignoring.finish_reason) == ([EOS] * 3, "length")
+    assert content(ignoring) == content(alphabet_model.generate("a", ignore_eos=True, seed=ignoring.seed, **options))
+    with pytest.raises(UsageError, match="ignore_eos"):
+        fastgpt_c.Options(ignore_eos=True, regex="a")
 
 
 def test_no_prompts(alphabet_model: fastgpt_c.Model) -> None:
