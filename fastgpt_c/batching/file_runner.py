@@ -6,10 +6,10 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastgpt_c.batching.openai_format import (
     RECORD_BEGIN,
@@ -29,19 +29,50 @@ from fastgpt_c.io.lines import numbered_lines
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
 
-MOST_BYTES_A_LINE = 1 << 24
+MOST_BYTES_A_LINE = 1 << 26
 SECONDS_BETWEEN_SYNCS = 1.0
 STDIN = 0
 
 
-def nonblank_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line) of the lines that are not blank; of a longer one, its first MOST_BYTES_A_LINE + 1 bytes.
-    The path "-" is standard input."""
+NumberedLine = tuple[int, bytes]
+
+
+def nonblank_lines(path: Path) -> Iterator[NumberedLine]:
+    """Those of a file; the path "-" is standard input."""
     is_stdin = str(path) == "-"
     with open(STDIN if is_stdin else path, "rb", closefd=not is_stdin) as file:
-        for number, line in numbered_lines(file, MOST_BYTES_A_LINE):
-            if line.strip():
-                yield number, line
+        yield from nonblank_lines_of(file)
+
+
+def nonblank_lines_of(stream: BinaryIO, first: int = 1) -> Iterator[NumberedLine]:
+    """(number, counted from first, line) of the lines that are not blank; of a longer one, its first
+    MOST_BYTES_A_LINE + 1 bytes."""
+    for number, line in numbered_lines(stream, MOST_BYTES_A_LINE):
+        if line.strip():
+            yield first + number - 1, line
+
+
+def request_of(number: int, data: bytes) -> Line:
+    """The request in a line.  Raises LineError; its custom_id is the line's, where that can be told."""
+    if len(data) > MOST_BYTES_A_LINE:
+        raise LineError(f"longer than {MOST_BYTES_A_LINE} bytes")
+    return parse(data, number)
+
+
+def key_of(number: int, custom_id: str | None) -> int | str:
+    """What a line's record is known by: its custom_id, or its number where that is not its own."""
+    return number if custom_id is None else custom_id
+
+
+def key_of_record(record: Any) -> int | str | None:
+    """The same of a record; None for what is no record."""
+    if not isinstance(record, dict) or not {"custom_id", "error"} <= record.keys():
+        return None
+    custom_id, error = record["custom_id"], record["error"]
+    if isinstance(custom_id, str):
+        return custom_id
+    line = error.get("line") if isinstance(error, dict) else None
+    return line if isinstance(line, int) else None
 
 
 class Records:
@@ -54,8 +85,7 @@ class Records:
         """Opens or makes it, and cuts off a last line that was not written to its end, or of which a loss of power left
         zeros.  Raises UsageError for a file that holds anything else, and does not touch it."""
         self._path = path
-        self._ids: set[str] = set()
-        self._lines: set[int] = set()  # of error records without a custom_id
+        self._keys: set[int | str] = set()
         self.n_done = self.n_errors = 0
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: is not a file")
@@ -70,7 +100,7 @@ class Records:
 
     def has(self, number: int, custom_id: str | None) -> bool:
         """Whether there is a record of a line."""
-        return number in self._lines if custom_id is None else custom_id in self._ids
+        return key_of(number, custom_id) in self._keys
 
     def append(self, record: bytes) -> None:
         """Writes a record; it survives a loss of power after about a second, and after close.  Raises FastGPTError
@@ -128,17 +158,12 @@ class Records:
 
     def _note(self, record: Any) -> bool:
         """Remembers which line a record belongs to; False for anything but a record."""
-        if not isinstance(record, dict) or not {"custom_id", "error"} <= record.keys():
+        key = key_of_record(record)
+        if key is None:
             return False
-        custom_id, error = record["custom_id"], record["error"]
-        if isinstance(custom_id, str):
-            self._ids.add(custom_id)
-        elif isinstance(error, dict) and isinstance(error.get("line"), int):
-            self._lines.add(error["line"])
-        else:
-            return False
+        self._keys.add(key)
         self.n_done += 1
-        self.n_errors += error is not None
+        self.n_errors += record["error"] is not None
         return True
 
     def _sync(self) -> None:
@@ -181,43 +206,60 @@ class PendingLine:
 
 
 class BatchFile:
-    """Runs the requests of a file that have no record yet.
+    """Runs those of numbered lines that have no record yet.
 
     seed         of lines without one; see openai_format.seed_of
+    created      time that records bear, in seconds since 1970; None = when each is made
+    repeats      number of a line -> that of an earlier one, which is not among these lines and has the same custom_id
+    on_line      called for each line as it is read, with what its record is known by: see key_of
     on_progress  called after each record with the number of new tokens behind it
     """
 
     def __init__(
-        self, model: LoadedModel, batch: Batch, records: Records, *, seed: int, on_progress: Callable[[int], None]
+        self,
+        model: LoadedModel,
+        batch: Batch,
+        records: Records,
+        *,
+        seed: int,
+        created: int | None = None,
+        repeats: Mapping[int, int] | None = None,
+        on_line: Callable[[int | str], None] | None = None,
+        on_progress: Callable[[int], None],
     ) -> None:
-        self._model = model
-        self._batch, self._records, self._seed, self._on_progress = batch, records, seed, on_progress
+        self._model, self._batch, self._records = model, batch, records
+        self._seed, self._created, self._repeats = seed, created, repeats or {}
+        self._on_line, self._on_progress = on_line, on_progress
         self._seen: dict[str, int] = {}  # custom_id -> line
 
-    def run(self, source: Path) -> None:
-        """Returns when every line of source has a record: of a response, or of an error."""
-        for state in self._batch.run(self._requests(source)):
+    def run(self, lines: Iterable[NumberedLine]) -> None:
+        """Returns when each of the lines has a record: of a response, or of an error."""
+        for state in self._batch.run(self._requests(lines)):
             if state.tag.set_result(state.sample, state.result()):
                 self._write_record(state.tag)
 
-    def _requests(self, source: Path) -> Iterator[tuple[PendingLine, Request]]:
+    def _requests(self, lines: Iterable[NumberedLine]) -> Iterator[tuple[PendingLine, Request]]:
         """(pending line, request) of lines without a record; writes the records of bad lines on the way."""
-        for number, data in nonblank_lines(source):
+        for number, data in lines:
             try:
                 line = self._line(number, data)
             except LineError as error:
+                self._note_line(number, error.custom_id)
                 self._write_error(number, error)
                 continue
+            self._note_line(number, line.custom_id)
             if self._records.has(number, line.custom_id):
                 continue
             changes = line.changes | {"seed": seed_of(line, self._seed)}
             yield PendingLine(line), Request(line.prompt, n=line.n, **changes)
 
+    def _note_line(self, number: int, custom_id: str | None) -> None:
+        if self._on_line is not None:
+            self._on_line(key_of(number, custom_id))
+
     def _line(self, number: int, data: bytes) -> Line:
-        if len(data) > MOST_BYTES_A_LINE:
-            raise LineError(f"longer than {MOST_BYTES_A_LINE} bytes")
         try:
-            line = parse(data, number)
+            line = request_of(number, data)
         except LineError as error:
             error.custom_id = self._first_of(error.custom_id, number)
             raise
@@ -227,7 +269,9 @@ class BatchFile:
 
     def _first_of(self, custom_id: str | None, number: int) -> str | None:
         """custom_id where the line is the first that has it, else None."""
-        return custom_id if custom_id is not None and self._seen.setdefault(custom_id, number) == number else None
+        if custom_id is None:
+            return None
+        return custom_id if self._seen.setdefault(custom_id, self._repeats.get(number, number)) == number else None
 
     def _write_record(self, pending: PendingLine) -> None:
         line = pending.line
@@ -236,7 +280,7 @@ class BatchFile:
         except FastGPTError as error:
             self._write_error(line.number, LineError(str(error), custom_id=line.custom_id))
             return
-        self._records.append(completion_record(line, self._model, completions))
+        self._records.append(completion_record(line, self._model, completions, self._created))
         self._on_progress(sum(len(completion.tokens) for completion in completions))
 
     def _write_error(self, number: int, error: LineError) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,13 +102,22 @@ def seed_of(line: Line, base: int) -> int:
 RECORD_BEGIN = b'{"id": "batch_req_'
 
 
-def completion_record(line: Line, model: LoadedModel, completions: Sequence[Completion]) -> bytes:
-    """The record of a request that went well, a line; completions are those of model."""
+def record_time() -> int:
+    """Seconds since 1970 that records bear: now, or the environment's SOURCE_DATE_EPOCH
+    (https://reproducible-builds.org/specs/source-date-epoch/), with which two runs write the same bytes."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return int(given) if given.isascii() and given.isdigit() else int(time.time())
+
+
+def completion_record(
+    line: Line, model: LoadedModel, completions: Sequence[Completion], created: int | None = None
+) -> bytes:
+    """The record of a request that went well, a line; completions are those of model, and created is None for now."""
     number = _request_number(line.custom_id)
     body = {
         "id": f"cmpl-{number}",
         "object": "text_completion",
-        "created": int(time.time()),
+        "created": record_time() if created is None else created,
         "model": model.name or model.path.name,
         "choices": [choice(i, completion, model) for i, completion in enumerate(completions)],
         "usage": usage(completions[0].n_prompt, sum(len(completion.tokens) for completion in completions)),
