@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgpt_c.cli import common
+from fastgpt_c.cli import common, shards
 from fastgpt_c.cli.interrupt import INTERRUPTED
 from fastgpt_c.errors import FastGPTError, UsageError
 
@@ -27,6 +27,16 @@ The options below hold for lines that do not say it themselves.  A line without 
 OUT gets a record for each, as they end: a response with the text, or an error with the number of the line.  Run the
 same command again after Ctrl-C, a crash or a loss of power, and it goes on with the lines that have no record yet.
 
+On many machines, OUT/ is a folder that all see, or a place in a store:
+  fastgpt-c batch IN OUT/ --shard-bytes 32M
+      cuts IN (a file, a folder, a pattern) into shards, and says how many; options and model are decided here
+  fastgpt-c batch OUT/ --shard 17
+      runs one of them, anywhere, as often as you like: it comes into being once
+  fastgpt-c batch OUT/
+      says how many are done
+  fastgpt-c batch OUT/ --merge out.jsonl
+      one file, in the order of IN
+
 exit status: 1 when OUT has error records
 """
 
@@ -41,8 +51,10 @@ def add_parser(subparsers: common.Subparsers) -> None:
         description="Continues the prompts of a JSON Lines file, many at once.",
         epilog=EPILOG,
     )
-    parser.add_argument("source", type=Path, metavar="IN.jsonl", help="the requests; - is standard input")
-    parser.add_argument("target", type=Path, metavar="OUT.jsonl", help="the records; what is in it already is kept")
+    parser.add_argument("source", metavar="IN.jsonl", help="the requests; - is standard input")
+    parser.add_argument(
+        "target", nargs="?", metavar="OUT.jsonl", help="the records; what is in it already is kept.  OUT/ is a folder"
+    )
     group = parser.add_argument_group("batch")
     group.add_argument("--max-batch", type=int, default=32, metavar="N", help="sequences computed together (32)")
     group.add_argument(
@@ -72,6 +84,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "--on-overflow", choices=("error", "truncate", "slide"), default="error",
         help="when prompt and N do not fit into the model's n_ctx: as in generate",
     )  # fmt: skip
+    shards.add_options(parser)
     common.add_kv_type_option(parser)
     common.add_model_options(parser)
     common.add_sampling_options(parser)
@@ -79,6 +92,9 @@ def add_parser(subparsers: common.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if shards.is_wanted(args):
+        return shards.run(args)
+    args.source, args.target = Path(args.source), Path(args.target)
     _check_files(args.source, args.target)
     with common.load_model(args) as model:
         common.settle_defaults(args, model)
@@ -138,4 +154,4 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
     can_count = sys.stderr.isatty() and args.source.is_file()  # a pipe is read once
     n_lines = sum(1 for _ in nonblank_lines(args.source)) if can_count else None
     with closing(Progress(n_lines, records.n_done)) as progress:
-        BatchFile(model, batch, records, seed=seed, on_progress=progress.add).run(args.source)
+        BatchFile(model, batch, records, seed=seed, on_progress=progress.add).run(nonblank_lines(args.source))

@@ -1,0 +1,1 @@
+"""A batch cut into shards, which any number of machines run: plan, work, commit, merge."""
