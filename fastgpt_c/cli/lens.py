@@ -7,7 +7,7 @@ import os
 import sys
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.cli import common
 from fastgpt_c.cli.parser import row, terminal_width
@@ -40,10 +40,13 @@ def add_parser(subparsers: common.Subparsers) -> None:
         epilog=EPILOG,
     )
     common.add_text_options(parser, "PROMPT", "text to read")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: every position, and attention")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: every position, attention, attribution"
+    )
     parser.add_argument(
         "--html", type=Path, metavar="FILE",
-        help="write a page that needs no network: every position, attention, how surprising each token was",
+        help="write a page that needs no network: every position, attention, how surprising each token was, "
+        "which heads and feed-forward parts made the answer",
     )  # fmt: skip
     common.add_model_options(parser)
     parser.set_defaults(run=run)
@@ -72,13 +75,22 @@ def run(args: argparse.Namespace) -> int:
 def _write(args: argparse.Namespace, model: Model, seen: Lens) -> None:
     from fastgpt_c.analysis import logit_lens
 
-    report = logit_lens.report(model, seen)
+    report = {**logit_lens.report(model, seen), "attribution": _attribution(model, seen)}
     if args.html is not None:
         from fastgpt_c.io.html_page import write_page
 
         write_page(args.html, "lens", logit_lens.page_title(model, seen), logit_lens.page_data(model, report))
     if args.json:
         common.print_json(report)
+
+
+def _attribution(model: Model, seen: Lens) -> dict[str, Any]:
+    """Which parts of the model made the answer, and not the second likeliest token."""
+    from fastgpt_c.analysis import attribution
+
+    best = seen.best[-1, -1].tolist()
+    against = best[1] if len(best) > 1 else None
+    return attribution.report(model, attribution.attribute(model, seen.tokens, best[0], against))
 
 
 # ---- The table --------------------------------------------------------------------------------------------

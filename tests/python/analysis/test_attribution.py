@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from models import Tiny
+from paths import VECTORS
 
 import fastgpt_c
-from fastgpt_c.analysis import attribution
+from fastgpt_c.analysis import attribution, composition
+from fastgpt_c.convert import convert
 from fastgpt_c.errors import ContextFullError, UsageError
 
 
@@ -83,3 +87,33 @@ def test_tensors_are_those_of_the_file(tiny: Tiny) -> None:
         tiny.model.tensor("wte")
     with pytest.raises(UsageError, match="row is 99999"):
         tiny.model.tensor("output.weight", [99999])
+
+
+@pytest.fixture(scope="module", params=["three_heads", "three_layers", "n_inner"])
+def lens_vectors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A model, and what TransformerLens says about it (tools/make_transformer_lens_vectors.py)."""
+    path = tmp_path_factory.mktemp("lens_vectors") / "model.gguf"
+    convert(VECTORS / request.param, path)
+    with np.load(VECTORS / request.param / "patching.npz") as golden, fastgpt_c.load(path) as model:
+        yield model, dict(golden)
+
+
+def test_parts_are_those_of_transformer_lens(lens_vectors: Any) -> None:
+    """decompose_resid and stack_head_results through logit_attrs, within 1e-3 of the largest."""
+    model, golden = lens_vectors
+    answer, against = golden["pair"].tolist()
+    found = attribution.attribute(model, golden["clean"], answer, against)
+    parts = {"embed": found.token_embed, "pos_embed": found.pos_embed}
+    for layer in range(model.n_layer):
+        parts[f"{layer}_attn_out"] = found.heads[layer].sum() + found.attn_bias[layer]
+        parts[f"{layer}_mlp_out"] = found.feed_forward[layer] + found.ff_bias[layer]
+    tolerance = 1e-3 * np.abs(golden["parts"]).max()
+    np.testing.assert_allclose([parts[label] for label in golden["labels"]], golden["parts"], atol=tolerance)
+    np.testing.assert_allclose(found.heads.ravel(), golden["heads"], atol=1e-3 * np.abs(golden["heads"]).max())
+
+
+@pytest.mark.parametrize("mode", composition.MODES)
+def test_composition_scores_are_those_of_transformer_lens(lens_vectors: Any, mode: str) -> None:
+    """all_composition_scores of its model with folded norms and centred weights."""
+    model, golden = lens_vectors
+    np.testing.assert_allclose(composition.scores(model, mode), golden[f"composition_{mode}"], atol=1e-3)

@@ -268,11 +268,48 @@ def test_attention_is_shaded_by_the_row_or_by_all(browser: Any, page_and_report:
     path, report = page_and_report
     rows = report["attention"][0][0]
     with opened(browser, path) as tab:
+        tab.select_option("#layer", "0")
+        tab.select_option("#head", "0")
         by_row = [weight / max(row) for row in rows for weight in row]
         np.testing.assert_allclose(tab.eval_on_selector_all("#attention td", SHADES), by_row, rtol=0, atol=3e-3)
         tab.click("#by-all")
         by_root = [weight**0.5 for row in rows for weight in row]
         np.testing.assert_allclose(tab.eval_on_selector_all("#attention td", SHADES), by_root, rtol=0, atol=3e-4)
+
+
+def test_page_shows_what_made_the_answer(browser: Any, page_and_report: tuple[Path, dict[str, Any]]) -> None:
+    """The largest parts as bars, every head and feed-forward part in the map, and what the chosen head read; the head
+    is then the one whose attention is large."""
+    path, report = page_and_report
+    made = report["attribution"]
+    heads, feed_forward = np.array(made["heads"]), np.array(made["feed_forward"])
+    assert (made["answer"], made["against"]) == tuple(report["best"][-1][-1][:2])
+    assert made["total"] == pytest.approx(made["logit"], abs=1e-3)
+    with opened(browser, path) as tab:
+        bars = dict(
+            tab.eval_on_selector_all(
+                "#parts tr", "rows => rows.map(row => [...row.cells].slice(0, 2).map(c => c.innerText))"
+            )
+        )
+        numbers = {name: float(text.replace("\N{MINUS SIGN}", "-")) for name, text in bars.items()}
+        together = numbers.pop("together")
+        assert together == pytest.approx(made["logit"], abs=0.006)
+        assert sum(numbers.values()) == pytest.approx(together, abs=0.01 * len(numbers))
+        largest = np.unravel_index(np.abs(heads).argmax(), heads.shape)
+        assert numbers["head {}.{}".format(*largest)] == pytest.approx(heads[largest], abs=0.006)
+        shown = tab.eval_on_selector_all(
+            "#added tbody tr", "rows => rows.map(row => [...row.querySelectorAll('td')].map(cell => cell.textContent))"
+        )
+        values = np.array([[float(text.replace("\N{MINUS SIGN}", "-")) for text in row] for row in shown])
+        np.testing.assert_allclose(values, np.c_[heads, feed_forward], atol=0.051)
+        assert tab.inner_text("#read h3").startswith("What head {}.{} read".format(*largest))
+        tab.click("#added tbody tr:nth-child(3) td:nth-child(5)")
+        tab.hover("#read .token >> nth=2")
+        assert tab.inner_text("#tooltip").startswith("head 2.3 read token 3")
+        assert float(tab.inner_text("#tooltip").split()[-1].replace("\N{MINUS SIGN}", "-")) == pytest.approx(
+            made["sources"][2][3][2], abs=0.006
+        )
+        assert (tab.input_value("#layer"), tab.input_value("#head")) == ("2", "3")
 
 
 @pytest.mark.parametrize("width", [380, 1280])
