@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.one_token import one_token
 from fastgpt_c.errors import ContextFullError, UsageError
 from fastgpt_c.native.arguments import Floats, Tokens, checked_int, token_array
 
@@ -100,18 +101,6 @@ def attribute(
     chosen = int(logits.argmax()) if answer is None else one_token(model, "answer", answer)
     other = None if against is None else one_token(model, "against", against)
     return _decomposed(model, tokens, seen, values, (chosen, other), logits)
-
-
-def one_token(model: LoadedModel, name: str, token: str | int) -> int:
-    """The id of a token given as id or text; raises UsageError for a text that is several tokens, and says which."""
-    if not isinstance(token, str):
-        return checked_int(name, token, 0, model.n_vocab - 1)
-    ids = model.encode(token)
-    if len(ids) != 1:
-        parts = " ".join(repr(model.decode([id])) for id in ids) or "none"
-        hint = "" if token.startswith(" ") else "; most words begin with a space"
-        raise UsageError(f"{name} is {token!r}, {len(ids)} tokens ({parts}), not one{hint}")
-    return ids[0]
 
 
 def _read(model: LoadedModel, tokens: npt.NDArray[np.int32]) -> tuple[dict[str, Floats], list[Floats], Floats]:
