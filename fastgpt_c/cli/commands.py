@@ -17,6 +17,7 @@ MODULES = {
     "encode": "tokens",
     "decode": "tokens",
     "lens": "lens",
+    "patch": "patch",
     "serve": "serve",
     "convert": "convert",
     "quantize": "quantize",

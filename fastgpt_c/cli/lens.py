@@ -46,7 +46,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument(
         "--html", type=Path, metavar="FILE",
         help="write a page that needs no network: every position, attention, how surprising each token was, "
-        "which heads and feed-forward parts made the answer",
+        "which heads and feed-forward parts made the answer, and what it is without a head",
     )  # fmt: skip
     common.add_model_options(parser)
     parser.set_defaults(run=run)
@@ -74,8 +74,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace, model: Model, seen: Lens) -> None:
     from fastgpt_c.analysis import logit_lens
+    from fastgpt_c.patching import switched_off
 
-    report = {**logit_lens.report(model, seen), "attribution": _attribution(model, seen)}
+    report = {
+        **logit_lens.report(model, seen),
+        "attribution": _attribution(model, seen),
+        "without": switched_off.report(switched_off.without_heads(model, seen.tokens)),
+    }
+    for token in {token for layer in report["without"]["best"] for best in layer for token in best}:
+        report["texts"][str(token)] = logit_lens.visible(model, token)
     if args.html is not None:
         from fastgpt_c.io.html_page import write_page
 

@@ -1,8 +1,8 @@
 """Self-contained HTML pages: data, style and script in one file that asks no network for anything.
 
 A page NAME is made of NAME.html (the markup inside <main>), NAME.css and NAME.js, which lie in pages/ beside base.css.
-NAME.js is an ES module; the modules that it imports are put before it, so that the page is one script in one file.  Its
-data are the text of the element #data.
+NAME.js is an ES module; the modules that it imports are put before it, so that the page is one script in one file, and
+style sheets that NAME.css imports before that.  Its data are the text of the element #data.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ POLICY = (
 )
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w]+\.js)";\n', re.MULTILINE)
+IMPORTED_STYLE = re.compile(r'^@import "\./([\w]+\.css)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=async function|function|class|const|let)", re.MULTILINE)
 
 PAGE = """\
@@ -63,7 +64,7 @@ def page(name: str, title: str, data: Any) -> str:
     return PAGE.format(
         policy=html.escape(POLICY),
         title=html.escape(title),
-        style=_part("base.css") + _part(f"{name}.css"),
+        style=_part("base.css") + _style(f"{name}.css"),
         body=_part(f"{name}.html"),
         data=embedded_json(data),
         script='"use strict";\n' + _script(f"{name}.js", set()),
@@ -79,6 +80,12 @@ def embedded_json(data: Any) -> str:
 
 def _part(file: str) -> str:
     return (importlib.resources.files("fastgpt_c") / "pages" / file).read_text(encoding="utf-8")
+
+
+def _style(file: str) -> str:
+    """A style sheet behind those that it imports at its beginning."""
+    text = _part(file)
+    return "".join(map(_style, IMPORTED_STYLE.findall(text))) + IMPORTED_STYLE.sub("", text)
 
 
 def _script(file: str, included: set[str]) -> str:

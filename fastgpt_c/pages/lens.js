@@ -3,10 +3,11 @@
 import {AttributionParts, partsOf} from "./attribution_parts.js";
 import {AttentionMaps} from "./attention_maps.js";
 import {byId, describe, element, percent, shade, walkable} from "./dom.js";
+import {HeadSwitch} from "./head_switch.js";
 import {LensGrid} from "./lens_grid.js";
 
 /** @typedef {import("./lens_grid.js").LensData & import("./attention_maps.js").AttentionData
- *            & {attribution: import("./attribution_parts.js").Attribution, model: string, type: string, answer: number, surprisal: number[]}} LensPage */
+ *            & {without: import("./head_switch.js").Without, attribution: import("./attribution_parts.js").Attribution, model: string, type: string, answer: number, surprisal: number[]}} LensPage */
 
 /** @type {LensPage} */
 const data = JSON.parse(byId("data").textContent ?? "");
@@ -60,5 +61,6 @@ grid.keep(data.n_layer, n_tokens - 1);
 const maps = new AttentionMaps(), parts = new AttributionParts();
 maps.show(data);
 parts.show(data.attribution, data.inputs);
-parts.onChoose = (layer, head) => maps.look(layer, head);
+const head_switch = new HeadSwitch(data);
+parts.onChoose = (layer, head) => { maps.look(layer, head); head_switch.choose(layer, head); };
 showQuestion();

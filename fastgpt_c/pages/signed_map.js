@@ -7,7 +7,8 @@ import {describe, element, scrollIntoTable, selectCell, shade, walkable, whenCho
  * @property {string[]} rows
  * @property {string[]} columns
  * @property {number[][]} values  [row][column]
- * @property {(y: number, x: number) => string} textOf  a cell's tooltip */
+ * @property {(y: number, x: number) => string} textOf  a cell's tooltip
+ * @property {(value: number) => string} [show]  what a cell says; else one decimal */
 
 /** @param {number} x */
 export const signed = x => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
@@ -44,7 +45,8 @@ export class SignedMap {
    * @param {number} most  full colour */
   show(data, most = largestOf(data.values)) {
     this.cells = data.values.map((row, y) => row.map((value, x) => {
-      const node = element("td", {role: "gridcell", "aria-selected": "false"}, value.toFixed(1).replace("-0.0", "0.0").replace("-", "−"));
+      const text = (data.show ?? (number => number.toFixed(1)))(value);
+      const node = element("td", {role: "gridcell", "aria-selected": "false"}, text.replace(/^-(?=[0.]*$)/, "").replace("-", "−"));
       shadeSigned(node, value, most);
       describe(node, () => data.textOf(y, x));
       return node;

@@ -312,6 +312,30 @@ def test_page_shows_what_made_the_answer(browser: Any, page_and_report: tuple[Pa
         assert (tab.input_value("#layer"), tab.input_value("#head")) == ("2", "3")
 
 
+def test_a_head_is_switched_off(browser: Any, page_and_report: tuple[Path, dict[str, Any]]) -> None:
+    """The page shows what the model says without the chosen head, which is what a prefill with that edit says."""
+    path, report = page_and_report
+    tokens, without, texts = report["tokens"], report["without"], report["texts"]
+    with fastgpt_c.load() as model, model.session() as session:
+        logits = session.prefill(tokens, edits=[fastgpt_c.Edit(3, "z", "zero", head=2)])
+    p = softmax(logits.astype(np.float64))
+    assert without["best"][3][2][0] == p.argmax()
+    np.testing.assert_allclose(without["probability"][3][2], np.sort(p)[::-1][:5], atol=1e-3)
+    assert without["answer"][3][2] == pytest.approx(p[report["answer"]], abs=1e-3)
+    with opened(browser, path) as tab:
+        tab.click("#added tbody tr:nth-child(4) td:nth-child(4)")
+        assert tab.inner_text("#without") == ""
+        tab.click("#off")
+        assert tab.inner_text("#off") == "Head 3.2 is off"
+        columns = tab.eval_on_selector_all(
+            "#without tbody tr", "rows => rows.map(row => [row.cells[0].innerText, row.cells[3].innerText])"
+        )
+        before = report["best"][-1][-1][:5]
+        assert columns == [[texts[str(a)], texts[str(b)]] for a, b in zip(before, without["best"][3][2], strict=True)]
+        tab.click("#off")
+        assert tab.inner_text("#without") == ""
+
+
 @pytest.mark.parametrize("width", [380, 1280])
 def test_labels_stay_and_tooltips_cover_nothing(browser: Any, tmp_path: Path, width: int) -> None:
     """Of a map that is larger than its window, wherever it is scrolled; the page itself is no wider than its window."""
