@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastgpt_c.batching.requests import Batch, Request
+    from fastgpt_c.engine.control_vector import ControlVector, steer
     from fastgpt_c.engine.edits import Edit
     from fastgpt_c.engine.hooks import HookPoint
     from fastgpt_c.engine.inspection import inspect
@@ -54,6 +55,7 @@ __all__ = [
     "Cancelled",
     "Completion",
     "ContextFullError",
+    "ControlVector",
     "Edit",
     "FastGPTError",
     "HookPoint",
@@ -78,11 +80,13 @@ __all__ = [
     "__version__",
     "inspect",
     "load",
+    "steer",
     "step",
 ]
 
 _HOMES = {
     "batching.requests": ("Batch", "Request"),
+    "engine.control_vector": ("ControlVector", "steer"),
     "engine.edits": ("Edit",),
     "engine.hooks": ("HookPoint",),
     "engine.inspection": ("inspect",),

@@ -128,6 +128,7 @@ class Model(LoadedModel):
             prompt_lookup         speculative decoding: guess so many tokens from the text so far (0)
             draft                 speculative decoding: a smaller Model that guesses (None)
             penalty_alpha         contrastive search among top_k tokens, in [0, 1] (None)
+            control_vector        a ControlVector that is added to the residual stream: steers the text (None)
 
         fastgpt_c.Options says more of each.  Raises UsageError (a wrong name or value; the message has the nearest
         right one), ContextFullError (more tokens than n_ctx), MissingExtraError (a constraint without llguidance),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgpt_c.engine.edits import Edit, edit_array
 from fastgpt_c.native.arguments import Floats
 from fastgpt_c.native.interrupts import Steps, ending, new_guard
 from fastgpt_c.native.lib import check, create, ffi, float_pointer, lib
@@ -33,6 +35,7 @@ class RaggedStep:
             lib.fastgpt_context_create, self._model, self._pool, max(N_TOKENS_A_STEP, n_rows),
             free=lib.fastgpt_context_free, sizeof=lib.fastgpt_context_sizeof,
         )  # fmt: skip
+        self._n_head, self._n_embd = model.n_head, model.n_embd
         self.is_profiled = False
         self._deterministic = deterministic
         self._spans = ffi.new("fastgpt_span[]", n_rows)
@@ -53,11 +56,14 @@ class RaggedStep:
         self._drawn[row] = token
         self.read(row, kv, self._drawn + row, 1, sampler)
 
-    def run(self, n_rows: int, n_tokens: int) -> None:
-        """Runs the model over the n_tokens new tokens of the first n_rows rows.  Raises KeyboardInterrupt; the caches
-        of the rows are then undefined."""
+    def run(self, n_rows: int, n_tokens: int, edits: Sequence[Sequence[Edit]] = ()) -> None:
+        """Runs the model over the n_tokens new tokens of the first n_rows rows, each with its own edits, if any row has
+        some.  Raises KeyboardInterrupt; the caches of the rows are then undefined."""
         guard = new_guard()
+        structs, values = edit_array(edits, self._n_head, self._n_embd)  # values lives until the step has ended
         with ending(guard):
+            if values:
+                guard.options.edits, guard.options.n_edits = structs, len(values)
             guard.context, guard.spans, guard.n_spans = self._context, self._spans, n_rows
             guard.options.deterministic, guard.logits = self._deterministic, float_pointer(self._logits)
             check(self._steps.run(guard, n_tokens))

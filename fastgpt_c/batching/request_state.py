@@ -15,6 +15,7 @@ from fastgpt_c.generation.transcript import Transcript
 from fastgpt_c.native.arguments import Floats
 
 if TYPE_CHECKING:
+    from fastgpt_c.engine.edits import Edit
     from fastgpt_c.engine.log_probs import TokenLogProb
     from fastgpt_c.engine.model import LoadedModel
     from fastgpt_c.engine.sampler import Sampler
@@ -48,6 +49,7 @@ class RequestState:
     error       why it failed, or None
     prompt      token ids to read before the first token is drawn
     n_positions of a KV cache that it needs
+    edits       what changes every step for it: its control vector
     steers      steer has to be called before each draw
     tokens      what was drawn, without the end-of-text token
     streams     its text is wanted piece by piece, see take_piece
@@ -70,6 +72,7 @@ class RequestState:
         self.prompt: list[int] = []
         self.n_positions = 0
         self.steers = False
+        self.edits: list[Edit] = []
         self._piece, self._n_taken = "", 0
         self.error: FastGPTError | None = None
         self.tokens: list[int] = []
@@ -80,6 +83,9 @@ class RequestState:
 
     def _prepare(self, model: LoadedModel, prompt: Prompt, options: Options) -> None:
         check_batchable(options)
+        if options.control_vector is not None:
+            options.control_vector.check(model)
+            self.edits = options.control_vector.edits()
         self.prompt = prompt_tokens(model, prompt, options)
         self.n_positions = min(len(self.prompt) + options.max_new_tokens, model.n_ctx)
         self._selector = TokenSelector(model, options, self.prompt)

@@ -272,6 +272,8 @@ class Scheduler:
     def _shared_or_free_cache(self, request: RequestState) -> Cache | None:
         if not self.caches.may_have_room(request.n_positions):
             return None
+        if request.edits:  # what it reads is its own: no other request's keys and values fit
+            return self.caches.take(request.prompt[:1], request.n_positions)
         n_shared, slot = self._closest(request.prompt)
         if slot is None or n_shared < self.caches.n_waiting(request.prompt, request.n_positions) + MIN_SHARED:
             return self.caches.take(request.prompt, request.n_positions)
@@ -283,7 +285,9 @@ class Scheduler:
         """The longest common prefix of prompt with a slot's text, never all of prompt, and that slot."""
         n_best, best = 0, None
         for slot in self._slots:
-            if slot.text[:MIN_SHARED] == prompt[:MIN_SHARED]:  # quick, since most share no prefix
+            if (
+                not slot.request.edits and slot.text[:MIN_SHARED] == prompt[:MIN_SHARED]
+            ):  # quick, since most share no prefix
                 n = min(common_prefix_length(slot.text, prompt), len(prompt) - 1)
                 n_best, best = max((n_best, best), (n, slot), key=lambda pair: pair[0])
         return n_best, best
@@ -304,7 +308,8 @@ class Scheduler:
         Raises what a step raises, MemoryError among it; the caches are then undefined: call abort."""
         n_rows = self._fill_step()
         slots = self._slots[:n_rows]
-        self._step.run(n_rows, sum(slot.n_now for slot in slots))
+        edits = [slot.request.edits for slot in slots]
+        self._step.run(n_rows, sum(slot.n_now for slot in slots), edits if any(edits) else ())
         for row, slot in enumerate(slots):
             if slot.draws and slot.request.steers:
                 slot.request.steer(slot.text_so_far(), self._step.logits(row))
@@ -352,7 +357,7 @@ class Scheduler:
     def _vacate(self, row: int) -> None:
         """The last slot moves to row."""
         slot = self._slots[row]
-        self.caches.give_back(slot.cache, slot.held())
+        self.caches.give_back(slot.cache, [] if slot.request.edits else slot.held())
         last = self._slots.pop()
         if row < len(self._slots):
             self._slots[row] = last

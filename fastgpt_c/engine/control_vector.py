@@ -64,14 +64,16 @@ class ControlVector:
     def check(self, model: LoadedModel) -> None:
         """Raises UsageError unless it fits a model."""
         if self.n_embd != model.n_embd:
-            raise UsageError(f"the control vector has {self.n_embd} numbers a layer, the model's n_embd is {model.n_embd}")
+            raise UsageError(
+                f"the control vector has {self.n_embd} numbers a layer, the model's n_embd is {model.n_embd}"
+            )
         if (last := max(self.directions)) >= model.n_layer:
             raise UsageError(f"the control vector has layer {last}; the model's are 0 to {model.n_layer - 1}")
 
 
 def steer(model: LoadedModel, vector: npt.ArrayLike, layer: int, strength: float = 1.0) -> ControlVector:
-    """A control vector of one direction, for the option `steer` of a generation: vector [n_embd] times strength is added
-    to resid_post of the layer.  Raises UsageError where it does not fit the model."""
+    """A control vector of one direction, for the option control_vector of a generation: vector [n_embd] times strength
+    is added to resid_post of the layer.  Raises UsageError where it does not fit the model."""
     made = ControlVector({layer: vector}, strength)
     made.check(model)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastgpt_c.engine.edits import Edit
 from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Floats, shown
@@ -19,11 +20,13 @@ class Reader:
     session    reads the tokens; nothing else may use it meanwhile, and one thread at a time
     held       the tokens that are in the session at first; Reader(session, session.tokens.tolist()) reuses them
     n_kept     tokens of the last call that the session held already
+    edits      what changes every step, see Edit; none at first
     n_guessed, n_right
                guesses of speculative decoding, and those that were right
     """
 
     n_guessed = n_right = 0
+    edits: Sequence[Edit] = ()
 
     def __init__(self, session: Session, held: Sequence[int] = ()) -> None:
         self.session = session
@@ -43,6 +46,8 @@ class Reader:
 
     def read(self, new: list[int]) -> Floats:
         """Appends tokens, at least one -> float32 [n_vocab], the logits after the last of them."""
+        if self.edits:
+            return self.session.prefill(new, edits=self.edits)
         return self.session.decode(new[0]) if len(new) == 1 else self.session.prefill(new)
 
     def new_tokens(self, tokens: list[int]) -> list[int]:

@@ -12,6 +12,7 @@ from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import Floats, checked_int
 
 if TYPE_CHECKING:
+    from fastgpt_c.engine.control_vector import ControlVector
     from fastgpt_c.engine.model import LoadedModel
 
 LogitsProcessor = Callable[[Sequence[int], Floats], "Floats | None"]
@@ -33,6 +34,7 @@ class RequestKeywords(SamplingKeywords, total=False):
     stop: str | Iterable[str] | None
     on_overflow: str
     logprobs: int | None
+    control_vector: ControlVector | None
     ignore_eos: bool
     regex: str | None
     json_schema: str | Mapping[str, Any] | None
@@ -86,6 +88,8 @@ class Options(Sampling):
     penalty_alpha   contrastive search among the top_k likeliest tokens, see contrastive_search.py: how much being
                     unlike the text before counts, in [0, 1]; 0 = greedy.  Tokens are not drawn, so nothing that draws
                     goes with it
+    control_vector  steers the text: a ControlVector, such as fastgpt_c.steer(model, vector, layer, strength), is added
+                    to the residual stream at every position.  What a given reader holds already stays as it was read
     """
 
     max_new_tokens: int = 100
@@ -104,6 +108,7 @@ class Options(Sampling):
     prompt_lookup: int = 0
     draft: LoadedModel | None = None
     penalty_alpha: float | None = None
+    control_vector: ControlVector | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +119,8 @@ class Options(Sampling):
             raise UsageError("give prompt_lookup or draft, not both")
         if self.penalty_alpha is not None:
             check_contrastive(self)
+        if self.control_vector is not None:
+            check_steered(self)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -137,6 +144,15 @@ def check_constraints(**given: Any) -> None:
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise UsageError(f"give one of {' and '.join(names)}, not both")
+
+
+def check_steered(options: Options) -> None:
+    """Raises UsageError where a control vector meets a search that reads tokens in another way."""
+    for name in ("prompt_lookup", "draft", "penalty_alpha"):
+        if getattr(options, name) not in (None, 0):
+            raise UsageError(
+                f"control_vector changes each step, and {name} has steps of its own: leave one of them out"
+            )
 
 
 def check_contrastive(options: Options) -> None:

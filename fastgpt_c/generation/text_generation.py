@@ -38,6 +38,8 @@ class TextGeneration:
     def __post_init__(self) -> None:
         self.options = merge_options(Options, "options", self.options, {})
         reader = None if self.reader is None else reader_of(self.reader)
+        if self.options.control_vector is not None:
+            self.options.control_vector.check(self.model)
         tokens = prompt_tokens(self.model, self.prompt, self.options)
         self._loop = _Loop(self.model, self.options, tokens)
         self._pieces = self._loop.pieces(reader)
@@ -102,6 +104,8 @@ class _Loop:
             yield from self._pieces_from(_guessing(Reader(session), self._model, o))
 
     def _pieces_from(self, reader: Reader) -> Iterator[str]:
+        vector = self._options.control_vector
+        reader.edits = [] if vector is None else vector.edits()
         transcript = Transcript(self._model, self._options.stop_strings)
         for token in self._sampled(reader):
             if piece := transcript.push(token):

@@ -1,4 +1,4 @@
-"""GGUF files of a few named F32 vectors, without any other library: strict about what it reads, since files are anybody's.
+"""GGUF files of a few named F32 vectors: strict about what is read, since files are anybody's.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fastgpt_c.errors import ModelFileError
+from fastgpt_c.errors import FastGPTError, ModelFileError
 from fastgpt_c.io.atomic_files import atomically
 
 Value = str | int
@@ -104,8 +104,11 @@ class _Reader:
 
 
 def read_vectors(path: Path) -> tuple[dict[str, Value], Vectors]:
-    """Texts and integers among the keys, and the vectors.  Raises ModelFileError, which names the file and what is wrong
-    with it: unreadable, cut, not GGUF, another type than F32, a name that stands twice, numbers that are not finite."""
+    """Texts and integers among the keys, and the vectors.
+
+    Raises ModelFileError, which names the file and what is wrong with it: unreadable, cut, not GGUF, another type than
+    F32, a name that stands twice, numbers that are not finite.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ModelFileError(f"{path}: is too large for a file of vectors")
@@ -147,8 +150,15 @@ def write_vectors(path: Path, values: Mapping[str, Value], vectors: Mapping[str,
     for name, vector in vectors.items():
         head.append(_text(name) + struct.pack("<IQIQ", 1, len(vector), F32, offset))
         offset += math.ceil(vector.nbytes / ALIGNMENT) * ALIGNMENT
+    try:
+        _write(path, b"".join(head), vectors)
+    except OSError as error:
+        raise FastGPTError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, head: bytes, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
     with atomically(path) as part:
-        part.write_bytes(_padded(b"".join(head)) + b"".join(_padded(v.astype("<f4").tobytes()) for v in vectors.values()))
+        part.write_bytes(_padded(head) + b"".join(_padded(v.astype("<f4").tobytes()) for v in vectors.values()))
 
 
 def _text(text: str) -> bytes:

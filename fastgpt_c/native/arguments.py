@@ -163,6 +163,13 @@ def _read_model(value: object) -> object:
     return value
 
 
+def _read_control_vector(value: object) -> object:
+    """Checks what a generation needs of one: this module may not import the class."""
+    if not all(hasattr(value, name) for name in ("directions", "strength", "edits")):
+        raise Refused
+    return value
+
+
 def _read_early_stopping(value: object) -> bool | str:
     if isinstance(value, str) and value == "never":
         return value
@@ -213,6 +220,7 @@ OPTIONS = {
     "logits_processor": optional(Kind("one function", _read_callable)),
     "prompt_lookup": COUNT,
     "draft": optional(Kind("a Model", _read_model)),
+    "control_vector": optional(Kind("a ControlVector", _read_control_vector)),
     "penalty_alpha": optional(number(0, 1)),
     # Beams
     "num_beams": integer(1, 2**31 - 1),

@@ -1,5 +1,5 @@
-"""Control vectors from pairs of prompts: the direction in which a model's thoughts about them differ (Rimsky et al. 2023,
-arXiv 2312.06681; by principal components as in Zou et al. 2023, arXiv 2310.01405)."""
+"""Control vectors from pairs of prompts: the direction in which what a model holds of them differs (Rimsky et al.
+2023, arXiv 2312.06681; by principal components as in Zou et al. 2023, arXiv 2310.01405)."""
 
 from __future__ import annotations
 

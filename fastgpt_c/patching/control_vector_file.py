@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgpt_c.engine.control_vector import ControlVector
 from fastgpt_c.errors import ModelFileError, UsageError
+from fastgpt_c.io.atomic_files import is_model
 from fastgpt_c.io.gguf_vectors import read_vectors, write_vectors
 from fastgpt_c.native.arguments import Floats, as_path
 
@@ -18,12 +19,14 @@ DIRECTION = re.compile(r"direction\.([0-9]{1,4})")
 
 
 def load_control_vector(path: str | Path, strength: float = 1.0) -> ControlVector:
-    """Reads a file of llama.cpp, its cvector-generator, or repeng.  Raises ModelFileError, which names the file and what
-    is wrong in it, and UsageError for a strength that is no number."""
+    """Reads a file of llama.cpp, its cvector-generator, or repeng.  Raises ModelFileError, which names the file and
+    what is wrong in it, and UsageError for a strength that is no number."""
     path = as_path("path", path)
     values, vectors = read_vectors(path)
     if values.get("general.architecture") != ARCHITECTURE:
-        raise ModelFileError(f"{path}: is not a control vector: its architecture is {values.get('general.architecture')!r}")
+        raise ModelFileError(
+            f"{path}: is not a control vector: its architecture is {values.get('general.architecture')!r}"
+        )
     directions: dict[int, Floats] = {}
     for name, vector in vectors.items():
         match = DIRECTION.fullmatch(name)
@@ -47,4 +50,15 @@ def save_control_vector(path: str | Path, vector: ControlVector) -> None:
         for layer, direction in vector.directions.items()
     }
     values: dict[str, str | int] = {"general.architecture": ARCHITECTURE, HINT: "gpt2", COUNT: len(directions)}
-    write_vectors(as_path("path", path), values, directions)
+    target = as_path("path", path)
+    if is_model(target):
+        _check_is_control_vector(target)
+    write_vectors(target, values, directions)
+
+
+def _check_is_control_vector(target: Path) -> None:
+    """A GGUF file is replaced only by one of its kind."""
+    try:
+        load_control_vector(target)
+    except ModelFileError as error:
+        raise UsageError(f"{target}: exists and is no control vector; delete it or give another name") from error

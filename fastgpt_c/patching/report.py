@@ -72,7 +72,7 @@ def experiment(
     maps = act_patch(model, good, bad, metric, BY_POSITION, ("layer", "position"), **options)
     heads = act_patch(model, good, bad, metric, "z", ("layer", "head"), **options)
     pair = one_token(model, "answer", answer), one_token(model, "against", against)
-    return Experiment(*ends, *pair, dict(zip(BY_POSITION, maps, strict=True)), heads)
+    return Experiment(ends[0], ends[1], *pair, dict(zip(BY_POSITION, maps, strict=True)), heads)
 
 
 def report(found: Experiment) -> dict[str, Any]:
