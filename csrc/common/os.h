@@ -2,7 +2,9 @@
 #ifndef FASTGPT_OS_H
 #define FASTGPT_OS_H
 
+#if !defined(_WIN32)
 #include <pthread.h>
+#endif
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +49,48 @@ void *os_alloc(size_t n_bytes);
 void os_free(void *block);
 
 /* ---- Threads ---- */
+
+#if defined(_WIN32)
+typedef struct os_mutex { void *lock; } os_mutex;              /* an SRWLOCK */
+typedef struct os_condition { void *variable; } os_condition;  /* a CONDITION_VARIABLE */
+typedef struct os_once { void *state; } os_once;               /* an INIT_ONCE */
+typedef void *os_thread_handle;
+#define OS_ONCE_INIT {NULL}
+#else
+typedef pthread_mutex_t os_mutex;
+typedef pthread_cond_t os_condition;
+typedef pthread_once_t os_once;
+typedef pthread_t os_thread_handle;
+#define OS_ONCE_INIT PTHREAD_ONCE_INIT
+#endif
+
+typedef struct os_thread {
+    os_thread_handle handle;
+    void (*run)(void *arg);
+    void *arg;
+} os_thread;
+
+void os_mutex_init(os_mutex *mutex);
+void os_mutex_lock(os_mutex *mutex);
+void os_mutex_unlock(os_mutex *mutex);
+void os_mutex_destroy(os_mutex *mutex);
+
+void os_condition_init(os_condition *condition);
+void os_condition_wait(os_condition *condition, os_mutex *mutex);
+void os_condition_wake_all(os_condition *condition);
+void os_condition_destroy(os_condition *condition);
+
+/* Calls f the first time only; others wait for its end. */
+void os_call_once(os_once *once, void (*f)(void));
+
+/* Runs run(arg) in a thread that takes no signals: they are for the threads of the host.  *thread stays where it is
+ * until it is joined.  False when there is no thread to be had. */
+bool os_thread_start(os_thread *thread, void (*run)(void *arg), void *arg);
+void os_thread_join(os_thread *thread);
+
+/* Between the two, the process does not fork: a fork waits.  Many threads may be between them at a time. */
+void os_hold_forks(void);
+void os_allow_forks(void);
 
 fastgpt_cores os_cores(void);
 

@@ -5,7 +5,6 @@
  * number or no unit left, so nobody ever waits for a sleeper: the step waits for units, not for threads. */
 #include "common/thread_pool.h"
 
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -15,13 +14,13 @@ enum { MAX_THREADS = 1024, SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 20000
 
 typedef struct worker {
     fastgpt_pool *pool;
-    pthread_t thread;
+    os_thread thread;
     int index; /* 1 .. n_threads - 1; the caller of a step is 0 */
     int64_t start_ns, end_ns; /* see pool_take_share; written while the worker has units that are not counted as done */
 } worker;
 
 struct fastgpt_pool {
-    pthread_mutex_t step; /* held from pool_enter to pool_leave */
+    os_mutex step; /* held from pool_enter to pool_leave */
     int n_threads;
     int n_started; /* workers that run in process process_id */
     bool watched;
@@ -35,8 +34,8 @@ struct fastgpt_pool {
     atomic_int n_done;
     atomic_uint_fast64_t ticket;
 
-    pthread_mutex_t sleep;
-    pthread_cond_t wake;
+    os_mutex sleep;
+    os_condition wake;
     atomic_int n_sleeping;
     atomic_bool stop;
 };
@@ -84,27 +83,27 @@ static void wait_for_job(fastgpt_pool *pool, uint32_t seen) {
         if (!nothing_new(pool, seen)) return;
         os_pause();
     }
-    pthread_mutex_lock(&pool->sleep);
+    os_mutex_lock(&pool->sleep);
     atomic_fetch_add(&pool->n_sleeping, 1); /* before it reads the ticket: see wake_sleepers */
-    while (nothing_new(pool, seen)) pthread_cond_wait(&pool->wake, &pool->sleep);
+    while (nothing_new(pool, seen)) os_condition_wait(&pool->wake, &pool->sleep);
     atomic_fetch_sub(&pool->n_sleeping, 1);
-    pthread_mutex_unlock(&pool->sleep);
+    os_mutex_unlock(&pool->sleep);
 }
 
 /* Called after the new ticket is stored: a worker either counted itself as asleep before, or sees the ticket. */
 static void wake_sleepers(fastgpt_pool *pool) {
     if (atomic_load(&pool->n_sleeping) == 0) return;
-    pthread_mutex_lock(&pool->sleep);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->sleep);
+    os_mutex_lock(&pool->sleep);
+    os_condition_wake_all(&pool->wake);
+    os_mutex_unlock(&pool->sleep);
 }
 
-static void *worker_main(void *arg) {
+static void worker_main(void *arg) {
     worker *self = arg;
     uint32_t seen = 0;
     for (;;) {
         wait_for_job(self->pool, seen);
-        if (atomic_load(&self->pool->stop)) return NULL;
+        if (atomic_load(&self->pool->stop)) return;
         seen = number_of(atomic_load(&self->pool->ticket));
         run_units(self->pool, seen, self->index);
     }
@@ -156,27 +155,17 @@ bool pool_take_share(fastgpt_pool *pool, int thread, int64_t *start_ns, int64_t 
 /* ---- Create, fork and free ---- */
 
 static void init_locks(fastgpt_pool *pool) {
-    pthread_mutex_init(&pool->step, NULL);
-    pthread_mutex_init(&pool->sleep, NULL);
-    pthread_cond_init(&pool->wake, NULL);
+    os_mutex_init(&pool->step);
+    os_mutex_init(&pool->sleep);
+    os_condition_init(&pool->wake);
     atomic_store(&pool->n_sleeping, 0);
-}
-
-/* Workers block all signals: they are for the threads of the host. */
-static fastgpt_status start_thread(worker *w) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&w->thread, NULL, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error ? FASTGPT_ERR_THREADS : FASTGPT_OK;
 }
 
 static fastgpt_status start_threads(fastgpt_pool *pool) {
     while (pool->n_started < pool->n_threads - 1) {
         worker *w = &pool->workers[pool->n_started];
         *w = (worker){.pool = pool, .index = pool->n_started + 1};
-        if (start_thread(w)) return FASTGPT_ERR_THREADS;
+        if (!os_thread_start(&w->thread, worker_main, w)) return FASTGPT_ERR_THREADS;
         pool->n_started++;
     }
     return FASTGPT_OK;
@@ -202,14 +191,14 @@ static void reset_after_fork(fastgpt_pool *pool) {
 fastgpt_status pool_enter(fastgpt_pool *pool) {
     if (!pool || pool->n_threads == 1) return FASTGPT_OK;
     reset_after_fork(pool);
-    pthread_mutex_lock(&pool->step);
+    os_mutex_lock(&pool->step);
     fastgpt_status status = start_threads(pool);
-    if (status) pthread_mutex_unlock(&pool->step);
+    if (status) os_mutex_unlock(&pool->step);
     return status;
 }
 
 void pool_leave(fastgpt_pool *pool) {
-    if (pool && pool->n_threads > 1) pthread_mutex_unlock(&pool->step);
+    if (pool && pool->n_threads > 1) os_mutex_unlock(&pool->step);
 }
 
 int pool_n_threads(const fastgpt_pool *pool) { return pool ? pool->n_threads : 1; }
@@ -247,19 +236,19 @@ fastgpt_status fastgpt_pool_create(int32_t n_threads, fastgpt_pool **out) {
 
 static void stop_threads(fastgpt_pool *pool) {
     atomic_store(&pool->stop, true);
-    pthread_mutex_lock(&pool->sleep);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->sleep);
-    for (int i = 0; i < pool->n_started; i++) pthread_join(pool->workers[i].thread, NULL);
+    os_mutex_lock(&pool->sleep);
+    os_condition_wake_all(&pool->wake);
+    os_mutex_unlock(&pool->sleep);
+    for (int i = 0; i < pool->n_started; i++) os_thread_join(&pool->workers[i].thread);
 }
 
 void fastgpt_pool_free(fastgpt_pool *pool) {
     if (!pool) return;
     reset_after_fork(pool);
     stop_threads(pool);
-    pthread_mutex_destroy(&pool->step);
-    pthread_mutex_destroy(&pool->sleep);
-    pthread_cond_destroy(&pool->wake);
+    os_mutex_destroy(&pool->step);
+    os_mutex_destroy(&pool->sleep);
+    os_condition_destroy(&pool->wake);
     free(pool->workers);
     free(pool);
 }

@@ -1,6 +1,5 @@
 /* dispatch.c - which kernels run here. */
 #include <assert.h>
-#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +19,7 @@ INSTRUCTION_SETS(KNOWN_FAMILY)
 
 enum { N_CANDIDATES = sizeof candidates / sizeof *candidates };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static os_once once = OS_ONCE_INIT;
 static const kernels *usable[N_CANDIDATES];
 static int n_usable;
 static const kernels *chosen;
@@ -38,12 +37,12 @@ static void choose_kernels(void) {
 }
 
 const kernels *const *kernels_all(int *n) {
-    pthread_once(&once, choose_kernels);
+    os_call_once(&once, choose_kernels);
     *n = n_usable;
     return usable;
 }
 
 const kernels *kernels_chosen(void) {
-    pthread_once(&once, choose_kernels);
+    os_call_once(&once, choose_kernels);
     return chosen;
 }

@@ -6,13 +6,13 @@
  * FASTGPT_CBLAS_HEADER: the header of another library than the one that <cblas.h> is of (cmake/blas.cmake). */
 #include "matmul/blas.h"
 
-#include <pthread.h>
 #include <stdbool.h>
+
+#include "common/os.h"
 
 #ifdef FASTGPT_OPENBLAS_IS_PRIVATE
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "matmul/openblas_os.h"
 #define scipy_cblas_sgemm64_ fastgpt_scipy_cblas_sgemm64_
@@ -42,25 +42,8 @@ typedef int blas_int;
 
 /* A system's OpenBLAS may run threads of its own, and hangs when the process forks while they work; our copy has locks
  * that a child would find locked for ever.  So a fork waits for the running products, at most until their steps end,
- * and new products wait for the fork.  OpenBLAS registers its own fork handlers when it is loaded, before these; so
- * this lock is held while OpenBLAS's handlers run. */
-static pthread_rwlock_t fork_lock = PTHREAD_RWLOCK_INITIALIZER;
-
-static void before_fork(void) { pthread_rwlock_wrlock(&fork_lock); }
-static void after_fork_in_parent(void) { pthread_rwlock_unlock(&fork_lock); }
-
-/* Only the thread that locked may unlock, and the child's thread is another one: so the lock is made anew. */
-static void after_fork_in_child(void) { pthread_rwlock_init(&fork_lock, NULL); }
-
-static void watch_forks(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
-
-static void hold_forks(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
-    pthread_rwlock_rdlock(&fork_lock);
-}
-
-static void allow_forks(void) { pthread_rwlock_unlock(&fork_lock); }
+ * and new products wait for the fork.  OpenBLAS registers its own fork handlers when it is loaded, before those of
+ * os_hold_forks; so forks are held while OpenBLAS's handlers run. */
 
 #ifdef FASTGPT_OPENBLAS_IS_PRIVATE
 /* How many products may run at a time: not more than there are cores, since that is no faster; and not more than
@@ -69,31 +52,31 @@ static void allow_forks(void) { pthread_rwlock_unlock(&fork_lock); }
 static int max_products(void) {
     const char *built_for = strstr(scipy_openblas_get_config64_(), "MAX_THREADS=");
     int max = built_for ? 2 * atoi(built_for + strlen("MAX_THREADS=")) - 1 : 1;
-    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return n_cores > 0 && n_cores < max ? (int)n_cores : max;
+    int n_cores = os_cores().online;
+    return n_cores > 0 && n_cores < max ? n_cores : max;
 }
 
 fastgpt_status blas_reserve(int n_threads) {
-    hold_forks();
+    os_hold_forks();
     bool reserved = fastgpt_openblas_reserve(n_threads, max_products());
-    allow_forks();
+    os_allow_forks();
     return reserved ? FASTGPT_OK : FASTGPT_ERR_MEMORY;
 }
 
 void blas_release(int n_threads) {
-    hold_forks();
+    os_hold_forks();
     fastgpt_openblas_release(n_threads);
-    allow_forks();
+    os_allow_forks();
 }
 
 static void begin_product(void) {
-    hold_forks();
+    os_hold_forks();
     fastgpt_openblas_begin();
 }
 
 static void end_product(void) {
     fastgpt_openblas_end();
-    allow_forks();
+    os_allow_forks();
 }
 #else
 fastgpt_status blas_reserve(int n_threads) {
@@ -103,8 +86,8 @@ fastgpt_status blas_reserve(int n_threads) {
 
 void blas_release(int n_threads) { (void)n_threads; }
 
-static void begin_product(void) { hold_forks(); }
-static void end_product(void) { allow_forks(); }
+static void begin_product(void) { os_hold_forks(); }
+static void end_product(void) { os_allow_forks(); }
 #endif
 
 const char *blas_name(void) { return sizeof(blas_int) == sizeof(int64_t) ? LIBRARY " (ILP64)" : LIBRARY " (LP64)"; }
