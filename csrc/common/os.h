@@ -51,9 +51,15 @@ void os_free(void *block);
 /* ---- Threads ---- */
 
 #if defined(_WIN32)
-typedef struct os_mutex { void *lock; } os_mutex;              /* an SRWLOCK */
-typedef struct os_condition { void *variable; } os_condition;  /* a CONDITION_VARIABLE */
-typedef struct os_once { void *state; } os_once;               /* an INIT_ONCE */
+typedef struct os_mutex {
+    void *lock;
+} os_mutex;              /* an SRWLOCK */
+typedef struct os_condition {
+    void *variable;
+} os_condition;  /* a CONDITION_VARIABLE */
+typedef struct os_once {
+    void *state;
+} os_once;               /* an INIT_ONCE */
 typedef void *os_thread_handle;
 #define OS_ONCE_INIT {NULL}
 #else
@@ -129,6 +135,9 @@ enum {
 };
 
 unsigned os_cpu_features(void);
+
+/* Asks the system for the tiles of AMX, whose state it does not keep for processes that do not. */
+bool os_may_use_tiles(void);
 bool os_is_little_endian(void);
 
 #endif

@@ -14,8 +14,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
+#if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
@@ -154,42 +153,14 @@ size_t os_cache_bytes(void) {
 
 #if defined(__x86_64__)
 
-/* Bit of a register of CPUID (Intel SDM 2A, CPUID): leaf 7 describes the instruction sets. */
-static bool leaf_7(unsigned subleaf, int which, int bit) {
-    unsigned r[4];
-    return __get_cpuid_count(7, subleaf, &r[0], &r[1], &r[2], &r[3]) && (r[which] >> bit & 1);
-}
-
-static bool has_f16c(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
-}
-
 /* The state of the tiles is large, so Linux gives it to processes that ask (Documentation/arch/x86/xstate.rst). */
-static bool may_use_tiles(void) {
+bool os_may_use_tiles(void) {
 #if defined(__linux__)
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 #else
     return false;
 #endif
-}
-
-/* __builtin_cpu_supports also asks whether the system saves the registers. */
-unsigned os_cpu_features(void) {
-    enum { EAX, ECX = 2, EDX };
-    unsigned found = 0;
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return found;
-    found |= OS_CPU_AVX2;
-    if (leaf_7(1, EAX, 4)) found |= OS_CPU_AVX_VNNI;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
-        return found;
-    found |= OS_CPU_AVX512;
-    if (leaf_7(0, ECX, 11)) found |= OS_CPU_AVX512_VNNI;
-    if (leaf_7(1, EAX, 5)) found |= OS_CPU_AVX512_BF16;
-    if (leaf_7(0, EDX, 22) && leaf_7(0, EDX, 24) && may_use_tiles()) found |= OS_CPU_AMX_BF16;
-    return found;
 }
 
 #elif defined(__aarch64__) && defined(__linux__)

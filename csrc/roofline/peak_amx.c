@@ -1,5 +1,5 @@
 /* peak_amx.c - AMX tiles: 16 x 16 sums of 32 products of bf16 an instruction. */
-#include <immintrin.h>
+#include "kernels/x86/tile_strides.h"
 
 #include "roofline/peak.h"
 #include "kernels/x86/tile_shapes.h"

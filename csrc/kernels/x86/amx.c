@@ -9,6 +9,7 @@
 #define PREFETCH_BEYOND 2048
 #include "kernels/x86/x86.inl.h"
 
+#include "kernels/x86/tile_strides.h"
 #include "kernels/x86/avx512_math.h"
 #include "kernels/generic/simd.inl.h"
 
