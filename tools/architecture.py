@@ -142,6 +142,29 @@ def wrong_arrows(files: Graph, table: Graph) -> list[str]:
     return found
 
 
+# ---- The operating system ----------------------------------------------------------------------------
+
+# Headers of C itself, of the CPU's vectors and of BLAS.  All others are an operating system's.
+KNOWN_HEADERS = {
+    "Accelerate/Accelerate", "arm_neon", "assert", "cblas", "ctype", "errno", "fastgpt", "float", "immintrin",
+    "inttypes", "limits", "math", "stdarg", "stdatomic", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string",
+    "time",
+}  # fmt: skip
+# The files that may know it: os.h and what implements it, what OpenBLAS and Python see of it, how the command begins.
+KNOWING_FILES = re.compile(r"common/os(_\w+)?\.[ch]|matmul/openblas_os\.[ch]|extension/guard\.c|cli/windows\.c")
+
+
+def system_headers(csrc: Path) -> list[str]:
+    """A sentence for each #include of a header of the operating system in a file that should ask os.h."""
+    return [
+        f"{file} includes <{header}.h>: only common/os.h and what implements it know the operating system"
+        for file, text in sources(csrc).items()
+        if not KNOWING_FILES.fullmatch(file)
+        for header in re.findall(r"#\s*include <([\w/]+)\.h>", text)
+        if header not in KNOWN_HEADERS
+    ]
+
+
 def faults(csrc: Path) -> list[str]:
     """What is wrong, a sentence each; the empty list when files and table agree."""
     table, files = read_table(csrc), uses(csrc)
@@ -150,7 +173,7 @@ def faults(csrc: Path) -> list[str]:
     found += [
         f"folders.txt has a line for {folder}, which is not there" for folder in table if not (csrc / folder).exists()
     ]
-    return found + wrong_arrows(files, table)
+    return found + system_headers(csrc) + wrong_arrows(files, table)
 
 
 # ---- The picture -------------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ def test_a_circle_of_files_is_found(copy: Path) -> None:
     ]
 
 
+def test_a_header_of_the_system_is_found(copy: Path) -> None:
+    """Threads and files are asked of os.h, so that a port writes os_*.c and nothing else."""
+    (fault,) = plant(copy, "kernels/dispatch.c", "#include <pthread.h>")
+    assert fault.startswith("kernels/dispatch.c includes <pthread.h>: only common/os.h")
+
+
 def test_a_circle_in_the_table_is_found(copy: Path) -> None:
     """The table cannot allow what it is there to forbid."""
     found = plant(copy, "folders.txt", "include: cli")
