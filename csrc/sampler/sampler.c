@@ -48,8 +48,13 @@ fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *lo
 
 /* ---- Life ---- */
 
+/* Elements of each array that has one a token. */
+static size_t n_in_blocks(const fastgpt_sampler *s) {
+    return ((size_t)s->n_vocab + SAMPLER_BLOCK - 1) / SAMPLER_BLOCK * SAMPLER_BLOCK;
+}
+
 static fastgpt_status allocate_arrays(fastgpt_sampler *s) {
-    size_t n = (size_t)s->n_vocab;
+    size_t n = n_in_blocks(s);
     s->bias = calloc(n, sizeof *s->bias);
     s->marks = calloc(n, sizeof *s->marks);
     s->n_generated = calloc(n, sizeof *s->n_generated);
@@ -102,7 +107,7 @@ int32_t fastgpt_sampler_n_vocab(const fastgpt_sampler *s) { return s->n_vocab; }
 
 size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
     size_t token = sizeof *s->bias + sizeof *s->marks + sizeof *s->n_generated + sizeof *s->row + sizeof *s->weights;
-    return sizeof *s + (size_t)s->n_vocab * token + (size_t)s->history.capacity * sizeof *s->history.tokens +
+    return sizeof *s + n_in_blocks(s) * token + (size_t)s->history.capacity * sizeof *s->history.tokens +
            (size_t)s->n_eos_tokens * sizeof *s->eos_tokens;
 }
 
@@ -115,11 +120,23 @@ fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *s, int32_t token, float
     return FASTGPT_OK;
 }
 
+/* The marks of four tokens, of which bit i of `bits` allows token i. */
+#define MARK_OF(bits, i) ((bits) >> (i) & 1 ? 0 : DISALLOWED)
+#define MARKS_OF(bits) {MARK_OF(bits, 0), MARK_OF(bits, 1), MARK_OF(bits, 2), MARK_OF(bits, 3)}
+static const uint8_t FOUR_MARKS[16][4] = {
+    MARKS_OF(0), MARKS_OF(1), MARKS_OF(2),  MARKS_OF(3),  MARKS_OF(4),  MARKS_OF(5),  MARKS_OF(6),  MARKS_OF(7),
+    MARKS_OF(8), MARKS_OF(9), MARKS_OF(10), MARKS_OF(11), MARKS_OF(12), MARKS_OF(13), MARKS_OF(14), MARKS_OF(15)};
+
+/* A batch does this for each constrained row of a step: four tokens at a time, in arrays of whole blocks. */
 fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *s, const uint32_t *mask) {
     if (!s) return FASTGPT_ERR_ARGUMENT;
-    for (int32_t i = 0; i < s->n_vocab; i++) {
-        bool allowed = !mask || mask[i / 32] >> i % 32 & 1;
-        s->marks[i] = (uint8_t)((s->marks[i] & ~DISALLOWED) | (allowed ? 0 : DISALLOWED));
+    for (int32_t i = 0; i < s->n_vocab; i++) s->marks[i] &= (uint8_t)~DISALLOWED;
+    for (int32_t i = 0; mask && i < s->n_vocab; i += 4) {
+        uint32_t four, added;
+        memcpy(&four, s->marks + i, sizeof four);
+        memcpy(&added, FOUR_MARKS[mask[i / 32] >> i % 32 & 15], sizeof added);
+        four |= added;
+        memcpy(s->marks + i, &four, sizeof four);
     }
     return FASTGPT_OK;
 }

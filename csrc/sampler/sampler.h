@@ -26,6 +26,9 @@ typedef enum token_mark {
 
 enum { MAX_PARTS = 64 };
 
+/* Tokens whose logits are adjusted together.  What has an element a token has room for whole blocks. */
+enum { SAMPLER_BLOCK = 64 };
+
 struct fastgpt_sampler {
     fastgpt_sampler_params params;
     int32_t n_vocab;
