@@ -117,15 +117,15 @@ class RequestState:
         """Ends it with what it has so far."""
         self._reason, self.ended = "cancelled", True
 
-    def steer(self, tokens: list[int], logits: Floats) -> None:
+    def steer(self, text: Callable[[], list[int]], logits: Floats) -> None:
         """Before a draw: runs the logits processor and sets the constraint's mask.
 
-        tokens  all so far, which processors get
+        text    gives the tokens so far, for a processor
         logits  [n_vocab] the model's; what is to be drawn from is written there
 
         Whatever these raise ends the request, and no other."""
         try:
-            chosen = self._selector.allowed(tokens, logits)
+            chosen = self._selector.allowed(text() if self._selector.has_processor else (), logits)
             if chosen is not logits:
                 logits[:] = self.sampler.row(chosen)
         except FastGPTError as error:

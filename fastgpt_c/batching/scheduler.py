@@ -312,7 +312,7 @@ class Scheduler:
         self._step.run(n_rows, sum(slot.n_now for slot in slots), edits if any(edits) else ())
         for row, slot in enumerate(slots):
             if slot.draws and slot.request.steers:
-                slot.request.steer(slot.text_so_far(), self._step.logits(row))
+                slot.request.steer(slot.text_so_far, self._step.logits(row))
         tokens = self._step.draw(n_rows)
         self._count(slots)
         drawn = [row for row, slot in enumerate(slots) if slot.leave()]

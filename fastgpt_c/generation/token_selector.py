@@ -103,8 +103,8 @@ class TokenSelector:
             self._constraint.accept(token)
 
     def allowed(self, tokens: Sequence[int], logits: Floats) -> Floats:
-        """Logits after the processor, if there is one; passes the constraint's mask to the sampler.  note takes the
-        log-probability of the next token from these logits."""
+        """Logits after the processor, if there is one, which alone needs tokens; passes the constraint's mask to the
+        sampler.  note takes the log-probability of the next token from these logits."""
         if self._n_top is not None:  # a processor may change them in place
             self._model_logits = logits if self._processor is None else logits.copy()
         if self._processor is not None:
@@ -113,6 +113,11 @@ class TokenSelector:
         if self._constraint is not None:
             self.sampler.allow_mask(self._constraint.mask())
         return logits
+
+    @property
+    def has_processor(self) -> bool:
+        """Whether there is a logits processor."""
+        return self._processor is not None
 
     @property
     def looks(self) -> bool:

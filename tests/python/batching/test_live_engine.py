@@ -440,3 +440,17 @@ def test_prefix_cache(
         engine.submit(job := job_of(long_model, list(range(10)), max_new_tokens=2))
         assert completed(listener.result(job)).n_reused == n
     assert (engine.stats().prefix_queries, engine.stats().prefix_hits) == (20, n_reused)
+
+
+def test_choices_read_their_prompt_once(
+    long_model: fastgpt_c.Model, listener: Listener, engine_of: EngineMaker
+) -> None:
+    """Many jobs of one prompt share what is read of it, up to a multiple of 16 tokens."""
+    engine = engine_of(long_model, max_batch=8)
+    prompt = np.random.default_rng(0).integers(0, 97, 400).tolist()
+    jobs = [job_of(long_model, prompt, max_new_tokens=5, seed=seed) for seed in range(8)]
+    for job in jobs:
+        engine.submit(job)
+    for job in jobs:
+        completed(listener.result(job))
+    assert 400 <= engine.stats().tokens_in <= 400 + 7 * 16
