@@ -97,9 +97,9 @@ class TimedStep(RaggedStep):
 
     latest = Run()
 
-    def run(self, n_rows: int, n_tokens: int) -> None:
+    def run(self, n_rows: int, n_tokens: int, *edits: Any) -> None:
         self.latest.stepping.begin()
-        super().run(n_rows, n_tokens)
+        super().run(n_rows, n_tokens, *edits)
         self.latest.stepping.end()
         self.latest.n_tokens += n_tokens
         self.latest.n_steps += 1
@@ -120,10 +120,10 @@ class RecordedStep(RaggedStep):
 
     steps: ClassVar[list[list[Span]]] = []
 
-    def run(self, n_rows: int, n_tokens: int) -> None:
+    def run(self, n_rows: int, n_tokens: int, *edits: Any) -> None:
         spans = [self._spans[row] for row in range(n_rows)]
         self.steps.append([(s.kv, lib.fastgpt_kv_cache_n_past(s.kv), ffi.unpack(s.tokens, s.n_tokens)) for s in spans])
-        super().run(n_rows, n_tokens)
+        super().run(n_rows, n_tokens, *edits)
 
 
 def run_batch(model: fastgpt_c.Model, prompts: list[fastgpt_c.Request], options: dict[str, Any], step: type) -> None:

@@ -167,6 +167,8 @@ class LiveEngine:
         with self._lock:
             self._is_stopping = True
             self._orders.put(lambda: None)  # wakes the thread
+            if self._thread.ident is None:  # it never ran: it ends the jobs, and nothing else
+                self._thread.start()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(wait)
 

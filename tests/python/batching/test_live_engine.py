@@ -21,7 +21,7 @@ from fastgpt_c.batching.ragged_step import RaggedStep
 from fastgpt_c.batching.request_state import RequestState
 from fastgpt_c.errors import FastGPTError, UsageError
 
-SECONDS = 60.0  # that no wait of these tests should take
+SECONDS = 600.0  # that no wait of these tests should take
 ENDLESS: dict[str, Any] = {"max_new_tokens": 10**9, "on_overflow": "slide", "ignore_eos": True}
 
 
@@ -354,10 +354,10 @@ def test_an_error_of_a_step_ends_what_was_in_it(
     """Whatever it is; those that wait go on, with the texts that they have alone."""
     run, errors = RaggedStep.run, [MemoryError(), FastGPTError("broken"), RuntimeError("a bug")]
 
-    def failing(self: RaggedStep, n_rows: int, n_tokens: int) -> None:
+    def failing(self: RaggedStep, *what: Any) -> None:
         if errors and threading.current_thread().name == "fastgpt-engine":
             raise errors.pop()
-        run(self, n_rows, n_tokens)
+        run(self, *what)
 
     monkeypatch.setattr(RaggedStep, "run", failing)
     engine = engine_of(long_model, max_batch=1)
@@ -440,6 +440,14 @@ def test_prefix_cache(
         engine.submit(job := job_of(long_model, list(range(10)), max_new_tokens=2))
         assert completed(listener.result(job)).n_reused == n
     assert (engine.stats().prefix_queries, engine.stats().prefix_hits) == (20, n_reused)
+
+
+def test_stop_before_the_start(alphabet_model: fastgpt_c.Model, listener: Listener) -> None:
+    """Jobs of an engine that never ran end, too."""
+    engine = LiveEngine(alphabet_model, on_step=listener)
+    engine.submit(job := job_of(alphabet_model, "a"))
+    engine.stop(wait=SECONDS)
+    assert "stopped" in str(listener.result(job))
 
 
 def test_choices_read_their_prompt_once(
