@@ -1,5 +1,6 @@
-/* dtype.h - the dtypes of weights, as GGUF files store them: rows of floats, or rows of blocks of quantized values that
- * share scales (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; ggml's ggml-common.h). */
+/* dtype.h - the dtypes of weights, as GGUF files store them: rows of floats, rows of blocks of quantized values that
+ * share scales, or tiles of rows that have a scale each (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md;
+ * ggml's ggml-common.h). */
 #ifndef FASTGPT_DTYPE_H
 #define FASTGPT_DTYPE_H
 
@@ -23,6 +24,9 @@
     DTYPE(Q4_0, q4_0, block_q4_0, 32) \
     DTYPE(Q6_K, q6_k, block_q6_k, 256)
 
+/* Tiles of whole rows of quantized values; the scales of the rows are a tensor of their own. */
+#define TILE_DTYPES(DTYPE) DTYPE(I8, i8, tile_line_i8, 64)
+
 /* Blocks that only files have: no kernel computes with them (dequantize.h). */
 #define FILE_DTYPES(DTYPE)             \
     DTYPE(Q4_1, q4_1, block_q4_1, 32)  \
@@ -32,7 +36,7 @@
     DTYPE(Q5_K, q5_k, block_q5_k, 256)
 
 #define KERNEL_DTYPES(DTYPE) FLOAT_DTYPES(DTYPE) BLOCK_DTYPES(DTYPE)
-#define ALL_DTYPES(DTYPE) KERNEL_DTYPES(DTYPE) FILE_DTYPES(DTYPE)
+#define ALL_DTYPES(DTYPE) KERNEL_DTYPES(DTYPE) TILE_DTYPES(DTYPE) FILE_DTYPES(DTYPE)
 
 #define DTYPE_VALUE(NAME, name, block, block_values) TYPE_##NAME,
 #define DTYPE_COUNT(NAME, name, block, block_values) +1
@@ -44,7 +48,8 @@ typedef enum dtype {
 
 /* The lists follow each other, so each kind of type is a range. */
 static inline bool is_float(dtype type) { return type < N_FLOAT_DTYPES; }
-static inline bool is_file_only(dtype type) { return type >= N_KERNEL_DTYPES; }
+static inline bool has_row_scales(dtype type) { return type == TYPE_I8; }
+static inline bool is_file_only(dtype type) { return type > TYPE_I8; }
 
 /* 32 weights: w[i] = d * q[i] */
 typedef struct block_q8_0 {
@@ -71,6 +76,19 @@ typedef struct block_q6_k {
 
 /* What kernels subtract from the integers of a block; those of Q8_0 are signed. */
 enum { ZERO_POINT_Q8_0 = 0, ZERO_POINT_Q4_0 = 8, ZERO_POINT_Q6_K = 32 };
+
+/* Four weights of each of sixteen rows: w[r][k] = d[r] * (q[r][k] - 128), with F32 scales d.  A tile has the lines of
+ * sixteen rows one behind another, [n_in / 4] of them, so that an instruction which adds four products of bytes finds
+ * one output a lane, and 64 values of k are a tile of AMX.  The last tile of a matrix is whole: what is beyond the last
+ * row counts nowhere. */
+enum { I8_TILE_ROWS = 16, I8_LINE_K = 4, I8_ZERO_POINT = 128, I8_BLOCK_K = 64 };
+
+typedef struct tile_line_i8 {
+    uint8_t q[I8_TILE_ROWS][I8_LINE_K];
+} tile_line_i8;
+
+/* Of sums of n_in products in 32 bits; a multiple of I8_BLOCK_K, as every n_in must be. */
+enum { I8_MAX_IN = 65536 };
 
 /* 32 weights: w[i] = d * nibble i + m; nibbles as in block_q4_0 */
 typedef struct block_q4_1 {
@@ -112,6 +130,7 @@ typedef struct block_q5_k {
 } block_q5_k;
 
 _Static_assert(sizeof(block_q8_0) == 34 && sizeof(block_q4_0) == 18 && sizeof(block_q6_k) == 210, "no padding");
+_Static_assert(sizeof(tile_line_i8) == 64, "no padding");
 _Static_assert(sizeof(block_q4_1) == 20 && sizeof(block_q5_0) == 22 && sizeof(block_q5_1) == 24, "no padding");
 _Static_assert(sizeof(block_q4_k) == 144 && sizeof(block_q5_k) == 176, "no padding");
 

@@ -84,12 +84,12 @@ const char *fastgpt_type_name(fastgpt_type type) {
 int64_t fastgpt_type_row_bytes(fastgpt_type type, int32_t n) {
     dtype known;
     bool whole = dtype_of_gguf((uint32_t)type, &known) && n >= 0 && n % dtype_infos[known].block_values == 0;
-    return whole ? row_bytes(known, n) : 0;
+    return whole && !has_row_scales(known) ? row_bytes(known, n) : 0;
 }
 
 /* Whether there are such rows, and their bytes fit into 63 bits. */
 static bool rows_exist(fastgpt_type type, int64_t n_rows, int32_t n, dtype *known) {
-    if (!dtype_of_gguf((uint32_t)type, known) || n_rows < 0 || n < 0) return false;
+    if (!dtype_of_gguf((uint32_t)type, known) || has_row_scales(*known) || n_rows < 0 || n < 0) return false;
     return n % dtype_infos[*known].block_values == 0 && (n == 0 || n_rows <= INT64_MAX / 4 / n);
 }
 

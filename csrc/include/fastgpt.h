@@ -127,14 +127,15 @@ typedef enum fastgpt_type {
     FASTGPT_TYPE_Q4_K = 12, /* blocks of 256 numbers of 4 bits, 144 bytes */
     FASTGPT_TYPE_Q5_K = 13, /* blocks of 256 numbers of 5 bits, 176 bytes */
     FASTGPT_TYPE_Q6_K = 14, /* blocks of 256 numbers of 6 bits, 210 bytes */
+    FASTGPT_TYPE_I8 = 24, /* tiles of 8 bits, with one F32 scale a row in a tensor of their own */
     FASTGPT_TYPE_BF16 = 30 /* the upper half of F32 */
 } fastgpt_type;
 
 /* "Q8_0" and so on; "unknown" for any other value.  Static storage. */
 const char *fastgpt_type_name(fastgpt_type type);
 
-/* Bytes of a row of n numbers.  0 when there is no such row: the type is unknown, or n is negative or not a multiple
- * of the type's block. */
+/* Bytes of a row of n numbers.  0 when there is no such row: the type is unknown or I8, whose rows lie interleaved, or
+ * n is negative or not a multiple of the type's block. */
 int64_t fastgpt_type_row_bytes(fastgpt_type type, int32_t n);
 
 /* Rounds F32 rows to a type; bit for bit the bytes of the PyPI package gguf (gguf.quants.quantize) and, on x86-64,
@@ -166,14 +167,12 @@ typedef struct fastgpt_load_options {
                            number of tokens, every other size is 0, and a context or a KV cache of it is ARGUMENT */
 } fastgpt_load_options;
 
-/* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2",
- * tensor types as in fastgpt_type.  Matrices of F32, F16, BF16, Q8_0, Q4_0 and Q6_K are used where they lie, in their
- * own type.  Those of the other types are copied as Q8_0, and vectors of another type than F32 as F32.
- *   path     UTF-8
- *   options  NULL = defaults
- *   error    NULL, or receives the details of any failure
- * Returns OK, ARGUMENT, MEMORY, IO, FORMAT or UNSUPPORTED.
- * While a file is mapped nobody may shorten it: the system then kills the process (SIGBUS). */
+/* Loads a GGUF v3 file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), architecture "gpt2" or
+ * "fastgpt-gpt2", tensor types as in fastgpt_type.  Matrices of F32, F16, BF16, Q8_0, Q4_0, Q6_K and I8 are used where
+ * they lie, in their own type.  Those of the other types are copied as Q8_0, and vectors of another type than F32 as
+ * F32. path     UTF-8 options  NULL = defaults error    NULL, or receives the details of any failure Returns OK,
+ * ARGUMENT, MEMORY, IO, FORMAT or UNSUPPORTED. While a file is mapped nobody may shorten it: the system then kills the
+ * process (SIGBUS). */
 fastgpt_status fastgpt_model_load(const char *path, const fastgpt_load_options *options, fastgpt_model **out,
                                   fastgpt_error *error);
 
@@ -214,8 +213,10 @@ float fastgpt_model_layer_norm_epsilon(const fastgpt_model *model);
 
 /* A tensor as it lies in the file, by its name there, such as "blk.0.attn_qkv.weight": rows that
  * fastgpt_dequantize_rows turns into floats.  Owned by the model.
- *   type, n_rows, n_columns  receive its type and shape; n_rows is 1 for a vector
- * NULL, and 0 in all three, when the model has no such tensor, or is a vocabulary alone. */
+ *   type, n_rows, n_columns  receive its type and shape; n_rows is 1 for a vector.  Of I8 they are lines of 64 bytes,
+ * which hold 4 values of each of 16 rows, so that [n_in / 4] lines are a tile; w = (byte - 128) * scale, with the
+ * scales in the F32 vector "blk.0.attn_qkv.scale" and so on NULL, and 0 in all three, when the model has no such
+ * tensor, or is a vocabulary alone. */
 const void *fastgpt_model_tensor(const fastgpt_model *model, const char *name, fastgpt_type *type, int64_t *n_rows,
                                  int64_t *n_columns);
 

@@ -145,6 +145,52 @@ typedef struct matrix_block {
 typedef void gemm_q8_kernel(out_view out, const matrix_block *x, const uint8_t *w, int zero, const uint8_t *next,
                             gemm_size size);
 
+/* ---- Products of bytes with a scale a row ---- */
+
+/* The activations of a token for tiles of I8: x[i] = d * q[i].  d = (largest |x|) / 127; q = x * (127 / largest),
+ * rounded to nearest, ties to even; all zero where the largest is below 1e-30.  A NaN or infinity makes d one, and q
+ * zero. Kernels whose sums of 16 bits would overflow leave less in q, and the rest in splits, which follow. */
+typedef struct i8_activations {
+    float d;
+    int32_t sum; /* of the q of x, splits included */
+    int32_t n_splits;
+    int32_t padding;
+    int8_t q[]; /* [n], then i8_split [n_splits] */
+} i8_activations;
+
+/* More of the activations that a line of a tile meets. */
+typedef struct i8_split {
+    int32_t line;
+    int8_t q[I8_LINE_K];
+} i8_split;
+
+static inline i8_split *i8_splits(i8_activations *x, int n) { return (i8_split *)(void *)(x->q + n); }
+
+/* Bytes of a token, whatever its values are: whole cache lines, an odd number, so that tokens do not share sets of the
+ * cache. */
+static inline int64_t i8_activation_bytes(int64_t n) {
+    const int64_t n_bytes = (int64_t)sizeof(i8_activations) + n + n / I8_LINE_K * (int64_t)sizeof(i8_split);
+    return ((n_bytes / 64 + 1) | 1) * 64;
+}
+
+typedef void quantize_token_kernel(i8_activations *to, const float *x, int n);
+
+/* out[t][r] = bias[r] + d[t] * scales[r] * (sum over k of integers), without a bias 0 instead; with add, the old
+ * out[t][r] is added, too.  The sum is exact, so an output depends on its row and token alone.
+ *   x       tokens of quantize_token
+ *   tiles   [n_rows / I8_TILE_ROWS, rounded up][n_in / I8_LINE_K]
+ *   scales, bias  [n_rows] */
+typedef struct gemm_i8_args {
+    out_view out;
+    row_view x;
+    const tile_line_i8 *tiles;
+    const float *scales, *bias;
+    bool add;
+    gemm_size size;
+} gemm_i8_args;
+
+typedef void gemm_i8_kernel(const gemm_i8_args *g);
+
 /* ---- Products of floats ---- */
 
 /* Tiles of the kernels for floats. */
@@ -195,6 +241,8 @@ typedef struct kernels {
     const bf16_kernels *bf16;   /* NULL where the CPU does not multiply BF16 values */
     gemm_q8_kernel *gemm_q8;     /* NULL where it does not multiply bytes, or BF16 values much faster */
     const float_kernels *floats; /* NULL where BLAS is used instead */
+    quantize_token_kernel *quantize_token;
+    gemm_i8_kernel *gemm_i8;
 
     /* A row of weights as n unsigned bytes q, then n / 32 F32 scales d, with w[i] = d[i / 32] * (q[i] - zero), where
      * zero is u8_zero_point of the type.  For Q8_0 and Q4_0 where there is a gemm_q8, else NULL. */

@@ -76,6 +76,40 @@ static void quantize_row(void *out, const float *x, int n) {
     for (int i = 0; i < n; i += 32) quantize_group(q + i, d + i / 32, x + i);
 }
 
+static void quantize_token(i8_activations *to, const float *x, int n) {
+    float largest = 0;
+    for (int i = 0; i < n; i++)
+        if (!isnan(largest) && !(fabsf(x[i]) <= largest)) largest = fabsf(x[i]);
+    const bool zero = largest < 1e-30f, finite = largest <= 3.4028235e38f;
+    const float inverse = zero ? 0 : 127 / largest;
+    *to = (i8_activations){.d = zero ? 0 : largest / 127};
+    for (int i = 0; i < n; i++) {
+        to->q[i] = finite ? (int8_t)lrint((double)x[i] * inverse) : 0;
+        to->sum += to->q[i];
+    }
+}
+
+/* ---- Products with tiles ---- */
+
+static int32_t dot_tile_row(const tile_line_i8 *tile, int row, const int8_t *q, int n_in) {
+    int32_t sum = 0;
+    for (int k = 0; k < n_in; k++) sum += (tile[k / I8_LINE_K].q[row][k % I8_LINE_K] - I8_ZERO_POINT) * q[k];
+    return sum;
+}
+
+static void gemm_i8(const gemm_i8_args *g) {
+    const int n_in = g->size.n_in;
+    for (int t = 0; t < g->size.n_tokens; t++) {
+        const i8_activations *x = (const void *)((const char *)g->x.at + t * g->x.ld);
+        float *out = g->out.at + t * g->out.ld;
+        for (int r = 0; r < g->size.n_rows; r++) {
+            const tile_line_i8 *tile = g->tiles + (int64_t)(r / I8_TILE_ROWS) * (n_in / I8_LINE_K);
+            const float sum = (float)dot_tile_row(tile, r % I8_TILE_ROWS, x->q, n_in);
+            out[r] = sum * (g->scales[r] * x->d) + (g->bias ? g->bias[r] : 0) + (g->add ? out[r] : 0);
+        }
+    }
+}
+
 /* ---- Softmax, activations and layer_norm ---- */
 
 static void softmax(float *x, int n, float scale) {
@@ -122,6 +156,8 @@ const kernels kernels_portable = {
     .weighted_sum = {FLOAT_DTYPES(WEIGHTED_SUM_ENTRY)},
     .from_f32 = {FLOAT_DTYPES(FROM_F32_ENTRY)},
     .quantize_row = quantize_row,
+    .quantize_token = quantize_token,
+    .gemm_i8 = gemm_i8,
     .softmax = softmax,
     .activation = {ACTIVATIONS(ACTIVATION_ENTRY)},
     .layer_norm = layer_norm,

@@ -1,4 +1,4 @@
-/* linear.c - see linear.h.  Six matmul algorithms:
+/* linear.c - see linear.h.  Seven matmul algorithms:
  *
  *   dot        few tokens: each row of weights is read once, for all tokens.  Weights in blocks are multiplied by
  *              activations that are quantized to 8 bits.
@@ -7,6 +7,8 @@
  *   gemm_bf16  many tokens, weights of BF16 or in blocks, where the CPU multiplies BF16 values: weights and
  *              activations are rounded to BF16.
  *   stream     the same sums for few tokens; weights are read in place.
+ *   gemm_i8    tiles of I8, any number of tokens, in linear_i8.c: activations are quantized to 8 bits with one scale a
+ *              token, and whole rows summed as integers.
  *   gemm_f32   many tokens, weights of any type, where there is a kernel for it that is faster than BLAS: weights are
  *              converted to F32, a few rows at a time, and multiplied by panels of 8 or 16 tokens.
  *   sgemm      many tokens otherwise: panels of weights are converted to F32 for BLAS.
@@ -14,10 +16,10 @@
  * gemm_bf16 and stream are in linear_bf16.c.
  *
  * In a deterministic step every token count uses one algorithm, in which each output is an independent sum in a fixed
- * order: stream and gemm_bf16, which sum alike, or gemm_f32, where they are fast for one token; dot otherwise.
+ * order: gemm_i8; stream and gemm_bf16, which sum alike, or gemm_f32, where they are fast for one token; dot otherwise.
  *
  * A unit is a tile of outputs and tokens.  The number of threads decides who computes which tile; and how large a tile
- * is, but only where each output is an independent sum (dot, stream and gemm_bf16). */
+ * is, but only where each output is an independent sum (dot, gemm_i8, stream and gemm_bf16). */
 #include "matmul/linear.h"
 
 #include "common/arithmetic.h"
@@ -41,6 +43,7 @@ weight weight_rows(const weight *w, int32_t first, int32_t n_out) {
     weight rows = *w;
     rows.w = weight_row(w, first);
     rows.b = w->b ? w->b + first : NULL;
+    rows.scales = w->scales ? w->scales + first : NULL;
     rows.n_out = n_out;
     return rows;
 }
@@ -246,6 +249,7 @@ static const matmul_algorithm *select_deterministic(const kernels *k, dtype type
 
 static const matmul_algorithm *select_algorithm(const engine *e, dtype type, int n_tokens) {
     const kernels *k = e->kernels;
+    if (has_row_scales(type)) return &linear_gemm_i8;
     if (e->deterministic) return select_deterministic(k, type, n_tokens);
     if (n_tokens <= gemv_max_tokens(k, type)) return select_dot(type);
     if (can_gemm_q8(k, type)) return &gemm_q8;
@@ -256,7 +260,7 @@ static const matmul_algorithm *select_algorithm(const engine *e, dtype type, int
 int64_t linear_activation_bytes(int64_t n_batch, int64_t n_in) {
     int64_t quantized = n_batch * round_up(quantized_row_bytes(round_up(n_in, 32)), 64);
     int64_t f32 = f32_panels_bytes(n_batch < MAX_PACKED_F32_TOKENS ? n_batch : MAX_PACKED_F32_TOKENS, n_in);
-    return larger(quantized, larger(panels_bytes(n_batch, n_in), f32));
+    return larger(larger(quantized, linear_i8_bytes(n_batch, n_in)), larger(panels_bytes(n_batch, n_in), f32));
 }
 
 int64_t linear_scratch_bytes(int64_t n_in) {

@@ -29,7 +29,7 @@ int gemv_max_tokens(const kernels *k, dtype type);
  * BF16 is then acceptable, in attention, too. */
 bool linear_uses_bf16(const kernels *k, dtype type);
 
-/* Rows [first, first + n_out) of a weight. */
+/* Rows [first, first + n_out) of a weight; of tiles, from the beginning of one on. */
 weight weight_rows(const weight *w, int32_t first, int32_t n_out);
 
 /* Computes all tasks for the same x [n_tokens][n_in], rows ldx apart, which no output may overlap.  Their weights have

@@ -62,6 +62,10 @@ static inline row_view weights_of(const linear_tile *tile, int k) {
 
 static inline void *scratch_of(const linear_job *job, int thread) { return engine_scratch(job->e, thread); }
 
+/* Products with tiles of I8: linear_i8.c, and the bytes of what it prepares. */
+extern const matmul_algorithm linear_gemm_i8;
+int64_t linear_i8_bytes(int64_t n_tokens, int64_t n_in);
+
 /* Products of BF16 values, for many tokens and for few: see linear.c. */
 extern const matmul_algorithm linear_gemm_bf16, linear_stream;
 

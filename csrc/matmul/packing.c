@@ -83,6 +83,17 @@ const uint8_t *unpack_u8_rows(const kernels *k, const weight *w, int first, int 
     return rows;
 }
 
+void weight_row_as_f32(const kernels *k, const weight *w, int64_t i, float *out) {
+    if (!has_row_scales(w->type)) {
+        k->to_f32[w->type](out, weight_row(w, i), w->n_in);
+        return;
+    }
+    const int row = i % I8_TILE_ROWS;
+    const tile_line_i8 *tile = (const tile_line_i8 *)(const void *)weight_row(w, i - row);
+    for (int j = 0; j < w->n_in; j++)
+        out[j] = w->scales[i] * (float)(tile[j / I8_LINE_K].q[row][j % I8_LINE_K] - I8_ZERO_POINT);
+}
+
 f32_view weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch) {
     const weight *w = tile->w;
     const uint8_t *rows = weight_at(w, tile->first_out, tile->first_k);

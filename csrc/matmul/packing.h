@@ -43,6 +43,9 @@ void pack_f32_panels(const kernels *k, void *panels, int first, const activation
 /* Whole rows of w as unsigned bytes, in scratch; for types that the kernels can unpack so. */
 const uint8_t *unpack_u8_rows(const kernels *k, const weight *w, int first, int n_rows, void *scratch);
 
+/* Row i of w as F32, out [n_in]. */
+void weight_row_as_f32(const kernels *k, const weight *w, int64_t i, float *out);
+
 /* A tile of weights as F32: in place, or converted to scratch [n_out][n_k]. */
 f32_view weights_as_f32(const kernels *k, const weight_tile *tile, float *scratch);
 

@@ -79,7 +79,7 @@ const void *fastgpt_model_tensor(const fastgpt_model *m, const char *name, fastg
     const gguf_tensor *t = model_has_weights(m) ? gguf_find_tensor(&m->gguf, name) : NULL;
     *type = t ? (fastgpt_type)dtype_infos[t->type].gguf_type : FASTGPT_TYPE_F32;
     *n_columns = t ? (int64_t)t->shape[0] : 0;
-    *n_rows = t ? (int64_t)t->shape[1] : 0; /* 1 beyond the rank */
+    *n_rows = t ? (int64_t)(t->shape[1] * t->shape[2]) : 0; /* 1 beyond the rank */
     return t ? t->data : NULL;
 }
 
@@ -88,8 +88,8 @@ const void *fastgpt_model_tensor(const fastgpt_model *m, const char *name, fastg
 static int64_t norm_bytes(const fastgpt_model *m) { return 2 * (int64_t)sizeof(float) * m->n_embd; }
 
 static int64_t weight_bytes(const weight *w) {
-    int64_t bias = w->b ? (int64_t)sizeof(float) : 0;
-    return w->n_out * (row_bytes(w->type, w->n_in) + bias);
+    int64_t vectors = ((w->b != NULL) + (w->scales != NULL)) * (int64_t)sizeof(float);
+    return w->n_out * (row_bytes(w->type, w->n_in) + vectors);
 }
 
 int64_t fastgpt_model_step_bytes(const fastgpt_model *m) {

@@ -125,7 +125,7 @@ static const char *const ggml_type_names[] = {
     [36] = "IQ4_NL_4_4", [37] = "IQ4_NL_4_8", [38] = "IQ4_NL_8_8", [39] = "MXFP4",    [40] = "NVFP4",   [41] = "Q1_0"};
 
 static fastgpt_status refuse_type(const reader *r, gguf_string tensor, uint32_t type) {
-    static const char implemented[] = "F32, F16, BF16, Q4_0 to Q5_1, Q8_0 and Q4_K to Q6_K are implemented";
+    static const char implemented[] = "F32, F16, BF16, Q4_0 to Q5_1, Q8_0, Q4_K to Q6_K and I8 are implemented";
     if (type < sizeof ggml_type_names / sizeof *ggml_type_names)
         return fail(r->error, FASTGPT_ERR_UNSUPPORTED, "tensor %.*s is %s; %s", gguf_shown(tensor), tensor.text,
                     ggml_type_names[type], implemented);

@@ -1,6 +1,7 @@
 /* model.c - what a file says of a model: the hyper-parameters, and every tensor, whose shape they decide. */
 #include "model/model.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +29,8 @@ typedef struct loader {
 
 /* ---- Hyper-parameters ---- */
 
-/* fastgpt-gpt2 is gpt2 with another activation: a name of its own, so that programs which know gpt2 only refuse it
- * instead of running it wrong. */
+/* fastgpt-gpt2 is gpt2 with another activation, or with matrices in tiles of I8: a name of its own, so that programs
+ * which know gpt2 only refuse it instead of running it wrong. */
 static fastgpt_status read_architecture(loader *l) {
     const gguf_value *value;
     fastgpt_status status = gguf_get(&l->gguf, "general.architecture", GGUF_STRING, &value, l->error);
@@ -120,13 +121,18 @@ static fastgpt_status read_activation(loader *l) {
                 key.text, gguf_shown(wanted), wanted.text);
 }
 
-/* n_vocab has no key that every writer sets: it is the number of rows of the token embedding. */
+/* n_vocab has no key that every writer sets: it is the number of rows of the token embedding; of tiles, of its scales.
+ */
 static fastgpt_status read_n_vocab(loader *l) {
     const gguf_tensor *wte = gguf_find_tensor(&l->gguf, "token_embd.weight");
     if (!wte) return fail(l->error, FASTGPT_ERR_FORMAT, "tensor token_embd.weight is missing");
-    if (wte->rank != 2 || wte->shape[1] > MAX_VOCAB)
+    const gguf_tensor *scales = has_row_scales(wte->type) ? gguf_find_tensor(&l->gguf, "token_embd.scale") : NULL;
+    if (has_row_scales(wte->type) && !scales)
+        return fail(l->error, FASTGPT_ERR_FORMAT, "tensor token_embd.scale is missing");
+    const uint64_t n_rows = scales ? scales->shape[0] : wte->shape[1];
+    if (n_rows < 1 || n_rows > MAX_VOCAB || (!scales && wte->rank != 2))
         return fail(l->error, FASTGPT_ERR_FORMAT, "tensor token_embd.weight is not [n_vocab <= %d][n_embd]", MAX_VOCAB);
-    l->model->n_vocab = (int32_t)wte->shape[1];
+    l->model->n_vocab = (int32_t)n_rows;
     return FASTGPT_OK;
 }
 
@@ -190,19 +196,27 @@ static fastgpt_status allocate_requantized(loader *l) {
     return FASTGPT_OK;
 }
 
+/* Notes that a tensor is part of the model. */
+static void count_tensor(loader *l, const gguf_tensor *t) {
+    l->found[t - l->gguf.tensors] = true;
+    l->bytes_of_type[t->type] += t->n_bytes;
+}
+
 /* The tensor of that name, which must be [n_rows][n_columns]; n_rows 0 = a vector of n_columns. */
 static fastgpt_status find_tensor(loader *l, const char *name, int32_t n_rows, int32_t n_columns,
                                   const gguf_tensor **out) {
     const gguf_tensor *t = gguf_find_tensor(&l->gguf, name);
     if (!t) return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %s is missing", name);
+    if (has_row_scales(t->type))
+        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "tensor %s is %s, which it cannot be", name,
+                    dtype_infos[t->type].name);
     bool matches = t->rank == (n_rows ? 2u : 1u) && t->shape[0] == (uint64_t)n_columns &&
                    (n_rows == 0 || t->shape[1] == (uint64_t)n_rows);
     if (!matches)
         return fail(l->error, FASTGPT_ERR_FORMAT,
                     "tensor %s has rank %u and shape [%llu][%llu]; expected [%d][%d], where 0 rows mean a vector", name,
                     t->rank, (unsigned long long)t->shape[1], (unsigned long long)t->shape[0], n_rows, n_columns);
-    l->found[t - l->gguf.tensors] = true;
-    l->bytes_of_type[t->type] += t->n_bytes;
+    count_tensor(l, t);
     l->model->n_params += (int64_t)t->n_elements;
     *out = t;
     return FASTGPT_OK;
@@ -243,6 +257,66 @@ static fastgpt_status read_matrix(loader *l, const char *name, int32_t n_rows, i
     return is_file_only(t->type) ? requantize_matrix(l, t, out) : FASTGPT_OK;
 }
 
+/* ---- Matrices of products that are tiles of I8 ---- */
+
+/* A product with a scale that is NaN, infinite or negative would still run; no quantizer writes one. */
+static fastgpt_status read_scales(loader *l, const char *name, int32_t n, const float **out) {
+    const gguf_tensor *t = NULL;
+    fastgpt_status status = find_tensor(l, name, 0, n, &t);
+    if (status) return status;
+    if (t->type != TYPE_F32) return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %s is not F32", name);
+    l->model->n_params -= n;
+    *out = (const float *)(const void *)t->data;
+    for (int32_t i = 0; i < n; i++)
+        if (!((*out)[i] >= 0 && (*out)[i] <= FLT_MAX))
+            return fail(l->error, FASTGPT_ERR_FORMAT, "tensor %s: scale %d is negative or not finite", name, i);
+    return FASTGPT_OK;
+}
+
+/* Tiles of sixteen rows: [tiles][n_in / 4] lines of 64 bytes. */
+static fastgpt_status check_tiles(loader *l, const char *name, int32_t n_rows, int32_t n_columns,
+                                  const gguf_tensor *t) {
+    if (strcmp(l->architecture, "gpt2") == 0)
+        return fail(l->error, FASTGPT_ERR_UNSUPPORTED, "tensor %s is I8, which only architecture fastgpt-gpt2 has",
+                    name);
+    if (n_columns % I8_BLOCK_K != 0 || n_columns > I8_MAX_IN)
+        return fail(l->error, FASTGPT_ERR_FORMAT,
+                    "tensor %s is I8, but its rows have %d numbers, no multiple of %d up to %d", name, n_columns,
+                    I8_BLOCK_K, I8_MAX_IN);
+    const uint64_t tiles = ((uint64_t)n_rows + I8_TILE_ROWS - 1) / I8_TILE_ROWS,
+                   lines = (uint64_t)n_columns / I8_LINE_K;
+    if (t->rank != 3 || t->shape[0] != sizeof(tile_line_i8) || t->shape[1] != lines || t->shape[2] != tiles)
+        return fail(l->error, FASTGPT_ERR_FORMAT,
+                    "tensor %s has rank %u and shape [%llu][%llu][%llu]; tiles of [%d][%d] are [%llu][%llu][%zu]", name,
+                    t->rank, (unsigned long long)t->shape[2], (unsigned long long)t->shape[1],
+                    (unsigned long long)t->shape[0], n_rows, n_columns, (unsigned long long)tiles,
+                    (unsigned long long)lines, sizeof(tile_line_i8));
+    return FASTGPT_OK;
+}
+
+/* prefix.weight are tiles, prefix.scale [n_rows]. */
+static fastgpt_status read_tiles(loader *l, const char *prefix, int32_t n_rows, int32_t n_columns, const gguf_tensor *t,
+                                 weight *out) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    fastgpt_status status = check_tiles(l, name, n_rows, n_columns, t);
+    if (status) return status;
+    *out = (weight){.w = t->data, .type = TYPE_I8, .n_out = n_rows, .n_in = n_columns};
+    count_tensor(l, t);
+    l->model->n_params += (int64_t)n_rows * n_columns;
+    snprintf(name, sizeof name, "%s.scale", prefix);
+    return read_scales(l, name, n_rows, &out->scales);
+}
+
+/* prefix.weight [n_rows][n_columns], of any type or in tiles. */
+static fastgpt_status read_product(loader *l, const char *prefix, int32_t n_rows, int32_t n_columns, weight *out) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    const gguf_tensor *t = gguf_find_tensor(&l->gguf, name);
+    if (t && has_row_scales(t->type)) return read_tiles(l, prefix, n_rows, n_columns, t, out);
+    return read_matrix(l, name, n_rows, n_columns, out);
+}
+
 static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
     char name[64];
     snprintf(name, sizeof name, "%s.weight", prefix);
@@ -254,8 +328,7 @@ static fastgpt_status read_norm(loader *l, norm *out, const char *prefix) {
 
 static fastgpt_status read_weight(loader *l, weight *out, const char *prefix, int32_t n_out, int32_t n_in) {
     char name[64];
-    snprintf(name, sizeof name, "%s.weight", prefix);
-    fastgpt_status status = read_matrix(l, name, n_out, n_in, out);
+    fastgpt_status status = read_product(l, prefix, n_out, n_in, out);
     if (status) return status;
     snprintf(name, sizeof name, "%s.bias", prefix);
     return read_vector(l, name, n_out, &out->b);
@@ -280,7 +353,7 @@ static fastgpt_status read_lm_head(loader *l) {
     fastgpt_model *m = l->model;
     m->lm_head = m->wte;
     if (!gguf_find_tensor(&l->gguf, "output.weight")) return FASTGPT_OK;
-    return read_matrix(l, "output.weight", m->n_vocab, m->n_embd, &m->lm_head);
+    return read_product(l, "output", m->n_vocab, m->n_embd, &m->lm_head);
 }
 
 /* A tensor that nobody here has heard of may change the result, so it is refused. */
@@ -304,7 +377,7 @@ static fastgpt_status read_tensors(loader *l) {
     if (!m->layers || !l->found) return fail(l->error, FASTGPT_ERR_MEMORY, "no memory for the tensor table");
     fastgpt_status status = allocate_f32_vectors(l);
     if (!status) status = allocate_requantized(l);
-    if (!status) status = read_matrix(l, "token_embd.weight", m->n_vocab, m->n_embd, &m->wte);
+    if (!status) status = read_product(l, "token_embd", m->n_vocab, m->n_embd, &m->wte);
     if (!status) status = read_matrix(l, "position_embd.weight", m->n_ctx, m->n_embd, &m->wpe);
     for (int32_t i = 0; i < m->n_layer && !status; i++) status = read_layer(l, i);
     if (!status) status = read_norm(l, &m->ln_f, "output_norm");

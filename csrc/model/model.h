@@ -15,6 +15,7 @@
 typedef struct weight {
     const uint8_t *w; /* [n_out][n_in] of the type, as in the file */
     const float *b;   /* [n_out], NULL = no bias */
+    const float *scales; /* [n_out] of the rows of tiles; NULL for other types */
     dtype type;
     int32_t n_out;
     int32_t n_in;
@@ -34,7 +35,7 @@ typedef struct layer_weights {
     weight proj;      /* n_ff -> n_embd */
 } layer_weights;
 
-/* Row i of a matrix. */
+/* Row i of a matrix; of tiles, the tile that begins there. */
 static inline const uint8_t *weight_row(const weight *w, int64_t i) { return w->w + i * row_bytes(w->type, w->n_in); }
 
 /* From number k of row i on, where a block begins. */

@@ -3,14 +3,15 @@
 
 #include "common/arithmetic.h"
 #include "common/thread_pool.h"
+#include "matmul/packing.h"
 
 void op_embed(const engine *e, float *out, const fastgpt_model *model, const int32_t *tokens, int32_t n_tokens,
               int32_t position) {
     const weight *wte = &model->wte, *wpe = &model->wpe;
     float *wpe_row = engine_scratch(e, 0);
     for (int32_t t = 0; t < n_tokens; t++, out += model->n_embd) {
-        e->kernels->to_f32[wte->type](out, weight_row(wte, tokens[t]), model->n_embd);
-        e->kernels->to_f32[wpe->type](wpe_row, weight_row(wpe, position + t), model->n_embd);
+        weight_row_as_f32(e->kernels, wte, tokens[t], out);
+        weight_row_as_f32(e->kernels, wpe, position + t, wpe_row);
         for (int32_t i = 0; i < model->n_embd; i++) out[i] += wpe_row[i];
     }
 }

@@ -18,11 +18,13 @@ EPILOG = """\
 types, and their bits a weight:
   f16, bf16  16
   q8_0       8.5: blocks of 32 numbers of 8 bits with one scale
+  i8         8: rows of 8 bits with one scale, in tiles; fastest for prompts and batches where the CPU has no AMX, and
+             for fastgpt-c alone: other programs refuse the file
   q4_0       4.5: blocks of 32 numbers of 4 bits with one scale; the token embedding and the output layer are q8_0
 
 Only the matrices that are multiplied are rounded; vectors and position embeddings stay f32.  A matrix whose rows are
-not whole blocks becomes f16.  What is in blocks already is never rounded again: start from f32, f16 or bf16.  f32 holds
-every type exactly.
+not whole blocks (of i8: multiples of 64) becomes f16.  What is in blocks or i8 already is never rounded again: start
+from f32, f16 or bf16.  f32 holds every type exactly.
 The errors in the report are root mean squares; the percentage is that of the tensor's own root mean square.
 
 example:
@@ -35,7 +37,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "quantize",
         help="make a smaller GGUF file of a model",
         description="Writes a model with its matrices rounded to a smaller type, as a GGUF file that llama.cpp loads, "
-        "too, and reports the error of each tensor.  Needs fastgpt-c[convert].",
+        "too (but for i8), and reports the error of each tensor.  Needs fastgpt-c[convert].",
         epilog=EPILOG,
     )
     parser.add_argument("input", metavar="IN", help=common.MODEL_HELP.partition(";")[0])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Counts changes of what convert() writes: caches of converted files are keyed by it.
 CONVERTER_VERSION = 5
 
-TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "i8", "q4_0")
 
 # Every file of a Hugging Face checkpoint that the converter looks at, as patterns.
 CHECKPOINT_FILES = (
@@ -42,7 +42,8 @@ def convert(
     lora is the folder of a LoRA adapter that PEFT saved, to be merged into a Hugging Face checkpoint (lora.py).
 
     type is that of the matrices, one of TYPES; vectors and position embeddings are always f32, and a matrix whose
-    rows are not whole blocks of q8_0 or q4_0 (32 numbers) is stored as f16.
+    rows are not whole blocks of q8_0 or q4_0 (32 numbers), or of i8 (64), is stored as f16.  A file with i8 runs here
+    only: its architecture is fastgpt-gpt2.
     target appears only when it is complete and the engine has opened it and encoded a line; an existing GGUF file is
     replaced, but not source itself.
     Memory: about three copies of the largest tensor.  progress shows a bar on stderr.
@@ -77,8 +78,8 @@ def _read(source: Path, lora: Path | None) -> Contents:
 def quantize(source: Path, target: Path, *, type: str, progress: bool = False) -> list[TensorReport]:
     """Write the GGUF file source again, to target, with its matrices in type, one of TYPES.
 
-    Everything else is as in convert; keys are copied.  A tensor in blocks (q8_0 ...) is never rounded again: it keeps
-    its type or becomes f32, which is exact; any other type is refused.
+    Everything else is as in convert; keys are copied.  A tensor in blocks (q8_0 ...) or in i8 is never rounded again:
+    it keeps its type or becomes f32, which is exact; any other type is refused.
     Returns what became of each tensor, in the order of the file.
     Raises ModelFileError, UsageError (type, target is source) or MissingExtraError.
     """

@@ -2,7 +2,8 @@
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.  Keys and tensor names are those of
 llama.cpp, so that one file runs in both.  A model with another activation than gpt2's gets the architecture
-fastgpt-gpt2 and a key of ours, so that llama.cpp refuses it instead of running it wrong.
+fastgpt-gpt2 and a key of ours, so that llama.cpp refuses it instead of running it wrong; so does one in i8, whose
+matrices are tiles, each with a tensor of scales beside it (native/dtypes.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fastgpt_c.convert.fingerprint import KEY, Fingerprint
 from fastgpt_c.convert.gguf_arrays import ArrayWriter, RawArray
 from fastgpt_c.errors import FastGPTError, ModelFileError, UsageError
 from fastgpt_c.io.atomic_files import atomically, check_output, is_model, is_stream
-from fastgpt_c.native.dtypes import quantize_rows, row_bytes
+from fastgpt_c.native.dtypes import LINE_VALUES, TILE_ROWS, quantize_rows, row_bytes, tiles_of_rows
 from fastgpt_c.tokenizers import NORMALIZED_TOKENS
 
 Array = npt.NDArray[Any]
@@ -36,6 +37,10 @@ EOS_TOKENS_KEY = "fastgpt.eos_token_ids"
 
 # Values of tokenizer.ggml.token_type.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+# The architecture of files that llama.cpp is to refuse.
+OURS = "fastgpt-gpt2"
+LINE_BYTES = TILE_ROWS * LINE_VALUES
 
 FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32,
@@ -87,6 +92,7 @@ class Contents:
     """What goes into one file: its keys but for the fingerprint and those that name the type, and its tensors.
 
     data yields (name, array) once, in the order of shapes, one tensor at a time.
+    architecture is that of every type but i8.
     notes say what the user should know of this conversion, a sentence each.
     """
 
@@ -150,9 +156,13 @@ def _write_all(
     part: Path, contents: Contents, type: str, progress: bool, store: Callable[[str, Array, str], Array], place: str
 ) -> str:
     """Everything but the fingerprint, which is returned; instead of it the text place."""
-    with closing(ArrayWriter(part, contents.architecture)) as writer:
+    architecture = OURS if type == "i8" else contents.architecture
+    with closing(ArrayWriter(part, architecture)) as writer:
         contents.add_keys(writer)
-        writer.add_file_type(FILE_TYPES[type])
+        if type in FILE_TYPES:
+            writer.add_file_type(FILE_TYPES[type])
+        else:  # a type of ours
+            writer.add_custom_alignment(LINE_BYTES)
         writer.add_quantization_version(GGML_QUANT_VERSION)
         writer.add_string(KEY, place)
         n_bytes = _add_tensor_list(writer, contents.shapes, type)
@@ -160,14 +170,17 @@ def _write_all(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         keys = {key: value.value for key, value in writer.kv_data[0].items()}
-        fingerprint = Fingerprint(contents.architecture, keys)
+        fingerprint = Fingerprint(architecture, keys)
         with tqdm(total=n_bytes, desc=contents.name, unit="B", unit_scale=True, disable=not progress) as bar:
             for name, array in contents.data:
                 tensor_type = type_of(name, contents.shapes[name], type)
                 stored = store(name, array, tensor_type)
-                fingerprint.add(name, tensor_type.upper(), contents.shapes[name], stored.view(np.uint8))
-                writer.write_tensor_data(stored)
-                bar.update(stored.nbytes)
+                layout = file_tensors(name, contents.shapes[name], tensor_type)
+                parts: tuple[Array, ...] = tiles_of_rows(stored) if tensor_type == "i8" else (stored,)
+                for (part_name, part_shape, part_type), data in zip(layout, parts, strict=True):
+                    fingerprint.add(part_name, part_type.upper(), part_shape, data.view(np.uint8))
+                    writer.write_tensor_data(data)
+                    bar.update(data.nbytes)
     return fingerprint.text()
 
 
@@ -192,7 +205,7 @@ def check_target(target: Path, source: Path) -> None:
 
 
 def architecture_of(h: Hyperparameters) -> str:
-    return "gpt2" if h.activation == "gelu_tanh" else "fastgpt-gpt2"
+    return "gpt2" if h.activation == "gelu_tanh" else OURS
 
 
 def add_keys(
@@ -258,13 +271,27 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary | StoredTokenizer
 def _add_tensor_list(writer: GGUFWriter, shapes: dict[str, Shape], type: str) -> int:
     """Announces every tensor and returns the bytes of all of them."""
     total = 0
-    for name, shape in shapes.items():
-        stored = type_of(name, shape, type)
-        n_bytes = math.prod(shape[:-1]) * row_bytes(stored, shape[-1])
-        raw_dtype = GGMLQuantizationType[stored.upper()]
-        writer.add_tensor_info(name, shape, np.dtype(np.float32), n_bytes, raw_dtype=raw_dtype)
-        total += n_bytes
+    for matrix, matrix_shape in shapes.items():
+        for name, shape, stored in file_tensors(matrix, matrix_shape, type_of(matrix, matrix_shape, type)):
+            n_bytes = math.prod(shape) if stored == "i8" else math.prod(shape[:-1]) * row_bytes(stored, shape[-1])
+            raw_dtype = GGMLQuantizationType[stored.upper()]
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), n_bytes, raw_dtype=raw_dtype)
+            total += n_bytes
     return total
+
+
+def file_tensors(name: str, shape: Shape, type: str) -> list[tuple[str, Shape, str]]:
+    """The tensors of the file that make one of the model, as (name, shape, type): of i8, tiles and scales."""
+    if type != "i8":
+        return [(name, shape, type)]
+    n_rows, n = shape
+    tiles = (-(-n_rows // TILE_ROWS), n // LINE_VALUES, LINE_BYTES)
+    return [(name, tiles, "i8"), (scale_name(name), (n_rows,), "f32")]
+
+
+def scale_name(name: str) -> str:
+    """The tensor with the scales of a matrix in i8."""
+    return name.removesuffix(".weight") + ".scale"
 
 
 def type_of(name: str, shape: Shape, type: str) -> str:

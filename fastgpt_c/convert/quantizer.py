@@ -11,10 +11,10 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter, ReaderField, ReaderTenso
 
 from fastgpt_c.convert.fingerprint import KEY
 from fastgpt_c.convert.gguf_arrays import ArrayReader, RawArray
-from fastgpt_c.convert.gguf_file import Array, Contents, Shape, check_target, narrow, type_of, write
+from fastgpt_c.convert.gguf_file import OURS, Array, Contents, Shape, check_target, narrow, scale_name, type_of, write
 from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.errors import ModelFileError
-from fastgpt_c.native.dtypes import dequantize_rows
+from fastgpt_c.native.dtypes import LINE_VALUES, dequantize_rows, rows_of_tiles
 
 # What the writer sets itself: the type and what follows from it, and where tensors lie.
 OWN_KEYS = {
@@ -48,7 +48,7 @@ def quantize(source: Path, target: Path, *, type: str, progress: bool) -> list[T
     quantizer = _Quantizer(source, {tensor.name: tensor for tensor in reader.tensors}, type)
     contents = Contents(
         name=source.name,
-        architecture=reader.fields["general.architecture"].contents(),
+        architecture=_architecture(reader),
         add_keys=lambda writer: _copy_keys(reader, writer),
         shapes=quantizer.shapes,
         data=quantizer.data(),
@@ -62,7 +62,8 @@ class _Quantizer:
 
     def __init__(self, source: Path, tensors: dict[str, ReaderTensor], type: str) -> None:
         self.tensors = tensors
-        self.shapes = {name: tuple(map(int, reversed(tensor.shape))) for name, tensor in tensors.items()}
+        self.scales = {scale_name(name) for name, tensor in tensors.items() if _type(tensor) == "i8"}
+        self.shapes = {name: self._shape(name) for name in tensors if name not in self.scales}
         self.reports: list[TensorReport] = []
         for name, shape in self.shapes.items():
             self._check_source(source, name, type_of(name, shape, type))
@@ -77,11 +78,20 @@ class _Quantizer:
             )
 
     def source_type(self, name: str) -> str:
-        return self.tensors[name].tensor_type.name.lower()
+        return _type(self.tensors[name])
+
+    def _shape(self, name: str) -> Shape:
+        shape = tuple(map(int, reversed(self.tensors[name].shape)))
+        if self.source_type(name) != "i8":
+            return shape
+        return (int(self.tensors[scale_name(name)].shape[0]), shape[1] * LINE_VALUES)
 
     def data(self) -> Iterator[tuple[str, Array]]:
-        for name, tensor in self.tensors.items():
-            yield name, tensor.data
+        """Tensors in rows of their types."""
+        for name in self.shapes:
+            data = self.tensors[name].data
+            is_tiled = self.source_type(name) == "i8"
+            yield name, rows_of_tiles(data, self.tensors[scale_name(name)].data) if is_tiled else data
 
     def store(self, name: str, array: Array, type: str) -> Array:
         shape, source_type = self.shapes[name], self.source_type(name)
@@ -115,11 +125,24 @@ def _open(source: Path) -> GGUFReader:
         raise ModelFileError(f"{source}: the package gguf cannot read it: {error}") from error
 
 
+def _type(tensor: ReaderTensor) -> str:
+    return str(tensor.tensor_type.name).lower()
+
+
+def _architecture(reader: GGUFReader) -> str:
+    """fastgpt-gpt2 where the activation is not gpt2's: a file in i8 has that name for its tiles alone."""
+    return OURS if f"{OURS}.activation" in reader.fields else "gpt2"
+
+
 def _copy_keys(reader: GGUFReader, writer: GGUFWriter) -> None:
-    """Every key of the file, but for OWN_KEYS and the reader's own GGUF.*; text stays bytes: nothing changes."""
+    """Every key of the file, but for OWN_KEYS and the reader's own GGUF.*; text stays bytes: nothing changes but the
+    architecture's name."""
+    source = reader.fields["general.architecture"].contents()
     for name, field in reader.fields.items():
         if name in OWN_KEYS or name.startswith("GGUF."):
             continue
+        if name.startswith(f"{source}."):
+            name = f"{writer.arch}.{name.removeprefix(f'{source}.')}"
         writer.add_key_value(name, _value(field), field.types[0], sub_type=field.types[-1])
 
 

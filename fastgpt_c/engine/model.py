@@ -14,7 +14,7 @@ from fastgpt_c.engine.session import Session
 from fastgpt_c.errors import ModelFileError, UsageError
 from fastgpt_c.io.c_strings import c_path, c_text
 from fastgpt_c.native.arguments import Floats, checked_int, checked_n_threads
-from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name
+from fastgpt_c.native.dtypes import LINE_VALUES, TILE_ROWS, dequantize_rows, row_bytes, rows_of_tiles, type_name
 from fastgpt_c.native.lib import check, create, error_text, ffi, lib
 from fastgpt_c.tokenizers.bpe import Tokenizer
 
@@ -76,11 +76,21 @@ class LoadedModel:
         if data == ffi.NULL:
             raise UsageError(f"the model has no tensor {name!r}; the names are GGUF's, such as blk.0.attn_qkv.weight")
         dtype, n = type_name(type[0]), n_rows[0]
+        if dtype == "i8":
+            return self._tiled_tensor(name, ffi.buffer(data, n * n_columns[0]), rows)
         stored = np.frombuffer(ffi.buffer(data, n * row_bytes(dtype, n_columns[0])), np.uint8).reshape(n, -1)
         if rows is not None:
             stored = stored[[checked_int("row", row, 0, n - 1) for row in rows]]
         found = dequantize_rows(stored, dtype, n_columns[0])
-        return found[0] if name.endswith(".bias") or "norm." in name else found
+        return found[0] if name.endswith((".bias", ".scale")) or "norm." in name else found
+
+    def _tiled_tensor(self, name: str, data: Any, rows: Sequence[int] | None) -> Floats:
+        scales = self.tensor(name.removesuffix(".weight") + ".scale").reshape(-1)
+        n_tiles = -(-len(scales) // TILE_ROWS)
+        tiles = np.frombuffer(data, np.uint8).reshape(n_tiles, -1, TILE_ROWS * LINE_VALUES)
+        wanted = None if rows is None else [checked_int("row", row, 0, len(scales) - 1) for row in rows]
+        stored = rows_of_tiles(tiles, scales, wanted)
+        return dequantize_rows(stored, "i8", stored.shape[1] - 4)
 
     # ---- Text ----
 

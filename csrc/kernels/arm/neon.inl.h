@@ -38,4 +38,13 @@ static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
 
 static inline ivec dot_unsigned(ivec sum, bytes w, bytes x) { return dot_bytes(sum, w, x); }
 
+/* ---- Tiles of I8 ---- */
+
+#define TOKENS_PER_TILE 4
+#define SUMS_ZERO_POINT false
+#define SPLITS_PAIRS false
+
+/* Unsigned bytes minus 128: their upper bit flips. */
+static inline ivec dot_tile_bytes(ivec sum, bytes w, bytes x) { return dot_bytes(sum, w ^ -128, x); }
+
 #endif

@@ -169,8 +169,6 @@ static void unpack_u8_q4_0(void *out, const void *row, int n) { unpack_u8(TYPE_Q
 
 /* ---- Activations ---- */
 
-typedef int8_t int8_vec __attribute__((vector_size(WIDTH)));
-
 /* Adding 1.5 * 2^23 in one rounding (a fused multiply-add) rounds the product to an integer. */
 static inline void quantize_group(int8_t *q, float *d, const float *x) {
     const float magic = 12582912.0f;
@@ -188,8 +186,7 @@ static inline void quantize_group(int8_t *q, float *d, const float *x) {
     float inverse = max < 1e-30f ? 0 : 127 / max;
     for (int i = 0; i < GROUP; i += WIDTH) {
         ivec rounded = (ivec)(load(x + i) * inverse + magic) - 0x4B400000; /* the bits of magic */
-        int8_vec in_range = __builtin_convertvector(rounded, int8_vec);
-        memcpy(q + i, &in_range, sizeof in_range);
+        store_i8(q + i, rounded);
     }
 }
 

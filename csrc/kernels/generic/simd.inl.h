@@ -14,6 +14,7 @@
  *     ivec dot_bytes(ivec sum, bytes w, bytes x)    lane i: sum[i] + bytes 4 i .. 4 i + 3 of w times those of x, where
  *                                         -128 <= w <= 127 and -127 <= x <= 127
  *     ivec dot_unsigned(ivec sum, bytes w, bytes x)    the same for 0 <= w <= 127
+ *     what i8.inl.h lists
  *
  * and includes this.  It may define how memory is read best:
  *
@@ -31,6 +32,7 @@
 
 #include "kernels/generic/dot.inl.h"
 #include "kernels/generic/blocks.inl.h"
+#include "kernels/generic/i8.inl.h"
 
 #ifndef MATH
 #include "kernels/generic/math.inl.h"
@@ -53,6 +55,8 @@
         .floats = its_floats,                                                      \
         .unpack_u8 = {[TYPE_Q8_0] = unpack_u8_q8_0, [TYPE_Q4_0] = unpack_u8_q4_0}, \
         .quantize_row = quantize_row,                                              \
+        .quantize_token = quantize_token,                                          \
+        .gemm_i8 = gemm_i8,                                                        \
         .softmax = MATH(softmax),                                                  \
         .activation = {ACTIVATIONS(MATH_ENTRY)},                                   \
         .layer_norm = MATH(layer_norm),                                            \

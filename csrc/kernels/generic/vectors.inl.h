@@ -43,6 +43,21 @@ static inline vec load_first(const float *p, int n) {
 static inline void store_first(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
 #endif
 
+/* Integers of 8 bits as bytes.  gcc converts them one by one where nothing better is written here. */
+static inline void store_i8(int8_t *p, ivec v) {
+#if defined(__AVX2__) && WIDTH == 8
+    const __m256i lowest = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12,
+                                            -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i fours = _mm256_shuffle_epi8((__m256i)v, lowest);
+    const __m128i low = _mm256_castsi256_si128(fours), high = _mm256_extracti128_si256(fours, 1);
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_unpacklo_epi32(low, high));
+#else
+    typedef int8_t int8_vec __attribute__((vector_size(WIDTH)));
+    const int8_vec narrow = __builtin_convertvector(v, int8_vec);
+    memcpy(p, &narrow, sizeof narrow);
+#endif
+}
+
 static inline vec choose(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 
 /* The larger or the smaller; b where either is NaN. */

@@ -3,6 +3,7 @@
 #define FASTGPT_X86_INL_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 
 #include "kernels/generic/vectors.inl.h"
 
@@ -38,5 +39,27 @@ static inline ivec dot_bytes(ivec sum, bytes w, bytes x) {
     __m256i magnitude = _mm256_abs_epi8((__m256i)w), signed_x = _mm256_sign_epi8((__m256i)x, (__m256i)w);
     return dot_unsigned(sum, (bytes)magnitude, (bytes)signed_x);
 }
+
+/* ---- Tiles of I8 ---- */
+
+#define TOKENS_PER_TILE 6
+#define SUMS_ZERO_POINT true
+
+/* Without VNNI pairs of products are added in 16 bits: 255 * 128 fits. */
+static inline ivec dot_tile_bytes(ivec sum, bytes w, bytes x) { return dot_unsigned(sum, w, x); }
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define SPLITS_PAIRS false
+#else
+#define SPLITS_PAIRS true
+static inline bool has_large_pair(bytes x) {
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi8(1), limit = _mm256_set1_epi16(128);
+    const __m256i above = _mm256_max_epi8((__m256i)x, zero),
+                  below = _mm256_max_epi8(_mm256_sub_epi8(zero, (__m256i)x), zero);
+    const __m256i large = _mm256_or_si256(_mm256_cmpgt_epi16(_mm256_maddubs_epi16(above, ones), limit),
+                                          _mm256_cmpgt_epi16(_mm256_maddubs_epi16(below, ones), limit));
+    return !_mm256_testz_si256(large, large);
+}
+#endif
 
 #endif

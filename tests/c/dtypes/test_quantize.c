@@ -29,7 +29,8 @@ static const type_case types[] = {
     {FASTGPT_TYPE_Q5_1, "Q5_1", 32, 24, 0, 0},    {FASTGPT_TYPE_Q4_K, "Q4_K", 256, 144, 0, 0},
     {FASTGPT_TYPE_Q5_K, "Q5_K", 256, 176, 0, 0}};
 enum { N_TYPES = sizeof types / sizeof *types, N = 512, N_ROWS = 3 };
-_Static_assert(sizeof types / sizeof *types == N_DTYPES, "every dtype is tested");
+/* I8 has no rows: test_tiles_have_no_rows. */
+_Static_assert(sizeof types / sizeof *types == N_DTYPES - 1, "every dtype is tested");
 
 /* The other types are only read. */
 static bool is_written(const type_case *t) { return t->block_values == 1 || t->steps > 0; }
@@ -206,7 +207,16 @@ static void check_reading(const type_case *t) {
     }
 }
 
+static void test_tiles_have_no_rows(void) {
+    static float x[N];
+    static uint8_t bytes[4 * N];
+    CHECK(strcmp(fastgpt_type_name(FASTGPT_TYPE_I8), "I8") == 0 && fastgpt_type_row_bytes(FASTGPT_TYPE_I8, 64) == 0);
+    CHECK(fastgpt_quantize_rows(FASTGPT_TYPE_I8, x, 1, 64, bytes) == FASTGPT_ERR_ARGUMENT);
+    CHECK(fastgpt_dequantize_rows(FASTGPT_TYPE_I8, bytes, 1, 64, x) == FASTGPT_ERR_ARGUMENT);
+}
+
 int main(void) {
+    test_tiles_have_no_rows();
     for (int i = 0; i < N_TYPES; i++) {
         check_sizes(&types[i]);
         check_arguments(&types[i]);

@@ -9,7 +9,7 @@
 
 #include <inttypes.h>
 
-enum { N_BASES = 9 };
+enum { N_BASES = 10 };
 
 /* A valid file, to be damaged. */
 typedef struct base {
@@ -142,11 +142,11 @@ static bool try_file(const buffer *file) {
 }
 
 static void make_bases(base *bases) {
-    static const uint32_t types[N_BASES] = {FILE_F32,  FILE_F16,  FILE_BF16, FILE_F32, FILE_Q4_1,
-                                            FILE_Q5_0, FILE_Q5_1, FILE_Q4_K, FILE_Q5_K};
+    static const uint32_t types[N_BASES] = {FILE_F32,  FILE_F16,  FILE_BF16, FILE_F32,  FILE_Q4_1,
+                                            FILE_Q5_0, FILE_Q5_1, FILE_Q4_K, FILE_Q5_K, FILE_I8};
     for (int i = 0; i < N_BASES; i++) {
         bool wide = types[i] == FILE_Q4_K || types[i] == FILE_Q5_K;
-        model_shape shape = wide ? wide_shape : i < 4 ? tiny_shape : block_shape;
+        model_shape shape = types[i] == FILE_I8 ? tiled_shape : wide ? wide_shape : i < 4 ? tiny_shape : block_shape;
         shape.type = types[i];
         shape.untied = i % 2;
         draft d = draft_of(shape);

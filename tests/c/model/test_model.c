@@ -176,6 +176,102 @@ static void test_requantized(void) {
     fastgpt_model_free(plain);
 }
 
+/* ---- Tiles of I8 ---- */
+
+/* The model of the same shape in F32, but for the bytes that a step reads: one for a weight, four for the scale of a
+ * row. */
+static void test_tiles(void) {
+    model_shape floats = tiled_shape;
+    floats.type = FILE_F32;
+    for (int untied = 0; untied <= 1; untied++) {
+        model_shape shape = tiled_shape;
+        shape.untied = floats.untied = untied;
+        fastgpt_model *m = load_shape(shape, untied), *plain = load_shape(floats, false);
+        CHECK(strcmp(fastgpt_model_type(m), "I8") == 0 && fastgpt_model_n_vocab(m) == (int32_t)shape.n_vocab);
+        CHECK(fastgpt_model_n_params(m) == fastgpt_model_n_params(plain));
+        const int64_t rows = 3 * 64 + 64 + 128 + 64 + 19, weights = 64 * (3 * 64 + 64 + 128 + 19) + 64 * 128;
+        CHECK(fastgpt_model_step_bytes(plain) - fastgpt_model_step_bytes(m) == 3 * weights - 4 * rows);
+        fastgpt_type type;
+        int64_t n_rows, n_columns;
+        CHECK(fastgpt_model_tensor(m, "token_embd.weight", &type, &n_rows, &n_columns) && type == FASTGPT_TYPE_I8);
+        CHECK(n_rows == 2 * 16 && n_columns == 64);
+        fastgpt_model_free(m);
+        fastgpt_model_free(plain);
+    }
+}
+
+static void refused_in_tiles(const char *name, draft_tensor wrong, fastgpt_status expected, const char *culprit) {
+    draft d = draft_of(tiled_shape);
+    draft_tensor *t = draft_find_tensor(&d, name);
+    memcpy(wrong.name, t->name, sizeof wrong.name);
+    *t = wrong;
+    refused(&d, expected, culprit);
+}
+
+static void refused_scale(float last) {
+    draft d = draft_of(tiled_shape);
+    buffer file = draft_write(&d, NULL);
+    memcpy(file.data + file.n - sizeof last, &last, sizeof last);
+    fastgpt_model *m;
+    fastgpt_error error;
+    CHECK(load_bytes(file.data, file.n, false, &m, &error) == FASTGPT_ERR_FORMAT);
+    CHECK_FOR(strstr(error.text, "tensor output.scale: scale 18 is negative or not finite"), "%s", error.text);
+    free(file.data);
+    draft_free(&d);
+}
+
+static void refused_without(const char *name, const char *culprit) {
+    draft d = draft_of(tiled_shape);
+    draft_drop_tensor(&d, name);
+    refused(&d, FASTGPT_ERR_FORMAT, culprit);
+}
+
+static void test_wrong_tiles(void) {
+    const fastgpt_status format = FASTGPT_ERR_FORMAT, unsupported = FASTGPT_ERR_UNSUPPORTED;
+    const char *shape = "tensor blk.0.ffn_up.weight has rank";
+    refused_in_tiles("blk.0.ffn_up.weight", (draft_tensor){.rank = 2, .type = FILE_I8, .shape = {64, 128}}, format,
+                     shape);
+    refused_in_tiles("blk.0.ffn_up.weight", (draft_tensor){.rank = 3, .type = FILE_I8, .shape = {64, 16, 7}}, format,
+                     shape);
+    refused_in_tiles("blk.0.ffn_up.weight", (draft_tensor){.rank = 3, .type = FILE_I8, .shape = {64, 15, 8}}, format,
+                     shape);
+    refused_in_tiles("blk.0.ffn_up.weight", (draft_tensor){.rank = 3, .type = FILE_I8, .shape = {128, 8, 8}}, format,
+                     shape);
+    refused_in_tiles("blk.0.ffn_up.scale", (draft_tensor){.rank = 1, .type = FILE_F32, .shape = {127}}, format,
+                     "tensor blk.0.ffn_up.scale has rank 1");
+    refused_in_tiles("blk.0.ffn_up.scale", (draft_tensor){.rank = 1, .type = FILE_F16, .shape = {128}}, format,
+                     "tensor blk.0.ffn_up.scale is not F32");
+    refused_in_tiles("token_embd.scale", (draft_tensor){.rank = 1, .type = FILE_F32, .shape = {20}}, format,
+                     "tensor output.scale has rank 1");
+    refused_in_tiles("blk.0.ffn_up.bias", (draft_tensor){.rank = 1, .type = FILE_I8, .shape = {128}}, unsupported,
+                     "tensor blk.0.ffn_up.bias is I8, which it cannot be");
+    refused_in_tiles("position_embd.weight", (draft_tensor){.rank = 2, .type = FILE_I8, .shape = {64, 8}}, unsupported,
+                     "tensor position_embd.weight is I8, which it cannot be");
+    refused_without("blk.0.attn_qkv.scale", "tensor blk.0.attn_qkv.scale is missing");
+    refused_without("token_embd.scale", "tensor token_embd.scale is missing");
+    refused_scale(-1e-20f);
+    refused_scale(INFINITY);
+    refused_scale(NAN);
+}
+
+/* Of another architecture, or with rows that are not whole blocks. */
+static void test_tiles_elsewhere(void) {
+    model_shape shape = tiled_shape;
+    shape.type = FILE_F32;
+    draft d = draft_of(shape);
+    draft_drop_tensor(&d, "blk.0.ffn_up.weight");
+    draft_add_tiles(&d, "blk.0.ffn_up.weight", shape.n_ff, shape.n_embd);
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.0.ffn_up.weight is I8, which only architecture fastgpt-gpt2 has");
+    shape = tiled_shape;
+    shape.n_ff = 96;
+    d = draft_of(shape);
+    refused(&d, FASTGPT_ERR_FORMAT, "tensor blk.0.ffn_down.weight is I8, but its rows have 96 numbers");
+    d = draft_of(tiled_shape);
+    draft_append_tensor(&d, "blk.0.attn_norm.scale")->rank = 1;
+    d.tensors[d.n_tensors - 1].shape[0] = 64;
+    refused(&d, FASTGPT_ERR_UNSUPPORTED, "tensor blk.0.attn_norm.scale is not part");
+}
+
 /* A step reads every matrix, but only a row of each embedding; a tied output reads the whole one. */
 static void test_step_bytes(void) {
     model_shape untied = small_shape;
@@ -394,6 +490,9 @@ int main(void) {
     test_activation();
     test_metadata();
     test_tensor_by_name();
+    test_tiles();
+    test_wrong_tiles();
+    test_tiles_elsewhere();
     test_unsupported();
     test_tensors();
     return check_report();

@@ -68,7 +68,8 @@ enum {
     FILE_Q5_1 = 7,
     FILE_Q4_K = 12,
     FILE_Q5_K = 13,
-    FILE_Q6_K = 14
+    FILE_Q6_K = 14,
+    FILE_I8 = 24 /* tiles, with scales of their own */
 };
 
 enum { DRAFT_MAX_KEYS = 32, DRAFT_MAX_TENSORS = 64, DRAFT_MAX_RANK = 5 };
@@ -163,12 +164,33 @@ static inline draft_tensor *draft_find_tensor(draft *d, const char *name) {
     abort();
 }
 
-/* [n_rows][n_columns], n_rows 0 = a vector. */
-static inline void draft_add_tensor(draft *d, const char *name, uint32_t n_rows, uint32_t n_columns, uint32_t type) {
+static inline draft_tensor *draft_append_tensor(draft *d, const char *name) {
     if (d->n_tensors == DRAFT_MAX_TENSORS) abort();
     draft_tensor *t = &d->tensors[d->n_tensors++];
-    *t = (draft_tensor){.rank = n_rows ? 2 : 1, .type = n_rows ? type : FILE_F32, .shape = {n_columns, n_rows}};
+    *t = (draft_tensor){0};
     snprintf(t->name, sizeof t->name, "%s", name);
+    return t;
+}
+
+/* Tiles of name, which ends in ".weight", and their scales. */
+static inline void draft_add_tiles(draft *d, const char *name, uint32_t n_rows, uint32_t n_columns) {
+    draft_tensor *tiles = draft_append_tensor(d, name), *scales = draft_append_tensor(d, "");
+    tiles->rank = 3, tiles->type = FILE_I8;
+    tiles->shape[0] = 64, tiles->shape[1] = n_columns / 4, tiles->shape[2] = (n_rows + 15) / 16;
+    scales->rank = 1, scales->type = FILE_F32, scales->shape[0] = n_rows;
+    snprintf(scales->name, sizeof scales->name, "%.*sscale", (int)(strlen(name) - strlen("weight")), name);
+}
+
+/* [n_rows][n_columns], n_rows 0 = a vector.  Of I8, tiles and scales; but the position embedding is F32. */
+static inline void draft_add_tensor(draft *d, const char *name, uint32_t n_rows, uint32_t n_columns, uint32_t type) {
+    const bool positions = strcmp(name, "position_embd.weight") == 0;
+    if (type == FILE_I8 && n_rows && !positions) {
+        draft_add_tiles(d, name, n_rows, n_columns);
+        return;
+    }
+    draft_tensor *t = draft_append_tensor(d, name);
+    t->rank = n_rows ? 2 : 1, t->type = n_rows && type != FILE_I8 ? type : FILE_F32;
+    t->shape[0] = n_columns, t->shape[1] = n_rows;
 }
 
 static inline void draft_drop_tensor(draft *d, const char *name) {
@@ -221,14 +243,24 @@ static inline void draft_add_tokenizer(draft *d, uint32_t n_vocab) {
 }
 
 static inline void draft_add_keys(draft *d, const model_shape *s) {
-    draft_set_string(d, "general.architecture", "gpt2");
+    const char *architecture = s->type == FILE_I8 ? "fastgpt-gpt2" : "gpt2";
+    const struct {
+        const char *last;
+        uint32_t value;
+    } sizes[] = {{"block_count", s->n_layer},
+                 {"context_length", s->n_ctx},
+                 {"embedding_length", s->n_embd},
+                 {"feed_forward_length", s->n_ff},
+                 {"attention.head_count", s->n_head}};
+    char key[64];
+    draft_set_string(d, "general.architecture", architecture);
     draft_set_string(d, "general.name", "a tiny model");
-    draft_set_u32(d, "gpt2.block_count", s->n_layer);
-    draft_set_u32(d, "gpt2.context_length", s->n_ctx);
-    draft_set_u32(d, "gpt2.embedding_length", s->n_embd);
-    draft_set_u32(d, "gpt2.feed_forward_length", s->n_ff);
-    draft_set_u32(d, "gpt2.attention.head_count", s->n_head);
-    draft_set_f32(d, "gpt2.attention.layer_norm_epsilon", 1e-5f);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        snprintf(key, sizeof key, "%s.%s", architecture, sizes[i].last);
+        draft_set_u32(d, key, sizes[i].value);
+    }
+    snprintf(key, sizeof key, "%s.attention.layer_norm_epsilon", architecture);
+    draft_set_f32(d, key, 1e-5f);
     draft_add_tokenizer(d, s->n_vocab);
 }
 
@@ -276,6 +308,10 @@ static const model_shape block_shape = {.n_vocab = 11, .n_ctx = 8, .n_embd = 32,
 static const model_shape wide_shape = {
     .n_vocab = 11, .n_ctx = 8, .n_embd = 256, .n_head = 4, .n_layer = 1, .n_ff = 256};
 
+/* The smallest in tiles of I8. */
+static const model_shape tiled_shape = {
+    .n_vocab = 19, .n_ctx = 8, .n_embd = 64, .n_head = 4, .n_layer = 1, .n_ff = 128, .type = FILE_I8, .untied = true};
+
 /* ---- Draft -> bytes ---- */
 
 static inline uint64_t draft_n_elements(const draft_tensor *t) {
@@ -293,6 +329,7 @@ static inline float draft_weight(const char *name, uint64_t i) {
     uint32_t hash = 2166136261u ^ (uint32_t)(i * 2654435761u);
     for (const char *c = name; *c; c++) hash = (hash ^ (uint8_t)*c) * 16777619u;
     float value = (float)((int32_t)(hash >> 15 & 0x1F) - 16) / 64.0f;
+    if (strstr(name, ".scale")) return (1 + value) / 256;
     return strstr(name, "norm.weight") ? 1 + value : value;
 }
 
@@ -315,7 +352,7 @@ static inline void put_blocks(buffer *b, dtype type, uint64_t n) {
     uint8_t block[sizeof(block_q6_k)];
     for (uint64_t i = 0; i < n; i += (uint64_t)format->block_values) {
         random_row(&state, type, block, format->block_values);
-        memcpy(block + scale_offset(type), &scale, sizeof scale);
+        if (!has_row_scales(type)) memcpy(block + scale_offset(type), &scale, sizeof scale);
         if (has_minimum(type)) memcpy(block + sizeof scale, &scale, sizeof scale);
         put(b, block, (size_t)format->block_bytes);
     }

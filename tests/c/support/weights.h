@@ -21,7 +21,7 @@ static inline bool has_minimum(dtype type) {
 static inline void random_row(uint64_t *state, dtype type, uint8_t *row, int64_t n) {
     const dtype_info *format = &dtype_infos[type];
     for (int64_t i = 0; i < row_bytes(type, n); i++) row[i] = (uint8_t)random_u64(state);
-    for (int64_t b = 0; b < n / format->block_values; b++) {
+    for (int64_t b = 0; b < n / format->block_values && !has_row_scales(type); b++) {
         float number = random_float(state);
         uint16_t half = type == TYPE_BF16 ? bf16_of_f32(number) : f16_of_f32(number);
         if (type == TYPE_F32) memcpy(row + 4 * b, &number, sizeof number);

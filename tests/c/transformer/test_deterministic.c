@@ -93,5 +93,6 @@ int main(void) {
     check_type(FILE_Q8_0, "Q8_0");
     check_type(FILE_Q4_0, "Q4_0");
     check_type(FILE_Q6_K, "Q6_K");
+    check_type(FILE_I8, "I8");
     return check_report();
 }

@@ -76,6 +76,13 @@ def test_greedy_tokens_are_the_same(file: Path) -> None:
     there.close()
 
 
+def test_i8_is_refused(file: Path, tmp_path: Path) -> None:
+    """Tiles with scales of their own are none of its types, and the architecture says so."""
+    quantize(file, tmp_path / "i8.gguf", type="i8")
+    with pytest.raises(ValueError, match="Failed to load"):
+        open_there(tmp_path / "i8.gguf")
+
+
 def never_end(model: fastgpt_c.Model) -> dict[int, float]:
     return {} if model.eos_token is None else {model.eos_token: float("-inf")}
 

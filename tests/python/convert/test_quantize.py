@@ -378,6 +378,6 @@ def test_rounded_weights_predict_almost_as_well(tmp_path: Path) -> None:
     output = subprocess.run(command, capture_output=True, text=True, cwd="/", check=True).stdout
     rows = [[cell.strip(" %") for cell in row.split("|")[1:-1]] for row in output.splitlines() if row.startswith("| ")]
     changes = {(type, path): abs(float(change)) for type, _, path, _, change, *_ in rows[1:]}
-    bounds = {"f32": 0.001, "f16": 0.1, "bf16": 0.1, "q8_0": 0.5, "q4_0": 5.0}
+    bounds = {"f32": 0.001, "f16": 0.1, "bf16": 0.1, "q8_0": 0.5, "i8": 1.0, "q4_0": 5.0}
     assert changes.keys() == {(type, path) for type in bounds for path in ("prefill", "decode")}
     assert {key: change for key, change in changes.items() if change > bounds[key[0]]} == {}
