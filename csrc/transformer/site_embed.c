@@ -1,5 +1,6 @@
 /* site_embed.c - the sites embed and pos_embed, which are added up as soon as they are read. */
 #include "common/arithmetic.h"
+#include "matmul/packing.h"
 #include "transformer/site_done.h"
 
 static void embed_rows(const fastgpt_context *ctx, const slice *s, float *tokens, float *positions) {
@@ -8,8 +9,8 @@ static void embed_rows(const fastgpt_context *ctx, const slice *s, float *tokens
     int64_t row = 0;
     for (int32_t i = 0; i < s->n_spans; i++)
         for (int32_t t = 0; t < s->counts[i]; t++, row += m->n_embd) {
-            k->to_f32[m->wte.type](tokens + row, weight_row(&m->wte, slice_tokens(s, i)[t]), m->n_embd);
-            k->to_f32[m->wpe.type](positions + row, weight_row(&m->wpe, slice_position(s, i) + t), m->n_embd);
+            weight_row_as_f32(k, &m->wte, slice_tokens(s, i)[t], tokens + row);
+            weight_row_as_f32(k, &m->wpe, slice_position(s, i) + t, positions + row);
         }
 }
 
