@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgpt_c.errors import UsageError
-from fastgpt_c.native.arguments import checked_int
+from fastgpt_c.native.arguments import Tokens, checked_int, token_array
 
 if TYPE_CHECKING:
     from fastgpt_c.engine.model import LoadedModel
@@ -47,9 +47,18 @@ class HeadScores:
         return int(layer), int(head)
 
 
-def measure(model: LoadedModel, n_tokens: int = 50, n_texts: int = 4, seed: int = 0) -> HeadScores:
+def measure(
+    model: LoadedModel, n_tokens: int = 50, n_texts: int = 4, seed: int = 0, row: Tokens | None = None
+) -> HeadScores:
     """Scores on n_texts texts of n_tokens random tokens, each said twice, after the token that ends texts if the model
-    has one.  The same seed gives the same texts.  Raises UsageError where they do not fit into the model."""
+    has one.  The same seed gives the same texts.  Raises UsageError where they do not fit into the model.
+
+    row  said twice in place of random tokens, for models too small to copy what they never saw
+    """
+    if row is not None:
+        tokens = said_twice(model, token_array(row))
+        checked_int("the number of tokens", len(row), 2, (model.n_ctx - 1) // 2)
+        return HeadScores(*_scores(model, tokens, len(row)))
     least = 2  # of one token, every pattern is all three
     checked_int("n_tokens", n_tokens, least, (model.n_ctx - 1) // 2)
     checked_int("n_texts", n_texts, 1)
@@ -62,7 +71,11 @@ def repeated_tokens(model: LoadedModel, n_tokens: int, rng: np.random.Generator)
     """int32: a row of random tokens twice, after the token that ends texts, if the model has one.  The row has no token
     twice, if the vocabulary is large enough."""
     usable = np.array([token for token in range(model.n_vocab) if token not in model.eos_tokens])
-    row = rng.choice(usable, n_tokens, replace=n_tokens > len(usable))
+    return said_twice(model, rng.choice(usable, n_tokens, replace=n_tokens > len(usable)))
+
+
+def said_twice(model: LoadedModel, row: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """int32: a row of tokens two times, after the token that ends texts, if the model has one."""
     start = [] if model.eos_token is None else [model.eos_token]
     return np.concatenate([start, row, row]).astype(np.int32)
 

@@ -48,6 +48,8 @@ def test_each_score_is_that_of_its_pattern() -> None:
     assert found.induction.tolist() == [[0, 1, 0]]
     assert found.duplicate_token.tolist() == [[0, 0, 1]]
     assert found.best("induction") == (0, 1)
+    again = head_scores.measure(model, row=list(range(10, 20)))
+    assert again.induction.tolist() == found.induction.tolist()
     with pytest.raises(UsageError, match="'copying' is no kind"):
         found.best("copying")
 
