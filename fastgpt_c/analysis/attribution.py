@@ -166,6 +166,16 @@ def _sources(model: LoadedModel, layer: int, direction: Doubles, values: Floats,
     return np.asarray(attention * worth, np.float64)
 
 
+def neurons(model: LoadedModel, found: Attribution) -> Doubles:
+    """float64 [n_layer][n_ff]: what each neuron added to the logit; a row sums to feed_forward of its layer."""
+    with model.session(n_ctx=len(found.tokens)) as session:
+        if len(found.tokens) > 1:
+            session.inspect(found.tokens[:-1])
+        active = session.inspect(found.tokens[-1:], sites=["ff_post"])["ff_post"][:, 0]
+    writes = [found.direction @ model.tensor(f"blk.{layer}.ffn_down.weight") for layer in range(model.n_layer)]
+    return np.asarray(active * np.stack(writes), np.float64)
+
+
 # ---- As JSON ----
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgpt_c.engine.edits import Edit
+from fastgpt_c.engine.sites import SITES
 from fastgpt_c.errors import ModelFileError, UsageError, missing_extra
 from fastgpt_c.io.checked_json import JSON, check_values, read_json, show
 from fastgpt_c.native.arguments import Floats, Tokens, as_path, checked_int, float_array
@@ -41,9 +43,6 @@ IMPLEMENTED = {
     "metadata.hook_head_index": (None,),
 }
 LAYER_NORM_EPSILON = 1e-5
-
-# Hook points of TransformerLens within a layer -> the names of session.inspect, and how many layers later.
-SITES = {"hook_resid_pre": ("hidden", 0), "hook_resid_mid": ("hidden_mid", 0), "hook_resid_post": ("hidden", 1)}
 
 
 @dataclass(frozen=True)
@@ -171,22 +170,39 @@ def _check_tensors(path: Path, config: JSON, tensors: dict[str, Floats], jumps: 
 # ---- At a place of a model ----
 
 
+# Names of TransformerLens's hook points -> sites that have one vector for each token.
+HOOKS = {
+    site.transformer_lens: name for name, site in SITES.items()
+    if site.has_layers and site.kind != "keys" and name not in ("ln_1", "ln_2")  # there without weight and bias
+}  # fmt: skip
+
+
 def place(sae: SparseAutoencoder, n_layer: int) -> tuple[int, str]:
-    """Layer and name of the hook point that an autoencoder reads, such as (8, "hook_resid_pre"); raises UsageError for
-    one that names none, another kind, or a layer that a model of n_layer has not."""
-    match = re.fullmatch(r"blocks\.(\d{1,6})\.(\w+)", sae.hook, re.ASCII)
-    if not match or match[2] not in SITES:
-        raise UsageError(f"the autoencoder reads {sae.hook!r}, not blocks.N. and one of {', '.join(SITES)}")
+    """Layer and site that an autoencoder reads, such as (8, "resid_pre"); raises UsageError for one that names none,
+    another kind, or a layer that a model of n_layer has not."""
+    match = re.fullmatch(r"blocks\.(\d{1,6})\.([\w.]+)", sae.hook, re.ASCII)
+    site = HOOKS.get(f"blocks.{{layer}}.{match[2]}") if match else None
+    if not match or site is None or str(int(match[1])) != match[1]:
+        raise UsageError(f"the autoencoder reads {sae.hook!r}, not a place such as {', '.join(HOOKS)}")
     if int(match[1]) >= n_layer:
         raise UsageError(f"the autoencoder reads {sae.hook}, but the model has {n_layer} layers, from 0 on")
-    return int(match[1]), match[2]
+    return int(match[1]), site
+
+
+def feature_edit(model: LoadedModel, sae: SparseAutoencoder, feature: int, strength: float, first: int = 0) -> Edit:
+    """An edit that adds strength times a feature's direction where the autoencoder reads, at positions from first on:
+    for Session.prefill(..., edits=[...]).  Raises UsageError where model and autoencoder do not fit."""
+    layer, site = place(sae, model.n_layer)
+    value = sae.direction(feature) * np.float32(strength)
+    if SITES[site].kind == "heads":
+        value = value.reshape(model.n_head, -1)
+    return Edit(layer, site, "add", value, first=first)
 
 
 def read(model: LoadedModel, sae: SparseAutoencoder, tokens: Tokens) -> Floats:
     """float32 [n_tokens][d_in]: what the autoencoder reads, for each token of a text.  Raises as Session.inspect, and
     UsageError where model and autoencoder do not fit."""
-    layer, hook = place(sae, model.n_layer)
-    name, later = SITES[hook]
+    layer, site = place(sae, model.n_layer)
     with model.session() as session:
-        found: Floats = session.inspect(tokens, name)[name][layer + later]
-    return found
+        found: Floats = session.inspect(tokens, sites=[site])[site][layer]
+    return found.reshape(len(found), -1)

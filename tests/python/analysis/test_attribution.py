@@ -110,6 +110,9 @@ def test_parts_are_those_of_transformer_lens(lens_vectors: Any) -> None:
     tolerance = 1e-3 * np.abs(golden["parts"]).max()
     np.testing.assert_allclose([parts[label] for label in golden["labels"]], golden["parts"], atol=tolerance)
     np.testing.assert_allclose(found.heads.ravel(), golden["heads"], atol=1e-3 * np.abs(golden["heads"]).max())
+    by_neuron = attribution.neurons(model, found)
+    np.testing.assert_allclose(by_neuron.ravel(), golden["neurons"], atol=1e-3 * np.abs(golden["neurons"]).max())
+    np.testing.assert_allclose(by_neuron.sum(axis=1), found.feed_forward, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", composition.MODES)

@@ -101,14 +101,21 @@ def test_what_it_reads_in_a_model(tmp_path: Path) -> None:
             for name, array in tensors().items()
         }
         with model.session() as session:
-            seen = session.inspect(tokens, "hidden", "hidden_mid")
+            seen = session.inspect(tokens, "hidden", "hidden_mid", sites=["z", "ff_out"])
         places = {"hook_resid_pre": seen["hidden"][2], "hook_resid_mid": seen["hidden_mid"][2],
-                  "hook_resid_post": seen["hidden"][3]}  # fmt: skip
+                  "hook_resid_post": seen["hidden"][3], "attn.hook_z": seen["z"][2].reshape(len(tokens), -1),
+                  "hook_mlp_out": seen["ff_out"][2]}  # fmt: skip
         for hook, expected in places.items():
             name = {"hook_name": f"blocks.2.{hook}"}
             for config in (name, {"metadata": name}):
                 sae = sparse_autoencoder.load(saved(tmp_path, config, **wide))
                 assert np.array_equal(sparse_autoencoder.read(model, sae, tokens), expected)
+            edit = sparse_autoencoder.feature_edit(model, sae, 4, 2.0, first=1)
+            site = {"attn.hook_z": "z", "hook_mlp_out": "ff_out"}.get(hook, hook.removeprefix("hook_"))
+            with model.session() as session:
+                after = session.inspect(tokens, sites=[site], edits=[edit])[site][2].reshape(len(tokens), -1)
+            np.testing.assert_allclose(after[0], expected[0], atol=1e-4)
+            np.testing.assert_allclose(after[1:], expected[1:] + 2 * sae.direction(4), atol=1e-4)
         for hook in ("", "blocks.99.hook_resid_pre", "blocks.0.hook_nowhere", "blocks.00000001.hook_resid_pre"):
             sae = sparse_autoencoder.load(saved(tmp_path, {"hook_name": hook}, **wide))
             with pytest.raises(UsageError, match="the autoencoder reads"):
