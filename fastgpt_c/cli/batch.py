@@ -32,6 +32,8 @@ On many machines, OUT/ is a folder that all see, or a place in a store:
       cuts IN (a file, a folder, a pattern) into shards, and says how many; options and model are decided here
   fastgpt-c batch OUT/ --shard 17
       runs one of them, anywhere, as often as you like: it comes into being once
+  fastgpt-c batch OUT/ --ray ADDRESS
+      runs all that are not done as tasks of a Ray cluster
   fastgpt-c batch OUT/
       says how many are done
   fastgpt-c batch OUT/ --merge out.jsonl

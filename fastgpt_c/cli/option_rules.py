@@ -45,6 +45,7 @@ NEEDS = (
       for command in ("generate", "chat")),
     Needs("convert", "tolerance", "verify", "judges what --verify compares"),
     Needs("info", "measure", "system", "measures the machine"),
+    Needs("batch", "threads_per_task", "ray", "is for the tasks of a Ray cluster"),
 )  # fmt: skip
 
 EXCLUDES = (

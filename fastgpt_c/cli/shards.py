@@ -61,6 +61,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shard", type=shard, metavar="I[/N]", help="run shard I of the plan in OUT/, or every N-th from I on"
     )
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="run all shards as tasks of a Ray cluster: HOST:PORT, or auto for the one here"
+    )
+    group.add_argument("--threads-per-task", type=int, metavar="T", help="CPUs of each task of --ray (1)")
     group.add_argument("--merge", metavar="FILE", help="all records of OUT/ into FILE, in the order of IN; - is stdout")
     group.add_argument("--json", action="store_true", help="say in JSON what was done")
     group.add_argument("--allow-errors", action="store_true", help="exit status 0 though there are error records")
@@ -69,6 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def is_wanted(args: argparse.Namespace) -> bool:
     """Whether the arguments are about a folder of shards."""
     asked = args.shard_bytes is not None or args.check_ids or args.shard is not None or args.merge is not None
+    asked = asked or args.ray is not None
     target = str(args.target or "")
     return asked or args.target is None or target.endswith("/") or "://" in target or "://" in str(args.source)
 
@@ -76,6 +81,8 @@ def is_wanted(args: argparse.Namespace) -> bool:
 def run(args: argparse.Namespace) -> int:
     with ending_at_once():
         from fastgpt_c.sharding import work  # noqa: F401  # with all that is needed
+    if args.ray is not None:
+        return _run_on_ray(args)
     if args.shard is not None or args.merge is not None:
         return _run_in_folder(args)
     if args.target is None:
@@ -201,6 +208,38 @@ def _tell(args: argparse.Namespace, outcome: Any) -> None:
                           | (asdict(outcome.done) if outcome.done else {}))  # fmt: skip
     if outcome.done is None:
         print(f"fastgpt-c: shard {outcome.index} failed: {outcome.reason}", file=sys.stderr)
+
+
+def _run_on_ray(args: argparse.Namespace) -> int:
+    from fastgpt_c.cli.ray_progress import RayProgress
+    from fastgpt_c.native.arguments import checked_n_threads
+    from fastgpt_c.sharding import ray_driver
+    from fastgpt_c.sharding.plan import opened
+
+    threads = 1 if args.threads_per_task is None else checked_n_threads(args.threads_per_task) or 1
+    ray_driver.import_ray()
+    if args.target is None:
+        refuse_options_of_plan(args, "--ray")
+        folder, plan = opened(args.source)
+    else:
+        folder, plan = make_plan(args)
+    ray = ray_driver.connect(args.ray, lambda text: print(f"fastgpt-c: warning: {text}", file=sys.stderr))
+    progress = RayProgress(as_json=args.json)
+    try:
+        driver = ray_driver.Driver(
+            ray, folder, plan, settings_of(args), threads_per_task=threads,
+            on_look=progress.show, on_failure=progress.failed,
+        )  # fmt: skip
+        counts = driver.run()
+    except KeyboardInterrupt:
+        print("\nfastgpt-c: interrupted; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        progress.close()
+        ray.shutdown()
+    if counts.n_errors:
+        print(f"fastgpt-c: {folder.name}: {counts.n_errors} records are errors", file=sys.stderr)
+    return 1 if counts.n_failed or (counts.n_errors and not args.allow_errors) else 0
 
 
 def _merge(args: argparse.Namespace, folder: Folder, plan: Plan) -> int:
