@@ -24,7 +24,7 @@ function surpriseOf(t) {
 
 function drawText() {
   const tokens = data.tokens.map((_, t) => {
-    const node = element("span", {class: "token shade surprise", role: "img"}, data.inputs[t]);
+    const node = element("span", {class: "token shade surprise", role: "img", "aria-label": data.inputs[t]}, data.inputs[t]);
     shade(node, t === 0 ? 0 : data.surprisal[t - 1] / most);
     describe(node, () => surpriseOf(t));
     return node;

@@ -100,7 +100,7 @@ export class PartsTab {
     byId("sources-title").textContent = sources.length > 0 ? `${this.nameOf(layer, x)}: from which tokens`
       : `${this.nameOf(layer, x)} reads the last token alone`;
     const chips = sources.map((value, i) => {
-      const chip = element("span", {class: "token shade", role: "img"}, this.inputs[i].replaceAll("␣", " "));
+      const chip = element("span", {class: "token shade", role: "img", "aria-label": this.inputs[i]}, this.inputs[i].replaceAll("␣", " "));
       shadeSigned(chip, value, most);
       describe(chip, () => `${this.inputs[i]}  token ${i + 1}\n${signed(value)}`);
       return chip;

@@ -33,7 +33,7 @@ export function asPython({path, body}, origin, withKey) {
   return [
     ...(body ? ["import json"] : []), ...(withKey ? ["import os"] : []), "import urllib.request", "",
     ...(body ? [`body = ${literal(body)}`] : []),
-    `request = urllib.request.Request(${JSON.stringify(origin + path)}${body ? ", json.dumps(body).encode()" : ""}, {${headers.join(", ")}})`,
+    `request = urllib.request.Request(${JSON.stringify(origin + path)}${body ? ", json.dumps(body).encode()" : ""}, headers={${headers.join(", ")}})`,
     "with urllib.request.urlopen(request) as reply:", `    answer = ${read}`, USES[path] ?? "print(answer)", "",
   ].join("\n");
 }
