@@ -14,8 +14,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 # The measured rate is that of about so many of the latest seconds at work.
 RATE_SECONDS = 10.0
+
+# So often the times of ops are added up while steps run.
+OP_SECONDS_PERIOD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Stats:
                        tokens of prompts that were read, and tokens that were drawn
     last_step          time.monotonic() when the latest step ended; when the engine started, before the first
     rate               tokens a second, read and drawn, in the latest seconds at work; 0 before the first step
+    op_seconds         {(phase, op): seconds} of all steps, see profiling.records; while steps run, up to half a second
+                       old
     """
 
     n_rows: int = 0
@@ -89,6 +94,7 @@ class Stats:
     tokens_out: int = 0
     last_step: float = 0.0
     rate: float = 0.0
+    op_seconds: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 class LiveEngine:
@@ -136,6 +142,9 @@ class LiveEngine:
         self._events: list[Event] = []  # that on_step has not been told
         self._rate = _Rate()
         self._last_step = 0.0
+        self._profile = self._scheduler.profile(0)
+        self._op_seconds: Mapping[tuple[str, str], float] = {}
+        self._op_seconds_time = 0.0
         self._lock = threading.Lock()  # of _is_stopping and of what may be put into _orders
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="fastgpt-engine", daemon=True)
@@ -190,21 +199,32 @@ class LiveEngine:
             cache_total=self._scheduler.max_tokens,
             last_step=self._last_step,
             rate=self._rate.tokens_a_second,
+            op_seconds=self._op_seconds,
         )
 
     # ---- In its own thread ----
 
     def _work(self) -> None:
+        with self._profile:
+            self._work_until_stopped()
+        self._carry_out_orders(block=False)
+        self._fail(self._queue.jobs(), UsageError("the engine was stopped"))
+        self._deliver()
+
+    def _work_until_stopped(self) -> None:
         while not self._is_stopping:
             try:
                 self._carry_out_orders()
                 self._move_on()
             except BaseException as error:  # a panic of Rust is no Exception
                 self._give_up(error)
+            self._add_up_op_seconds()
             self._deliver()
-        self._carry_out_orders(block=False)
-        self._fail(self._queue.jobs(), UsageError("the engine was stopped"))
-        self._deliver()
+
+    def _add_up_op_seconds(self) -> None:
+        now = time.monotonic()
+        if self._queue.is_empty or now - self._op_seconds_time >= OP_SECONDS_PERIOD:
+            self._op_seconds, self._op_seconds_time = self._profile.seconds_so_far(), now
 
     def _carry_out_orders(self, block: bool | None = None) -> None:
         """All that have come; waits for one where there is nothing else to do."""

@@ -12,16 +12,19 @@ The formulas behind bytes and operations stand in fastgpt.h, at fastgpt_profile_
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
+
+import numpy as np
 
 from fastgpt_c.errors import UsageError
 from fastgpt_c.native.arguments import as_path, checked_int
 from fastgpt_c.native.lib import check, ffi, lib
 from fastgpt_c.profiling import report, tables, trace
 from fastgpt_c.profiling.machine import Roofline
-from fastgpt_c.profiling.records import PHASES, Records, copied, facts_of, named, table
+from fastgpt_c.profiling.records import OPS, PHASES, Records, copied, facts_of, named, table
 
 
 class Profiled(Protocol):
@@ -75,6 +78,14 @@ class Profile(Records):
             self.phases[name] = {field: getattr(phase, field) for field in ("n_steps", "n_tokens", "ns")}
         self.n_events_lost = summary.n_events_lost
         self._context = None
+
+    def seconds_so_far(self) -> dict[tuple[str, str], float]:
+        """{(phase, op): seconds} since the block began; asked inside of it, between two steps, by the thread that runs
+        them."""
+        raw = copied("fastgpt_profile_record", lib.fastgpt_profile_records, self._context)
+        ns = np.bincount(raw["phase"] * len(OPS) + raw["op"], weights=raw["ns"], minlength=len(PHASES) * len(OPS))
+        names = product(PHASES.tolist(), OPS.tolist())
+        return {name: float(value) / 1e9 for name, value in zip(names, ns, strict=True) if value}
 
     def __repr__(self) -> str:
         phases = [

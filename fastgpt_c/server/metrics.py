@@ -111,3 +111,7 @@ class _EngineState(Collector):
             ("iterations", "Steps of the engine.", stats.n_steps),
         ):
             yield CounterMetricFamily(PREFIX + name, about, value=count)
+        ops = CounterMetricFamily(PREFIX + "op_seconds", "Seconds of the engine's steps by op.", labels=["phase", "op"])
+        for labels, seconds in stats.op_seconds.items():
+            ops.add_metric(labels, seconds)
+        yield ops

@@ -29,7 +29,7 @@ log = logging.getLogger("fastgpt_c.server.access")
 
 # Without a key: whether the server lives, and the page, which asks for the key.
 OPEN_PATHS = frozenset(["/", "/health", "/ready", "/favicon.ico"])
-OPEN_FOLDER = "/static/"
+OPEN_FOLDER = "/pages/"
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]/@]+))(?::\d{1,5})?")

@@ -194,6 +194,7 @@ addCopyButtons(async view => {
 
 async function begin() {
   const {id, n_ctx} = await transport.model();
+  story.n_ctx = n_ctx;
   byId("model").textContent = `${id}, ${n_ctx.toLocaleString("en")} tokens of context`;
   await story.describeTree();
   await story.open();

@@ -48,6 +48,7 @@ export class Choices {
     byId("choices-title").textContent = this.token ? `Token ${before.length + 1}: ${label(this.token.text)}` : "The next token";
     if (before.length === 0) return this.clear(line.length === 0 ? "Type a beginning, and here is what could follow." :
       "Nothing is before the first token, so the model has no say in it.");
+    if (before.length > requests.MOST_TOKENS) return this.clear(`A server looks inside of ${requests.MOST_TOKENS} tokens at most: choose one of those.`);
     const {next, texts} = await this.transport.inspect(requests.inspection(before.map(token => token.id), "next"));
     if (asked !== this.n_asked) return; // another place was chosen meanwhile
     this.texts = texts;

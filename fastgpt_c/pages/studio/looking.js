@@ -8,7 +8,6 @@ import * as requests from "./requests.js";
 /** @typedef {import("./types.js").Inspection} Inspection */
 /** @typedef {import("./state.js").State} State */
 
-export const MOST_TOKENS = 512; // that a server inspects
 const MOST_ATTENTION = 128; // tokens of a large map
 
 export class Looking {
@@ -32,7 +31,7 @@ export class Looking {
     };
   }
 
-  ids() { return this.state.tree.line().slice(0, MOST_TOKENS).map(token => token.id); }
+  ids() { return this.state.tree.line().slice(0, requests.MOST_TOKENS).map(token => token.id); }
 
   /** Shows a tab's view of the present text.
    * @param {"lens" | "attention"} tab */

@@ -47,10 +47,10 @@ export class PartsTab {
   }
 
   /** What is asked for: the token in the chosen place, or the likeliest after the last one.
-   * @returns {import("./types.js").Request | null} null where nothing is before it */
+   * @returns {import("./types.js").Request | null} null where nothing is before it, or too much */
   request() {
     const line = this.state.tree.line(), {place} = this.state, before = line.slice(0, place ?? line.length);
-    return before.length === 0 ? null : requests.parts(before.map(token => token.id), place === null ? null : line[place].id);
+    return before.length === 0 || before.length > requests.MOST_TOKENS ? null : requests.parts(before.map(token => token.id), place === null ? null : line[place].id);
   }
 
   async show() {

@@ -3,6 +3,8 @@
 /** @typedef {import("./types.js").Request} Request */
 /** @typedef {import("./types.js").Sampling} Sampling */
 
+export const MOST_TOKENS = 512; // that a server scores or inspects
+
 /** @param {string | number[]} prompt
  * @param {Sampling} sampling
  * @param {number} max_tokens

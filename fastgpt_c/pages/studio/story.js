@@ -22,6 +22,7 @@ export class Story {
   /** @type {AbortController | null} */ stopper = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ timer;
   lastSeed = 0;
+  n_ctx = Infinity; // until the model is known
   /** @type {Promise<void>} */ settling = Promise.resolve();
 
   /** @param {HTMLTextAreaElement} editor
@@ -64,17 +65,14 @@ export class Story {
     this.listener.changed();
   }
 
-  /** Tokens with texts and, where the server scores so long a text, log-probabilities.
+  /** Tokens with texts and, as many as are scored, log-probabilities.
    * @param {number[]} ids
    * @returns {Promise<Token[]>} */
   async described(ids) {
-    if (ids.length === 0) return [];
-    try {
-      return await this.transport.score(ids);
-    } catch {
-      const texts = await Promise.all(ids.map(id => this.transport.detokenize([id])));
-      return ids.map((id, i) => ({id, text: texts[i], logprob: null, typed: true}));
-    }
+    const scored = ids.slice(0, requests.MOST_TOKENS), others = ids.slice(requests.MOST_TOKENS);
+    const texts = Promise.all(others.map(id => this.transport.detokenize([id])));
+    return [...(scored.length > 0 ? await this.transport.score(scored) : []),
+      ...(await texts).map((text, i) => ({id: others[i], text, logprob: null, typed: true}))];
   }
 
   /** Shows the current line of the tree in the editor. */
@@ -111,15 +109,17 @@ export class Story {
   }
 
   request() {
-    const {sampling, max_tokens, seed} = this.state;
-    return requests.completion(this.ids(), sampling, max_tokens, seed ?? this.lastSeed);
+    const {sampling, max_tokens, seed} = this.state, ids = this.ids();
+    return requests.completion(ids, sampling, Math.max(1, Math.min(max_tokens, this.n_ctx - ids.length)), seed ?? this.lastSeed);
   }
 
   /** Continues the text. */
   async write() {
     if (this.isBusy) return;
     await this.settle();
-    if (this.ids().length === 0) return this.listener.status("Type a beginning first.");
+    const n = this.ids().length;
+    if (n === 0) return this.listener.status("Type a beginning first.");
+    if (n >= this.n_ctx) return this.listener.status(`The text has ${n} tokens, all that the model can read.`);
     this.lastSeed = crypto.getRandomValues(new Uint32Array(1))[0];
     this.stopper = new AbortController();
     this.editor.readOnly = true;

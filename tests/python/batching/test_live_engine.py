@@ -462,3 +462,19 @@ def test_choices_read_their_prompt_once(
     for job in jobs:
         completed(listener.result(job))
     assert 400 <= engine.stats().tokens_in <= 400 + 7 * 16
+
+
+def test_times_of_ops_add_up(alphabet_model: fastgpt_c.Model, listener: Listener, engine_of: EngineMaker) -> None:
+    """When a job has ended they are those of all its steps, by phase: no more than the time that has passed."""
+    begin = time.monotonic()
+    engine = engine_of(alphabet_model)
+    assert engine.stats().op_seconds == {}
+    before = 0.0
+    for _ in range(2):
+        job = job_of(alphabet_model, "abc", max_new_tokens=5)
+        engine.submit(job)
+        completed(listener.result(job))
+        seconds = engine.stats().op_seconds
+        assert {("prefill", "qkv"), ("decode", "lm_head"), ("decode", "sample")} <= seconds.keys()
+        assert before < sum(seconds.values()) < time.monotonic() - begin
+        before = sum(seconds.values())
