@@ -96,6 +96,7 @@ class Model(LoadedModel):
             max_new_tokens        tokens to generate at most (100)
             min_new_tokens        no end-of-text token before so many (0)
             stop                  a text, or several, before which the completion ends (none)
+            ignore_eos            True goes on after a token that ends texts (False)
             on_overflow           when prompt + max_new_tokens exceeds n_ctx: "error", "truncate" or "slide" ("error")
         How tokens are drawn
             temperature           logits are divided by it; 0 = greedy (0.8)

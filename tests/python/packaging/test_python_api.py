@@ -18,6 +18,7 @@ from paths import ROOT
 
 import fastgpt_c
 from fastgpt_c import Batch, Beams, Completion, Model, Options, Reader, Request, Sampler, Sampling
+from fastgpt_c.engine.control_vector import ControlVector
 from fastgpt_c.engine.model import LoadedModel
 from fastgpt_c.engine.sampler import AdjustmentKeywords, Adjustments, SamplingKeywords
 from fastgpt_c.errors import UsageError
@@ -56,7 +57,7 @@ def test_keywords_of_batches_leave_out_what_batches_refuse(alphabet_model: Model
 PROBES: list[Any] = [True, 1, 0.5, "f32", "error", "never", None, {0: 1.0}, ["a"], len]
 TYPES: dict[Any, set[type]] = {
     bool: {bool}, int: {int}, float: {int, float}, str: {str}, NoneType: {NoneType}, Mapping: {dict},
-    Iterable: {list}, Callable: {type(len)}, LoadedModel: {Model},
+    Iterable: {list}, Callable: {type(len)}, LoadedModel: {Model}, ControlVector: {ControlVector},
 }  # fmt: skip
 
 
@@ -64,13 +65,20 @@ TYPES: dict[Any, set[type]] = {
 def test_the_table_takes_the_types_of_the_annotation(name: str, alphabet_model: Model) -> None:
     """No more and no fewer: what a type checker lets pass and what runs are one thing."""
     keywords: Any = BeamKeywords if name in BeamKeywords.__annotations__ else OptionKeywords
-    names = {"LoadedModel": LoadedModel, "Mapping": Mapping, "Iterable": Iterable, "Any": Any, "Floats": Any}
+    names = {
+        "LoadedModel": LoadedModel,
+        "ControlVector": ControlVector,
+        "Mapping": Mapping,
+        "Iterable": Iterable,
+        "Any": Any,
+        "Floats": Any,
+    }
     names |= {"LogitsProcessor": Callable[[Sequence[int], Any], Any]}
     hint = eval(keywords.__annotations__[name].__forward_arg__, names)
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
     said = set().union(*(TYPES[typing.get_origin(part) or part] for part in parts))
     taken = set()
-    for value in [*PROBES, alphabet_model]:
+    for value in [*PROBES, alphabet_model, ControlVector({0: [1.0]})]:
         try:
             checked(name, value)
         except UsageError:
@@ -87,7 +95,7 @@ def test_all_options_stand_in_one_table() -> None:
 @pytest.mark.parametrize("function", [Model.generate, Model.stream, Sampler.__init__, Request.__init__])
 def test_annotations_evaluate_on_every_python(function: Any) -> None:
     """As documentation tools do; Python 3.10 has no typing.Unpack."""
-    outside = {"LoadedModel": LoadedModel, "LogitsProcessor": LogitsProcessor}
+    outside = {"LoadedModel": LoadedModel, "ControlVector": ControlVector, "LogitsProcessor": LogitsProcessor}
     assert "changes" in typing.get_type_hints(function, localns=outside)
 
 
@@ -135,7 +143,7 @@ def test_a_type_checker_rejects_wrong_options(tmp_path: Path) -> None:
 
 
 def test_all_names_are_there_and_documented() -> None:
-    assert sorted(fastgpt_c.__all__) == fastgpt_c.__all__ == dir(fastgpt_c)
+    assert sorted({*fastgpt_c.__all__}) == sorted(fastgpt_c.__all__) == dir(fastgpt_c)  # ruff keeps their order
     for name in fastgpt_c.__all__:
         public = getattr(fastgpt_c, name)
         assert name == "__version__" or inspect.getdoc(public) or name == "LogitsProcessor", name
