@@ -48,6 +48,7 @@ class ControlVector:
 
     @property
     def n_embd(self) -> int:
+        """Numbers of each direction."""
         return len(np.asarray(next(iter(self.directions.values()))))
 
     def times(self, factor: float) -> ControlVector:
