@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
+from paths import ROOT
 
 from fastgpt_c.batching.parameters import COMPLETION, BadRequest, Table
 from fastgpt_c.generation.options import RequestKeywords
@@ -63,3 +64,11 @@ def test_the_document_is_made_of_the_tables() -> None:
         schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert schema["properties"].keys() == table.parameters.keys() | table.ignored.keys()
         assert schema["additionalProperties"] is False
+
+
+def test_the_page_names_every_field() -> None:
+    """docs/serving.md has the served, the ignored and the refused ones of each table."""
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    for path, (_, table) in POSTS.items():
+        missing = [name for name in (*table.parameters, *table.ignored, *table.refused) if f"`{name}`" not in page]
+        assert not missing, path

@@ -1,4 +1,4 @@
-"""OpenAI's own client, unchanged, against a server."""
+"""Clients, unchanged, against a server: OpenAI's own, and what lm-evaluation-harness asks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from served import Served
 
 import fastgpt_c
+from fastgpt_c.scoring.token_scores import Scorer
 
 MESSAGES: Any = [{"role": "user", "content": "Hello!"}]
 
@@ -81,3 +82,21 @@ def test_models_and_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="any", prompt="a", logprobs=21)
     assert caught.value.param == "logprobs"
+
+
+def test_what_lm_evaluation_harness_asks(exact: Served) -> None:
+    """local-completions: echoed log-probabilities of a continuation sum to a scorer's, and are greedy where it is."""
+    with fastgpt_c.load() as model, Scorer(model) as scorer:
+        texts = ["Once upon a time, there was", "Once upon a time, there was a", "The wolf said moon", "Tom and Lily"]
+        pairs = [(tokens[:2], tokens[2:]) for tokens in map(model.encode, texts)]
+        expected = [scorer.after(context, tokens) for context, tokens in pairs]
+    prompts = [[*context, *tokens] for context, tokens in pairs]
+    asked = {"temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True, "model": "any"}
+    answer = exact.post("/v1/completions", prompt=prompts, **asked)
+    for (context, _), choice, scores in zip(pairs, answer["choices"], expected, strict=True):
+        lists = choice["logprobs"]
+        logprobs = lists["token_logprobs"][len(context) : -1]
+        tops = lists["top_logprobs"][len(context) : -1]
+        assert sum(logprobs) == pytest.approx(scores.total, abs=1e-4)
+        assert all(own == max(top.values()) for own, top in zip(logprobs, tops, strict=True)) == scores.greedy
+    assert {scores.greedy for scores in expected} == {True, False}

@@ -90,6 +90,7 @@ def test_figures(served: Served) -> None:
     assert after[1] - before[1] == 14 and after[2] - before[2] == 2 * usage["prompt_tokens"]
     assert 0 < after[0] - before[0] <= 2 * usage["prompt_tokens"]
     assert served.metric("time_to_first_token_seconds_count") >= 1
+    assert served.metric("op_seconds_total", op="attention", phase="decode") > 0
     assert served.metric("inter_token_latency_seconds_count") >= 6
     assert served.metric("http_requests_total", path="/v1/completions", status="200") >= 2
 
