@@ -39,7 +39,7 @@ _TABLE: tuple[tuple[str, Kind, str, str], ...] = (
     ("embed", "embd", "hook_embed", "transformer.wte"),
     ("pos_embed", "embd", "hook_pos_embed", "transformer.wpe"),
     ("resid_pre", "embd", "blocks.{layer}.hook_resid_pre", ""),
-    ("ln_1", "embd", "blocks.{layer}.ln1.hook_normalized", "transformer.h.{layer}.ln_1"),
+    ("ln_1", "embd", "blocks.{layer}.ln1.hook_out", "transformer.h.{layer}.ln_1"),
     ("q", "heads", "blocks.{layer}.attn.hook_q", ""),
     ("k", "heads", "blocks.{layer}.attn.hook_k", ""),
     ("v", "heads", "blocks.{layer}.attn.hook_v", ""),
@@ -48,12 +48,12 @@ _TABLE: tuple[tuple[str, Kind, str, str], ...] = (
     ("z", "heads", "blocks.{layer}.attn.hook_z", ""),
     ("attn_out", "embd", "blocks.{layer}.hook_attn_out", "transformer.h.{layer}.attn"),
     ("resid_mid", "embd", "blocks.{layer}.hook_resid_mid", ""),
-    ("ln_2", "embd", "blocks.{layer}.ln2.hook_normalized", "transformer.h.{layer}.ln_2"),
+    ("ln_2", "embd", "blocks.{layer}.ln2.hook_out", "transformer.h.{layer}.ln_2"),
     ("ff_pre", "ff", "blocks.{layer}.mlp.hook_pre", "transformer.h.{layer}.mlp.c_fc"),
     ("ff_post", "ff", "blocks.{layer}.mlp.hook_post", "transformer.h.{layer}.mlp.act"),
     ("ff_out", "embd", "blocks.{layer}.hook_mlp_out", "transformer.h.{layer}.mlp"),
     ("resid_post", "embd", "blocks.{layer}.hook_resid_post", "transformer.h.{layer}"),
-    ("ln_f", "embd", "ln_final.hook_normalized", "transformer.ln_f"),
+    ("ln_f", "embd", "ln_final.hook_out", "transformer.ln_f"),
 )
 
 SITES: dict[str, Site] = {
