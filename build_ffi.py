@@ -14,7 +14,7 @@ from pathlib import Path
 from cffi import FFI
 
 # What C calls in Python: fastgpt_c/engine/hooks.py.
-CALLBACKS = """extern "Python" int32_t fastgpt_c_call_hook(void *user, const fastgpt_hook_values *values);"""
+CALLBACKS = """extern "Python" int32_t call_python_hook(void *user, const fastgpt_hook_values *values);"""
 
 BEGIN, END = "/* cdef:begin */", "/* cdef:end */"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ POINTS = re.compile(
 )
 
 
-def values_at_points(folder: Path, tokens: torch.Tensor) -> dict[str, np.ndarray]:
+def values_at_points(folder: Path, tokens: torch.Tensor) -> dict[str, Any]:
     """Each point of a run of tokens [1][n], without the dimension of the batch."""
     words = models.WordLevel({f"t{i}": i for i in range(20)}, unk_token="t0")  # TransformerLens insists on a tokenizer
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="t0", add_bos_token=True)

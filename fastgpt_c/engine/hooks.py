@@ -51,7 +51,7 @@ class HookedStep:
             struct, handle = self.structs[i], ffi.new_handle((self, i))
             self._handles.append(handle)
             struct.site, struct.layer = site.number, layer
-            struct.callback, struct.user = lib.fastgpt_c_call_hook, handle
+            struct.callback, struct.user = lib.call_python_hook, handle
             if site.kind == "keys":
                 self._buffers.append(ffi.new("float[]", self._n_head * n_tokens * n_keys))
                 struct.buffer, struct.n_keys = self._buffers[-1], n_keys
@@ -117,4 +117,4 @@ def _call(user: Any, values: Any) -> int:
 
 
 # An exception outside of call's own "try" ends the step, too.
-ffi.def_extern(name="fastgpt_c_call_hook", error=1)(_call)
+ffi.def_extern(name="call_python_hook", error=1)(_call)
