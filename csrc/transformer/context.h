@@ -28,7 +28,7 @@ struct fastgpt_context {
     float *heads;  /* [n_batch][n_embd] attention output, heads side by side */
     float *ff;     /* [n_batch][n_ff], rows conflict_free_stride(n_ff) apart, in the memory of q, k, v and heads */
     float *scores; /* attention_n_scores */
-    float *gathered; /* [n_batch][larger of n_embd and n_ff] inputs of site_add_residual's rows: touched by it alone */
+    float *gathered; /* [n_batch][larger of n_embd and n_ff] rows of site_add_residual: touched by it alone */
     float *changed; /* [n_batch][n_embd] and its outputs */
 
     /* [n_batch] each: every span of a slice has at least one token */
