@@ -49,15 +49,15 @@ def main() -> None:
                 print(table([json.loads(line) for line in lines]), flush=True)
 
 
-def build(folder: Path) -> Path:
-    """The program of bench/kernels.c.  No BLAS: kernels use none."""
+def build(folder: Path, target: str = "bench_kernels") -> Path:
+    """A program of bench/.  No BLAS: kernels use none."""
     options = ["-DFASTGPT_BENCH=ON", "-DFASTGPT_BLAS=Native"]
     for command in (
         ["cmake", "-S", str(ROOT / "csrc"), "-B", str(folder), *options],
-        ["cmake", "--build", str(folder), "--target", "bench_kernels"],
+        ["cmake", "--build", str(folder), "--target", target],
     ):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder / "bench_kernels"
+    return folder / target
 
 
 def run(program: Path, family: str, n_threads: int) -> list[str]:

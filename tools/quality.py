@@ -1,10 +1,11 @@
-"""What rounding the weights costs: perplexity, and the divergence from what f32 weights predict, for each type.
+"""What rounding the weights, or with --kv the KV cache, costs: perplexity, and the divergence from what f32 predicts.
 
-    python tools/quality.py tests/data/fairy_tales_heldout.txt [-m MODEL]
+    python tools/quality.py tests/data/fairy_tales_heldout.txt [-m MODEL] [--kv]
 
 Writes the model in every type as fastgpt-c quantize does, reads the text as fastgpt-c eval does with --stride n_ctx,
 and prints a table in Markdown.  Each type reads it twice: a window at once (prefill), and token by token (decode),
-since the two are computed in different ways.  All are compared with the prefill of f32:
+since the two are computed in different ways.  All are compared with the prefill of f32.  With --kv the weights are f32,
+and the caches differ.
 
     perplexity      exp of the mean of -log q(next token); and by how much it is larger
     KL divergence   mean of sum_v p(v) log(p(v) / q(v)) in nats, p of f32, q of the type (Kullback & Leibler 1951)
@@ -30,6 +31,8 @@ import fastgpt_c
 from fastgpt_c.checkpoints import resolve
 from fastgpt_c.convert import TYPES, quantize
 from fastgpt_c.engine.log_probs import log_normalisers
+from fastgpt_c.native.arguments import KV_TYPES
+from fastgpt_c.native.dtypes import row_bytes
 from fastgpt_c.scoring.token_scores import windows
 
 LogProbabilities = npt.NDArray[np.float64]
@@ -68,17 +71,15 @@ def predictions(session: fastgpt_c.Session, tokens: Tokens, path: str) -> LogPro
     return logits.astype(np.float64) - log_normalisers(logits)[:, None]
 
 
-def scores(models: dict[str, fastgpt_c.Model], text: Path) -> dict[tuple[str, str], Score]:
+def scores(sessions: dict[str, fastgpt_c.Session], tokens: Tokens) -> dict[tuple[str, str], Score]:
     """By type and path."""
-    found = {(type, path): Score() for type in models for path in PATHS}
-    n_ctx, tokens = models["f32"].n_ctx, np.array(models["f32"].encode(text.read_text(encoding="utf-8")))
-    with ExitStack() as stack:
-        sessions = {type: stack.enter_context(model.session()) for type, model in models.items()}
-        for begin, _, end in windows(len(tokens), n_ctx, stride=n_ctx):
-            window = tokens[begin:end]
-            p = predictions(sessions["f32"], window, "prefill")[:-1]
-            for (type, path), score in found.items():
-                score.add(p, predictions(sessions[type], window, path)[:-1], window[1:])
+    found = {(type, path): Score() for type in sessions for path in PATHS}
+    n_ctx = sessions["f32"].n_ctx
+    for begin, _, end in windows(len(tokens), n_ctx, stride=n_ctx):
+        window = tokens[begin:end]
+        p = predictions(sessions["f32"], window, "prefill")[:-1]
+        for (type, path), score in found.items():
+            score.add(p, predictions(sessions[type], window, path)[:-1], window[1:])
     return found
 
 
@@ -96,14 +97,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path)
     parser.add_argument("-m", "--model", help="as for fastgpt-c -m; the demo model if not given")
+    parser.add_argument("--kv", action="store_true", help="the types of KV caches; bytes are those of a position")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        files = {type: Path(folder) / f"{type}.gguf" for type in TYPES}
+        files = {type: Path(folder) / f"{type}.gguf" for type in (["f32"] if args.kv else TYPES)}
         for type, file in files.items():
             quantize(resolve.resolve(args.model, progress=True), file, type=type)
         models = {type: stack.enter_context(fastgpt_c.load(file)) for type, file in files.items()}
-        found = scores(models, args.text)
-        print("\n".join(table({type: file.stat().st_size for type, file in files.items()}, found)))
+        f32, sizes = models["f32"], {type: file.stat().st_size for type, file in files.items()}
+        if args.kv:
+            sizes = {type: 2 * f32.n_layer * row_bytes(type, f32.n_embd) for type in KV_TYPES if type != "auto"}
+        sessions = {
+            type: stack.enter_context(f32.session(kv_type=type) if args.kv else models[type].session(kv_type="f32"))
+            for type in sizes
+        }
+        found = scores(sessions, np.array(f32.encode(args.text.read_text(encoding="utf-8"))))
+        print("\n".join(table(sizes, found)))
         print(f"\n{found['f32', 'prefill'].n_tokens:,} tokens of {args.text.name}")
 
 

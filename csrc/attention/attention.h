@@ -23,10 +23,10 @@ typedef struct attention_span {
 } attention_span;
 
 /* Bytes of a thread's scratch that attention needs. */
-int64_t attention_scratch_bytes(int64_t n_ctx, int64_t head_width);
+int64_t attention_scratch_bytes(int64_t n_ctx, int64_t n_head, int64_t head_width);
 
-/* Floats of the scratch for scores, which the threads share. */
-int64_t attention_n_scores(int64_t n_threads, int64_t n_head, int64_t n_ctx);
+/* Floats of the scratch that the threads share. */
+int64_t attention_n_scores(int64_t n_threads, int64_t n_ctx, int64_t n_head, int64_t head_width);
 
 /* scores: attention_n_scores; n_ctx >= every n_past + n_tokens */
 void op_attention(const engine *e, const attention_span *spans, int n_spans, int n_head, int n_embd, float *scores,

@@ -11,6 +11,7 @@ typedef struct attention_row {
     const attention_span *span;
     int n_head, n_embd;
     int head, token;
+    void *scratch; /* of the thread: engine_scratch */
 } attention_row;
 
 static inline int attention_n_visible(const attention_row *row) { return row->span->n_past + row->token + 1; }

@@ -3,12 +3,13 @@
  *
  *   bf16   where the CPU multiplies the model's weights as BF16 values: queries, keys, weights of values and values are
  *          rounded to BF16.
- *   dot    in a deterministic step: the kernels of streamed attention, in the same order.
+ *   dot    in a deterministic step: the chunks of streamed attention, in the same order.
  *   sgemm  otherwise. */
 #include <string.h>
 
 #include "attention/attention_job.h"
 #include "common/thread_pool.h"
+#include "dtypes/half.h"
 #include "matmul/blas.h"
 #include "matmul/packing.h"
 
@@ -16,7 +17,8 @@ enum {
     BF16_QUERIES_PER_UNIT = 128,
     MAX_BF16_QUERIES_PER_UNIT = 512, /* where each thread has at least so many heads: */
     MIN_HEADS_PER_THREAD = 4,
-    F32_QUERIES_PER_UNIT = 32 /* few, so that keys which they do not see cost little */
+    F32_QUERIES_PER_UNIT = 32, /* few, so that keys which they do not see cost little */
+    QUERIES_IN_ORDER = 8
 };
 
 int64_t attention_tile_scores(int64_t n_ctx) { return QUERIES_PER_TILE * conflict_free_stride(n_ctx); }
@@ -24,7 +26,7 @@ int64_t attention_tile_scores(int64_t n_ctx) { return QUERIES_PER_TILE * conflic
 /* Some of the queries of tile, from the first on. */
 static query_tile subtile(const attention_job *job, query_tile tile, int first, int n_queries) {
     tile.q += (int64_t)first * job->n_embd;
-    tile.out += (int64_t)first * job->n_embd;
+    tile.out += first * tile.ld_out;
     tile.n_visible += first;
     tile.n_queries = n_queries;
     tile.n_keys = tile.n_visible + n_queries - 1;
@@ -34,9 +36,22 @@ static query_tile subtile(const attention_job *job, query_tile tile, int first, 
 static void softmax_of_tile(const attention_job *job, const query_tile *tile) {
     for (int t = 0; t < tile->n_queries; t++) {
         float *row = tile->scores + t * tile->ld_scores;
-        softmax_of_scores(job, row, tile->n_visible + t);
+        job->e->kernels->softmax(row, tile->n_visible + t, softmax_scale(job));
         for (int i = tile->n_visible + t; i < tile->n_keys; i++) row[i] = 0;
     }
+}
+
+/* A head of a key or value as F32. */
+static void head_to_f32(const attention_job *job, const attention_span *s, kv_part part, int key, int head,
+                        float *out) {
+    const int d = head_width(job);
+    if (is_float(s->type)) {
+        job->e->kernels->to_f32[s->type](out, head_at(job, s, part, key, head), d);
+        return;
+    }
+    const int8_t *row = (const int8_t *)row_at(job, s, part, key), *q = row + head * d;
+    const uint16_t *scales = (const uint16_t *)(const void *)(row + job->n_embd) + head * d / 32;
+    for (int i = 0; i < d; i++) out[i] = f32_of_f16(scales[i / 32]) * q[i];
 }
 
 /* ---- bf16 ---- */
@@ -73,11 +88,27 @@ static bf16_kv bf16_kv_in(void *scratch, int n_keys, int d) {
 
 static uint16_t *key_tiles(const bf16_kv *kv, int key, int d) { return kv->keys + tiles_size(key, d); }
 
+/* Keys that the kernels cannot read are converted first, a tile of rows at a time. */
+static void pack_converted_keys(const attention_job *job, const query_tile *tile, const bf16_kv *kv, int first, int n) {
+    const int d = head_width(job);
+    for (int m, i = 0; i < n; i += m) {
+        m = min_int(MATRIX_ROWS, n - i);
+        for (int r = 0; r < m; r++)
+            head_to_f32(job, tile->span, KV_KEYS, first + i + r, tile->head, kv->f32_scratch + r * d);
+        job->e->kernels->bf16->tiles(key_tiles(kv, first, d) + tiles_size(i, d), kv->f32_scratch,
+                                     d * (int64_t)sizeof(float), TYPE_F32, m, d);
+    }
+}
+
 static void pack_keys(const attention_job *job, const query_tile *tile, const bf16_kv *kv) {
     const attention_span *s = tile->span;
     const int d = head_width(job);
     for (int key = 0, n; key < tile->n_keys; key += n) {
         n = n_contiguous(s, key, tile->n_keys - key);
+        if (!is_float(s->type)) {
+            pack_converted_keys(job, tile, kv, key, n);
+            continue;
+        }
         job->e->kernels->bf16->tiles(key_tiles(kv, key, d), head_at(job, s, KV_KEYS, key, tile->head),
                                      row_bytes(s->type, job->n_embd), s->type, n, d);
     }
@@ -90,8 +121,7 @@ static f32_view f32_values(const attention_job *job, const query_tile *tile, con
     if (s->type == TYPE_F32 && n_contiguous(s, first, n) == n)
         return (f32_view){.at = (const float *)(const void *)head_at(job, s, KV_VALUES, first, tile->head),
                           .ld = job->n_embd};
-    for (int64_t i = 0; i < n; i++)
-        job->e->kernels->to_f32[s->type](kv->f32_scratch + i * d, head_at(job, s, KV_VALUES, first + i, tile->head), d);
+    for (int64_t i = 0; i < n; i++) head_to_f32(job, s, KV_VALUES, first + (int)i, tile->head, kv->f32_scratch + i * d);
     return (f32_view){.at = kv->f32_scratch, .ld = d};
 }
 
@@ -129,22 +159,24 @@ static void bf16_scores(const attention_job *job, const query_tile *tile, const 
 /* By their weights, which are in kv->x. */
 static void multiply_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv) {
     multiply_tiles(job, kv, (bf16_view){kv->values, kv->ld_values},
-                   (gemm_size){tile->n_queries, head_width(job), tile->n_keys}, (out_view){tile->out, job->n_embd});
+                   (gemm_size){tile->n_queries, head_width(job), tile->n_keys}, (out_view){tile->out, tile->ld_out});
 }
 
-/* Softmax writes unnormalised exponentials as BF16 in the next product's layout; outputs are divided by their sum. */
-static void bf16_softmax_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv) {
-    const int d = head_width(job);
-    float sums[QUERIES_PER_TILE];
+/* Softmax writes unnormalised exponentials as BF16 in the next product's layout; their sums [n_queries] are what the
+ * outputs are yet to be divided by. */
+static void bf16_softmax_values(const attention_job *job, const query_tile *tile, const bf16_kv *kv, float *sums) {
     for (int t = 0; t < tile->n_queries; t += MATRIX_LANES)
         job->e->kernels->bf16->softmax_panel(kv->x + t * panel_k(tile->n_keys), sums + t,
                                              (f32_view){tile->scores + t * tile->ld_scores, tile->ld_scores},
                                              min_int(MATRIX_LANES, tile->n_queries - t), tile->n_visible + t,
                                              tile->n_keys, softmax_scale(job));
     multiply_values(job, tile, kv);
+}
+
+static void divide_by_sums(const attention_job *job, const query_tile *tile, const float *sums) {
     for (int64_t t = 0; t < tile->n_queries; t++) {
         const float factor = 1 / sums[t];
-        for (int i = 0; i < d; i++) tile->out[t * job->n_embd + i] *= factor;
+        for (int i = 0; i < head_width(job); i++) tile->out[t * tile->ld_out + i] *= factor;
     }
 }
 
@@ -156,35 +188,46 @@ static void multiply_in_bf16(const attention_job *job, const query_tile *all, vo
     for (int t = 0; t < all->n_queries; t += QUERIES_PER_TILE) {
         const query_tile tile = subtile(job, *all, t, min_int(QUERIES_PER_TILE, all->n_queries - t));
         bf16_scores(job, &tile, &kv);
-        bf16_softmax_values(job, &tile, &kv);
+        float sums[QUERIES_PER_TILE];
+        bf16_softmax_values(job, &tile, &kv, sums);
+        divide_by_sums(job, &tile, sums);
     }
 }
 
 /* ---- dot ---- */
 
-static void dot_scores(const attention_job *job, const query_tile *tile) {
-    for (int64_t t = 0; t < tile->n_queries; t++)
-        memset(tile->scores + t * tile->ld_scores, 0, (size_t)tile->n_keys * sizeof(float));
-    for (int key = 0; key < tile->n_keys; key += ROWS_PER_TILE)
-        add_scores(job, tile, key, min_int(ROWS_PER_TILE, tile->n_keys - key));
+/* Of a thread's scratch: the parts of all chunks so far, and of the next one, before what attention_chunk needs. */
+static int64_t in_order_parts(int64_t n_head, int64_t d) { return QUERIES_IN_ORDER * part_floats(n_head, d); }
+
+static int64_t in_order_bytes(int64_t n_head, int64_t d) {
+    return 2 * in_order_parts(n_head, d) * (int64_t)sizeof(float) + attention_chunk_bytes(n_head, d);
 }
 
-static void sum_values(const attention_job *job, const query_tile *tile) {
-    int d = head_width(job);
-    for (int64_t t = 0; t < tile->n_queries; t++) memset(tile->out + t * job->n_embd, 0, (size_t)d * sizeof(float));
-    for (int key = 0; key < tile->n_keys; key += ROWS_PER_TILE)
-        for (int64_t t = 0; t < tile->n_queries; t++) {
-            int n = min_int(ROWS_PER_TILE, tile->n_visible + (int)t - key);
-            if (n > 0)
-                add_values(job, tile->span, tile->head, tile->out + t * job->n_embd, tile->scores + t * tile->ld_scores,
-                           key, n);
-        }
+/* At most QUERIES_IN_ORDER queries. */
+static void attend_in_order(const attention_job *job, const query_tile *tile, float *scratch) {
+    const int64_t d = head_width(job), ld = part_floats(job->n_head, d), n = in_order_parts(job->n_head, d);
+    const part_view so_far = {scratch, ld}, next = {scratch + n, ld};
+    key_chunk c = {.span = tile->span,
+                   .q = tile->q - tile->head * d, /* from the first head on */
+                   .n_queries = tile->n_queries,
+                   .n_visible = tile->n_visible,
+                   .first_head = tile->head,
+                   .end_head = tile->head + 1};
+    for (; c.first < tile->n_keys; c.first += KEYS_PER_CHUNK) {
+        c.end = min_int(c.first + KEYS_PER_CHUNK, tile->n_keys);
+        attention_chunk(job, &c, c.first ? next : so_far, scratch + 2 * n);
+        for (int t = 0; c.first && t < c.n_queries; t++)
+            if (c.n_visible + t > c.first) attention_add_part(job, tile->head, so_far.at + t * ld, next.at + t * ld);
+    }
+    for (int64_t t = 0; t < c.n_queries; t++)
+        attention_end_head(job, tile->head, tile->out + t * tile->ld_out, so_far.at + t * ld);
 }
 
-static void multiply_in_order(const attention_job *job, const query_tile *tile) {
-    dot_scores(job, tile);
-    softmax_of_tile(job, tile);
-    sum_values(job, tile);
+static void multiply_in_order(const attention_job *job, const query_tile *tile, float *scratch) {
+    for (int t = 0; t < tile->n_queries; t += QUERIES_IN_ORDER) {
+        const query_tile few = subtile(job, *tile, t, min_int(QUERIES_IN_ORDER, tile->n_queries - t));
+        attend_in_order(job, &few, scratch);
+    }
 }
 
 /* ---- sgemm ---- */
@@ -195,8 +238,7 @@ static f32_view f32_head(const attention_job *job, const query_tile *tile, kv_pa
     const int d = head_width(job);
     if (s->type == TYPE_F32 && !s->n_prefix)
         return (f32_view){.at = (const float *)(const void *)head_at(job, s, part, 0, tile->head), .ld = job->n_embd};
-    for (int64_t i = 0; i < tile->n_keys; i++)
-        job->e->kernels->to_f32[s->type](scratch + i * d, head_at(job, s, part, i, tile->head), d);
+    for (int64_t i = 0; i < tile->n_keys; i++) head_to_f32(job, s, part, (int)i, tile->head, scratch + i * d);
     return (f32_view){.at = scratch, .ld = d};
 }
 
@@ -223,14 +265,15 @@ static void multiply_by_blas(const attention_job *job, const query_tile *tile, f
                            .b = values.at,
                            .ldb = values.ld,
                            .c = tile->out,
-                           .ldc = job->n_embd});
+                           .ldc = tile->ld_out});
 }
 
 /* ---- Units ---- */
 
-int64_t attention_scratch_bytes(int64_t n_ctx, int64_t head_width) {
+int64_t attention_scratch_bytes(int64_t n_ctx, int64_t n_head, int64_t head_width) {
     int64_t f32_head_bytes = n_ctx * head_width * (int64_t)sizeof(float);
-    return round_up(larger(f32_head_bytes, bf16_kv_bytes(n_ctx, head_width)), 64);
+    int64_t tiled_bytes = larger(f32_head_bytes, bf16_kv_bytes(n_ctx, head_width));
+    return round_up(larger(tiled_bytes, in_order_bytes(n_head, head_width)), 64);
 }
 
 bool attention_in_bf16(const attention_job *job, const attention_span *s) {
@@ -249,35 +292,35 @@ int attention_n_tile_units(const attention_job *job, const attention_span *s) {
     return s->n_tokens <= MAX_STREAMED_QUERIES ? 0 : n_tiles(s->n_tokens, queries_per_unit(job, s)) * job->n_head;
 }
 
-/* All queries of a group, and the prefix that they share. */
-static query_tile prefix_tile(const attention_job *job, const attention_span *s, int head, int n_queries,
-                              float *scores) {
-    return (query_tile){.span = s,
-                        .head = head,
-                        .n_queries = n_queries,
-                        .n_keys = s->n_prefix,
-                        .q = s->q + head * head_width(job),
-                        .out = s->out + head * head_width(job),
-                        .scores = scores,
-                        .ld_scores = (int64_t)job->n_head * job->n_ctx};
+static float largest_of(const float *x, int n) {
+    float largest = x[0];
+    for (int i = 1; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+    return largest;
 }
 
-void attention_prefix_keys(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
+void attention_prefix_tile(const attention_job *job, const attention_span *s, int head, int n_queries, part_view to,
                            int thread) {
-    const query_tile tile = prefix_tile(job, s, head, n_queries, scores);
-    const bf16_kv kv = bf16_kv_in(engine_scratch(job->e, thread), tile.n_keys, head_width(job));
+    const int d = head_width(job);
+    const query_tile tile = {.span = s,
+                             .head = head,
+                             .n_queries = n_queries,
+                             .n_visible = s->n_prefix,
+                             .n_keys = s->n_prefix,
+                             .q = s->q + head * d,
+                             .out = to.at + head * d,
+                             .ld_out = to.ld,
+                             .scores = job->scores + thread * attention_tile_scores(job->n_ctx),
+                             .ld_scores = conflict_free_stride(job->n_ctx)};
+    const bf16_kv kv = bf16_kv_in(engine_scratch(job->e, thread), tile.n_keys, d);
+    float sums[QUERIES_PER_TILE];
     pack_keys(job, &tile, &kv);
-    bf16_scores(job, &tile, &kv);
-}
-
-void attention_prefix_values(const attention_job *job, const attention_span *s, int head, int n_queries, float *scores,
-                             int thread) {
-    const query_tile tile = prefix_tile(job, s, head, n_queries, scores);
-    const bf16_kv kv = bf16_kv_in(engine_scratch(job->e, thread), tile.n_keys, head_width(job));
-    const activation_view weights = {.x = scores, .ldx = tile.ld_scores, .n_tokens = n_queries, .n_in = tile.n_keys};
     pack_values(job, &tile, &kv);
-    pack_x(job, &kv, &weights);
-    multiply_values(job, &tile, &kv);
+    bf16_scores(job, &tile, &kv);
+    bf16_softmax_values(job, &tile, &kv, sums);
+    for (int64_t t = 0; t < n_queries; t++) {
+        *part_max(job, to.at + t * to.ld, head) = largest_of(tile.scores + t * tile.ld_scores, tile.n_keys);
+        *part_sum(job, to.at + t * to.ld, head) = sums[t];
+    }
 }
 
 /* Units run over the queries of a head first, then over heads. */
@@ -289,10 +332,11 @@ void attention_tile_unit(const attention_job *job, const attention_span *s, int 
                             .n_visible = s->n_past + 1,
                             .q = s->q + head * head_width(job),
                             .out = s->out + head * head_width(job),
+                            .ld_out = job->n_embd,
                             .scores = job->scores + thread * attention_tile_scores(job->n_ctx),
                             .ld_scores = conflict_free_stride(job->n_ctx)};
     const query_tile tile = subtile(job, all, first, min_int(queries_per_unit(job, s), s->n_tokens - first));
     if (attention_in_bf16(job, s)) multiply_in_bf16(job, &tile, engine_scratch(job->e, thread));
-    else if (job->e->deterministic) multiply_in_order(job, &tile);
+    else if (job->e->deterministic) multiply_in_order(job, &tile, engine_scratch(job->e, thread));
     else multiply_by_blas(job, &tile, engine_scratch(job->e, thread));
 }

@@ -41,7 +41,8 @@ static const option options[] = {
     {"--stop", NULL, STOP, AT(stop), "TEXT", "end before this text appears; repeatable"},
     {"--on-overflow", NULL, CHOICE, AT(generator.overflow), "error|truncate|slide",
      "when prompt and N do not fit: refuse (error), drop the oldest tokens, or forget the older half when full"},
-    {"--kv-type", NULL, CHOICE, AT(kv_type), "f32|f16|bf16", "numbers of the KV cache (f32)"},
+    {"--kv-type", NULL, CHOICE, AT(kv_type), "auto|f32|f16|bf16|q8_0",
+     "numbers of the KV cache: f16 unless all weights are f32 (auto); q8_0 takes a quarter of the memory of f32"},
     {"--no-prompt", NULL, FLAG, AT(no_prompt), NULL, "print the continuation alone"},
     {"--threads", NULL, COUNT, AT(generator.n_threads), "N", "threads to compute with (all usable cores)"},
     {"--repetition-penalty", NULL, NUMBER, AT(sampling.repetition_penalty), "X",
@@ -64,7 +65,7 @@ static const option options[] = {
     {"--mirostat-eta", NULL, NUMBER, AT(sampling.mirostat_eta), "X", "how fast mirostat learns (0.1)"},
     {"--seed", NULL, SEED, AT(sampling.seed), "N", "the same seed draws the same text (fresh)"}};
 
-static const fastgpt_type kv_types[] = {FASTGPT_TYPE_F32, FASTGPT_TYPE_F16, FASTGPT_TYPE_BF16};
+static const int32_t kv_types[] = {-1, FASTGPT_TYPE_F32, FASTGPT_TYPE_F16, FASTGPT_TYPE_BF16, FASTGPT_TYPE_Q8_0};
 
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
@@ -257,7 +258,7 @@ static void continue_prompt(settings *s) {
     must(fastgpt_model_load(s->model, NULL, &model, &error), &error);
     s->generator.sampling = &s->sampling;
     s->generator.stop = s->stop;
-    s->generator.kv_type = (int32_t)kv_types[s->kv_type];
+    s->generator.kv_type = kv_types[s->kv_type];
     s->generator.max_new_tokens = s->max_new_tokens;
     must(fastgpt_generator_create(model, &s->generator, &generator, &error), &error);
     if (s->max_new_tokens > 0) /* which a generator would take for its default */

@@ -12,7 +12,7 @@
  * and functions that need something of every type are made from these lists, so that the compiler misses what a new
  * line has not got. */
 
-/* Floats: a block is one value.  KV caches have these types, too. */
+/* Floats: a block is one value. */
 #define FLOAT_DTYPES(DTYPE)      \
     DTYPE(F32, f32, float, 1)    \
     DTYPE(F16, f16, uint16_t, 1) \
@@ -35,6 +35,9 @@
     DTYPE(Q4_K, q4_k, block_q4_k, 256) \
     DTYPE(Q5_K, q5_k, block_q5_k, 256)
 
+/* What KV caches hold. */
+#define KV_DTYPES(DTYPE) FLOAT_DTYPES(DTYPE) DTYPE(Q8_0, q8_0, block_q8_0, 32)
+
 #define KERNEL_DTYPES(DTYPE) FLOAT_DTYPES(DTYPE) BLOCK_DTYPES(DTYPE)
 #define ALL_DTYPES(DTYPE) KERNEL_DTYPES(DTYPE) TILE_DTYPES(DTYPE) FILE_DTYPES(DTYPE)
 
@@ -48,6 +51,7 @@ typedef enum dtype {
 
 /* The lists follow each other, so each kind of type is a range. */
 static inline bool is_float(dtype type) { return type < N_FLOAT_DTYPES; }
+static inline bool is_kv_type(dtype type) { return is_float(type) || type == TYPE_Q8_0; }
 static inline bool has_row_scales(dtype type) { return type == TYPE_I8; }
 static inline bool is_file_only(dtype type) { return type > TYPE_I8; }
 

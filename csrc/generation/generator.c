@@ -60,7 +60,7 @@ static fastgpt_status name_failure(fastgpt_status status, const char *what, fast
 
 /* What g->model is run with. */
 static fastgpt_status create_parts(fastgpt_generator *g, const fastgpt_generator_options *o, fastgpt_error *error) {
-    fastgpt_type type = (fastgpt_type)o->kv_type;
+    fastgpt_type type = o->kv_type == -1 ? fastgpt_model_kv_type(g->model) : (fastgpt_type)o->kv_type;
     fastgpt_status status = stop_finder_create(&g->stops, o->stop, o->n_stop, error);
     if (!status) status = fastgpt_kv_cache_create_checked(g->model, o->n_ctx, type, &g->kv, error);
     if (!status) status = fastgpt_tokenizer_create(g->model, &g->tokenizer, error);

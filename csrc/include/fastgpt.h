@@ -290,10 +290,16 @@ typedef struct fastgpt_kv_cache fastgpt_kv_cache;
  * Memory: 2 * n_layer * n_ctx * n_embd floats, and n_ctx tokens; pages are touched as positions are used. */
 fastgpt_status fastgpt_kv_cache_create(const fastgpt_model *model, int32_t n_ctx, fastgpt_kv_cache **out);
 
-/* The same with numbers of type F32, F16 or BF16: half the memory, and half of what a step reads of a long past, for
- * keys and values that are rounded to it.  Caches of different types may share a step. */
+/* The same with numbers of type F32, F16, BF16 or Q8_0: half the memory, of Q8_0 0.27 of it, and as much less that a
+ * step reads of a long past, for keys and values that are rounded to it when they are written.  What that costs in
+ * perplexity: docs/quality.md.  Q8_0 needs heads of a multiple of 32 values, and few tokens of a step (3 a sequence)
+ * are multiplied as integers.  Caches of different types may share a step. */
 fastgpt_status fastgpt_kv_cache_create_typed(const fastgpt_model *model, int32_t n_ctx, fastgpt_type type,
                                              fastgpt_kv_cache **out);
+
+/* The type that the commands and the Python package give a cache unless told otherwise: F32 for a model whose matrices
+ * are all F32, F16 for any other. */
+fastgpt_type fastgpt_model_kv_type(const fastgpt_model *model);
 
 /* The same, and in words what is wrong: which argument, what it is and what it may be.
  *   error  NULL, or receives the details of any failure
@@ -318,7 +324,8 @@ size_t fastgpt_kv_cache_sizeof(const fastgpt_kv_cache *kv); /* without a shared 
 fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past);
 
 /* Keys or values of one layer, [n_past - n_prefix][n_embd] of the cache's type, n_prefix being 0 unless it was forked;
- * head h has columns [h * n_embd / n_head, (h + 1) * ...). Valid until the cache is freed, forked, or truncated into
+ * head h has columns [h * n_embd / n_head, (h + 1) * ...).  A row of Q8_0 has n_embd integers of 8 bits, and then the
+ * F16 scales of each 32 of them.  Valid until the cache is freed, forked, or truncated into
  * its prefix; the next step appends rows.  NULL when layer is outside [0, n_layer). */
 const void *fastgpt_kv_cache_keys(const fastgpt_kv_cache *kv, int32_t layer);
 const void *fastgpt_kv_cache_values(const fastgpt_kv_cache *kv, int32_t layer);
@@ -797,7 +804,7 @@ typedef struct fastgpt_generator_options {
                                                bans the model's end tokens, whatever eos_token is */
     int32_t n_threads; /* as fastgpt_pool_create has them: 0 = the usable cores */
     int32_t n_ctx; /* positions of the KV cache, 0 = the model's own */
-    int32_t kv_type; /* fastgpt_type of the KV cache: F32 = 0, F16, BF16 */
+    int32_t kv_type; /* fastgpt_type of the KV cache: F32 = 0, F16, BF16, Q8_0; -1 = fastgpt_model_kv_type */
     int32_t max_new_tokens; /* of each call; 0 = 100 */
     int32_t overflow; /* fastgpt_overflow */
     int32_t encode_flags; /* fastgpt_encode_flags of the texts; LITERAL for those of strangers */

@@ -54,10 +54,32 @@ typedef void dot_rows_kernel(out_view out, row_view x, row_view w, gemm_size siz
  *   p [n_rows]   v [n_rows][n], rows ldv bytes apart   out [n] */
 typedef void weighted_sum_kernel(float *out, const float *p, const void *v, int64_t ldv, int n_rows, int n);
 
+/* Some heads of rows of a KV cache; ld in bytes. */
+typedef struct head_rows {
+    const void *at; /* [n_rows][n_row] of the type */
+    int64_t ld;
+    int n_rows, n_row;
+    int first_head, n_heads, head_width; /* of Q8_0: a multiple of 32, MAX_Q8_0_HEAD at most */
+} head_rows;
+
+enum { MAX_Q8_0_HEAD = 2048 };
+
+/* Attention of one query.  out[h][r] = q[first_head + h] . k[r][first_head + h]
+ *   out  [n_heads][n_rows], zero before; of floats, the bits are those of dot_rows
+ *   q    [n_row] floats, or for Q8_0 a row of quantize_row */
+typedef void score_heads_kernel(out_view out, const void *q, const head_rows *k);
+
+/* out[h] += sum over r of p[h][r] * v[r][first_head + h], in rising order of r; of floats, the bits are those of
+ * weighted_sum
+ *   p [n_heads][n_rows]   out [n_heads][head_width] */
+typedef void sum_heads_kernel(float *out, f32_view p, const head_rows *v);
+
 /* In place; x [n].  Error below 2e-7 * max(1, |x|) against float64. */
 typedef void activation_kernel(float *x, int n);
 
-/* A row of n values as F32, and F32 as a row of another float type. */
+/* A row of n values as F32, and F32 as a row of a KV cache (is_kv_type).  A row of Q8_0 in a cache is not one of
+ * blocks: it has the integers of quantize_row [n], and then their scales as F16 [n / 32], so that all heads' scales are
+ * loaded together. */
 typedef void to_f32_kernel(float *out, const void *row, int n);
 typedef void from_f32_kernel(void *out, const float *x, int n);
 
@@ -237,7 +259,9 @@ typedef struct kernels {
     dot_rows_kernel *dot_rows[N_KERNEL_DTYPES];
     to_f32_kernel *to_f32[N_KERNEL_DTYPES];
     weighted_sum_kernel *weighted_sum[N_FLOAT_DTYPES];
-    from_f32_kernel *from_f32[N_FLOAT_DTYPES];
+    from_f32_kernel *from_f32[N_KERNEL_DTYPES]; /* for the types of KV caches */
+    score_heads_kernel *score_heads[N_KERNEL_DTYPES];
+    sum_heads_kernel *sum_heads[N_KERNEL_DTYPES];
     const bf16_kernels *bf16;   /* NULL where the CPU does not multiply BF16 values */
     gemm_q8_kernel *gemm_q8;     /* NULL where it does not multiply bytes, or BF16 values much faster */
     const float_kernels *floats; /* NULL where BLAS is used instead */
@@ -252,6 +276,10 @@ typedef struct kernels {
      * d = (largest |x| of the block) / 127; q = x * (127 / largest), rounded to nearest, ties to even; all zero where
      * the largest is below 1e-30.  A NaN or infinity in the block makes its d one.  n is a multiple of 32. */
     void (*quantize_row)(void *out, const float *x, int n);
+
+    /* x = exp(scale * (x - max x)), in place; x [n], n >= 1, scale > 0.  *x_max = max x; returns their sum.  Absolute
+     * error below 3e-7 against float64. */
+    float (*exponentials)(float *x, int n, float scale, float *x_max);
 
     /* x = exp(scale * (x - max x)) / sum, in place; x [n], n >= 1, scale > 0.  Absolute error below 3e-7 + n 2^-24
      * against float64. */
@@ -292,6 +320,8 @@ static inline bool takes_quantized(dtype type) { return !is_float(type); }
 #define TO_F32_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = to_f32_##name,
 #define WEIGHTED_SUM_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = sum_##name,
 #define FROM_F32_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = from_f32_row_##name,
+#define SCORE_HEADS_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = score_heads_##name,
+#define SUM_HEADS_ENTRY(NAME, name, block, block_values) [TYPE_##NAME] = sum_heads_##name,
 #define ACTIVATION_ENTRY(NAME, name) [NAME] = name,
 
 /* The kernels for this CPU, or the best of the family that the environment variable FASTGPT_ISA names; NULL when it

@@ -57,6 +57,64 @@ KERNEL_DTYPES(DOT)
 FLOAT_DTYPES(SUM)
 KERNEL_DTYPES(TO_F32)
 
+/* ---- Heads of rows of a KV cache ---- */
+
+/* Of all rows, from the first head on, as one matrix. */
+static row_view first_head(dtype type, const head_rows *rows) {
+    return (row_view){(const char *)rows->at + row_bytes(type, (int64_t)rows->first_head * rows->head_width), rows->ld};
+}
+
+#define HEADS(NAME, name, block, block_values)                                                                        \
+    static void score_heads_##name(out_view out, const void *q, const head_rows *k) {                                 \
+        const row_view rows = first_head(TYPE_##NAME, k);                                                             \
+        const int d = k->head_width;                                                                                  \
+        for (int64_t h = 0; h < k->n_heads; h++)                                                                      \
+            dot_##name((out_view){out.at + h * out.ld, 0}, (row_view){(const float *)q + (k->first_head + h) * d, 0}, \
+                       (row_view){(const char *)rows.at + row_bytes(TYPE_##NAME, h * d), rows.ld},                    \
+                       (gemm_size){1, k->n_rows, d});                                                                 \
+    }                                                                                                                 \
+    static void sum_heads_##name(float *out, f32_view p, const head_rows *v) {                                        \
+        const row_view rows = first_head(TYPE_##NAME, v);                                                             \
+        const int d = v->head_width;                                                                                  \
+        for (int64_t h = 0; h < v->n_heads; h++)                                                                      \
+            sum_##name(out + h * d, p.at + h * p.ld, (const char *)rows.at + row_bytes(TYPE_##NAME, h * d), rows.ld,  \
+                       v->n_rows, d);                                                                                 \
+    }
+
+FLOAT_DTYPES(HEADS)
+
+/* The integers of a row, which its scales follow. */
+static const int8_t *q8_0_row(const head_rows *rows, int64_t r) { return (const int8_t *)rows->at + r * rows->ld; }
+
+static float q8_0_scale(const head_rows *rows, int64_t r, int64_t i) {
+    return value_f16(q8_0_row(rows, r) + rows->n_row, (int)(i / 32));
+}
+
+static void score_heads_q8_0(out_view out, const void *q, const head_rows *k) {
+    const int8_t *q_x = q;
+    const float *d_x = (const float *)(const void *)(q_x + k->n_row);
+    for (int64_t r = 0; r < k->n_rows; r++)
+        for (int64_t h = 0; h < k->n_heads; h++) {
+            const int64_t first = (k->first_head + h) * k->head_width;
+            float sum = 0;
+            for (int64_t i = first; i < first + k->head_width; i += 32) {
+                int dot = 0;
+                for (int64_t j = i; j < i + 32; j++) dot += q_x[j] * q8_0_row(k, r)[j];
+                sum += (float)dot * (q8_0_scale(k, r, i) * d_x[i / 32]);
+            }
+            out.at[h * out.ld + r] = sum;
+        }
+}
+
+static void sum_heads_q8_0(float *out, f32_view p, const head_rows *v) {
+    const int64_t first = (int64_t)v->first_head * v->head_width;
+    for (int64_t r = 0; r < v->n_rows; r++)
+        for (int64_t i = 0; i < (int64_t)v->n_heads * v->head_width; i++) {
+            const float weight = p.at[i / v->head_width * p.ld + r] * q8_0_scale(v, r, first + i);
+            out[i] += weight * q8_0_row(v, r)[first + i];
+        }
+}
+
 /* ---- Activations ---- */
 
 static void quantize_group(int8_t *q, float *d, const float *x) {
@@ -74,6 +132,16 @@ static void quantize_row(void *out, const float *x, int n) {
     int8_t *q = out;
     float *d = (float *)(void *)(q + n);
     for (int i = 0; i < n; i += 32) quantize_group(q + i, d + i / 32, x + i);
+}
+
+static void from_f32_row_q8_0(void *out, const float *x, int n) {
+    int8_t *q = out;
+    uint16_t *scales = (uint16_t *)(void *)(q + n);
+    for (int i = 0; i < n; i += 32) {
+        float d;
+        quantize_group(q + i, &d, x + i);
+        scales[i / 32] = f16_of_f32(d);
+    }
 }
 
 static void quantize_token(i8_activations *to, const float *x, int n) {
@@ -112,10 +180,16 @@ static void gemm_i8(const gemm_i8_args *g) {
 
 /* ---- Softmax, activations and layer_norm ---- */
 
-static void softmax(float *x, int n, float scale) {
+static float exponentials(float *x, int n, float scale, float *x_max) {
     float max = x[0], sum = 0;
     for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
     for (int i = 0; i < n; i++) sum += x[i] = expf(scale * (x[i] - max));
+    *x_max = max;
+    return sum;
+}
+
+static void softmax(float *x, int n, float scale) {
+    float max, sum = exponentials(x, n, scale, &max);
     for (int i = 0; i < n; i++) x[i] /= sum;
 }
 
@@ -153,11 +227,14 @@ const kernels kernels_portable = {
     .family = "portable",
     .dot_rows = {KERNEL_DTYPES(DOT_ROWS_ENTRY)},
     .to_f32 = {KERNEL_DTYPES(TO_F32_ENTRY)},
+    .score_heads = {KV_DTYPES(SCORE_HEADS_ENTRY)},
+    .sum_heads = {KV_DTYPES(SUM_HEADS_ENTRY)},
     .weighted_sum = {FLOAT_DTYPES(WEIGHTED_SUM_ENTRY)},
-    .from_f32 = {FLOAT_DTYPES(FROM_F32_ENTRY)},
+    .from_f32 = {KV_DTYPES(FROM_F32_ENTRY)},
     .quantize_row = quantize_row,
     .quantize_token = quantize_token,
     .gemm_i8 = gemm_i8,
+    .exponentials = exponentials,
     .softmax = softmax,
     .activation = {ACTIVATIONS(ACTIVATION_ENTRY)},
     .layer_norm = layer_norm,

@@ -80,9 +80,13 @@ static fastgpt_status check_new(const fastgpt_model *model, int32_t n_ctx, fastg
         return fail(error, FASTGPT_ERR_ARGUMENT, "the model was loaded with vocab_only, and has no weights");
     if (n_ctx < 0 || n_ctx > model->n_ctx)
         return fail(error, FASTGPT_ERR_ARGUMENT, "n_ctx is %d, not in [0, %d]", n_ctx, model->n_ctx);
-    if (!dtype_of_gguf(type, known) || !is_float(*known))
-        return fail(error, FASTGPT_ERR_ARGUMENT, "type %d (%s) holds no KV cache; F32, F16 and BF16 do", (int)type,
-                    fastgpt_type_name(type));
+    if (!dtype_of_gguf(type, known) || !is_kv_type(*known))
+        return fail(error, FASTGPT_ERR_ARGUMENT, "type %d (%s) holds no KV cache; F32, F16, BF16 and Q8_0 do",
+                    (int)type, fastgpt_type_name(type));
+    if (!kv_cache_holds_heads(*known, model))
+        return fail(error, FASTGPT_ERR_ARGUMENT,
+                    "heads of %d values cannot be cached as Q8_0, whose blocks have 32 (and %d at most): choose F16",
+                    model->n_embd / model->n_head, MAX_Q8_0_HEAD);
     return FASTGPT_OK;
 }
 
@@ -236,10 +240,9 @@ fastgpt_status fastgpt_kv_cache_truncate(fastgpt_kv_cache *kv, int32_t n_past) {
     return FASTGPT_OK;
 }
 
-void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, const float *rows,
-                    int32_t n) {
-    for (int32_t i = 0; i < n; i++, rows += kv->n_embd)
-        k->from_f32[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), rows, kv->n_embd);
+void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, int32_t i,
+                    const float *row) {
+    k->from_f32[kv->type](kv_cache_rows(kv, layer, part, kv->n_past + i), row, kv->n_embd);
 }
 
 void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic) {

@@ -19,7 +19,7 @@ struct fastgpt_kv_cache {
     kv_prefix *prefix; /* NULL = none; its first n_prefix rows are positions [0, n_prefix) */
     int32_t n_prefix;
     uint8_t *block;   /* the tail: [n_layer][2: keys, values][n_ctx - n_prefix][n_embd] of the type */
-    dtype type; /* F32, F16 or BF16 */
+    dtype type; /* is_kv_type; for rows of Q8_0 see from_f32_kernel */
     int32_t n_layer, n_ctx, n_embd;
     int32_t max_ctx; /* of the model */
     int32_t n_past;
@@ -29,6 +29,12 @@ struct fastgpt_kv_cache {
     uint64_t model_id;
     int in_step; /* counts how often a step names this cache, while that is checked */
 };
+
+/* Whether a cache of this type can hold the model's heads: blocks of Q8_0 lie along a head. */
+static inline bool kv_cache_holds_heads(dtype type, const fastgpt_model *m) {
+    const int32_t head_width = m->n_embd / m->n_head;
+    return is_float(type) || (head_width % 32 == 0 && head_width <= MAX_Q8_0_HEAD);
+}
 
 typedef enum kv_part { KV_KEYS, KV_VALUES, N_KV_PARTS } kv_part;
 
@@ -53,9 +59,9 @@ static inline float *kv_cache_f32_rows(const fastgpt_kv_cache *kv, int32_t layer
     return kv->type == TYPE_F32 ? (float *)(void *)kv_cache_rows(kv, layer, part, kv->n_past) : NULL;
 }
 
-/* Converts rows [n][n_embd] to the type of the cache, and writes them after the cached ones. */
-void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, const float *rows,
-                    int32_t n);
+/* Converts a row [n_embd] to the type of the cache, and writes it as the i-th after the cached ones. */
+void kv_cache_store(const fastgpt_kv_cache *kv, const kernels *k, int32_t layer, kv_part part, int32_t i,
+                    const float *row);
 
 /* Makes tokens [n], whose keys and values are written, the next positions. */
 void kv_cache_append(fastgpt_kv_cache *kv, const int32_t *tokens, int32_t n, bool deterministic);

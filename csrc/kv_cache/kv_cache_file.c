@@ -2,7 +2,7 @@
  *
  *     header    kv_file_header
  *     tokens    int32 [n_past]
- *     values    [n_layer][2: keys, values][n_past][n_embd] of the type
+ *     values    [n_layer][2: keys, values][n_past] rows of the cache's type
  *     checksum  uint64, hash_bytes of all before
  *
  * A file is hostile until its header is compared with the model: then its size follows from the model's own sizes. */
@@ -116,7 +116,7 @@ static fastgpt_status check_shape(const kv_file_header *h, size_t n_bytes, const
     dtype type;
     if (h->fingerprint != fingerprint_of(m))
         return fail(error, FASTGPT_ERR_CACHE_MISMATCH, "%s: was saved with another model", path);
-    if (!dtype_of_gguf(h->type, &type) || !is_float(type))
+    if (!dtype_of_gguf(h->type, &type) || !is_kv_type(type) || !kv_cache_holds_heads(type, m))
         return fail(error, FASTGPT_ERR_FORMAT, "%s: number type %u holds no KV cache", path, h->type);
     if (h->n_layer != (uint32_t)m->n_layer || h->n_embd != (uint32_t)m->n_embd || h->n_past > (uint32_t)m->n_ctx ||
         h->n_deterministic > h->n_past)

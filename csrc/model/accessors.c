@@ -58,6 +58,16 @@ fastgpt_strings fastgpt_model_merges(const fastgpt_model *m) { return strings_of
 void fastgpt_model_get_tokens(const fastgpt_model *m, fastgpt_strings *out) { *out = fastgpt_model_tokens(m); }
 void fastgpt_model_get_merges(const fastgpt_model *m, fastgpt_strings *out) { *out = fastgpt_model_merges(m); }
 
+fastgpt_type fastgpt_model_kv_type(const fastgpt_model *m) {
+    bool all_f32 = m->lm_head.type == TYPE_F32;
+    for (int32_t i = 0; i < m->n_layer; i++) {
+        const layer_weights *l = &m->layers[i];
+        all_f32 &= l->qkv.type == TYPE_F32 && l->attn_proj.type == TYPE_F32 && l->fc.type == TYPE_F32 &&
+                   l->proj.type == TYPE_F32;
+    }
+    return all_f32 ? FASTGPT_TYPE_F32 : FASTGPT_TYPE_F16;
+}
+
 /* ---- Keys of the file ---- */
 
 const char *fastgpt_model_metadata(const fastgpt_model *m, const char *key, size_t *n_bytes) {

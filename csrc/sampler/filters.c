@@ -10,10 +10,9 @@
 
 static const double LN2 = 0.69314718055994531;
 
-/* What candidates must weigh together that top_p or typical_p keeps, of a row that weighs sum.  A few units in the last
- * place of F32 less than p: logits are rounded to F32, and so is p, so probabilities that sum to p exactly, such as
- * .5 + .3 for .8, may fall short of it by that much and are still enough. */
-static double wanted_weight(float p, double sum) {
+/* A few units in the last place of F32 less than p: logits are rounded to F32, and so is p, so probabilities that sum
+ * to p exactly, such as .5 + .3 for .8, may fall short of it by that much and are still enough. */
+double wanted_weight(float p, double sum) {
     double share = (double)p - 4 * (double)FLT_EPSILON;
     return (share > 0 ? share : DBL_MIN) * sum; /* never nothing */
 }
@@ -43,7 +42,7 @@ static void keep_top_n_sigma(fastgpt_sampler *s) {
     s->n_row = s->n_kept = n;
 }
 
-static void keep_top_k(fastgpt_sampler *s) {
+void keep_top_k(fastgpt_sampler *s) {
     int32_t n = s->params.top_k;
     if (n == 0 || n >= s->n_kept) return;
     float last = candidate_at_rank(s, n - 1).logit;
@@ -51,7 +50,7 @@ static void keep_top_k(fastgpt_sampler *s) {
     s->n_kept = n;
 }
 
-static void keep_top_p(fastgpt_sampler *s) {
+void keep_top_p(fastgpt_sampler *s) {
     if (s->params.top_p == 0 || s->params.top_p == 1) return;
     double wanted = wanted_weight(s->params.top_p, sum_of_kept(s)), sum = 0;
     int32_t n = 0;
@@ -66,7 +65,7 @@ static void keep_weights_from(fastgpt_sampler *s, double least) {
     s->n_kept = n;
 }
 
-static void keep_min_p(fastgpt_sampler *s) {
+void keep_min_p(fastgpt_sampler *s) {
     if (s->params.min_p > 0) keep_weights_from(s, (double)s->params.min_p);
 }
 
@@ -128,7 +127,9 @@ void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum) {
 /* ---- All of them ---- */
 
 fastgpt_status sampler_filter(fastgpt_sampler *s, const float *logits) {
-    fastgpt_status status = sampler_fill_row(s, logits);
+    fastgpt_status status;
+    if (sampler_filter_plain(s, logits, &status)) return status;
+    status = sampler_fill_row(s, logits);
     if (status) return status;
     if (s->params.temperature == 0) {
         keep_likeliest(s);

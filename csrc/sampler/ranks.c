@@ -103,10 +103,10 @@ double log_weight(const fastgpt_sampler *s, candidate c) {
 
 #if defined(__x86_64__)
 /* All sets of kernels have it but the portable one; none is selected where FASTGPT_ISA names what this CPU lacks. */
-static bool uses_avx2(void) { return kernels_chosen() && kernels_chosen() != &kernels_portable; }
+bool sampler_uses_avx2(void) { return kernels_chosen() && kernels_chosen() != &kernels_portable; }
 #else
 #define weigh_row_avx2 weigh_row
-static bool uses_avx2(void) { return false; }
+bool sampler_uses_avx2(void) { return false; }
 #endif
 
 /* Weighs the first n of the row. */
@@ -115,7 +115,7 @@ static void weigh_first(fastgpt_sampler *s, int32_t n) {
     const candidate *row = s->row + s->n_weighed;
     const double largest = (double)s->largest, temperature = (double)s->params.temperature;
     n -= s->n_weighed;
-    if (uses_avx2()) weigh_row_avx2(weights, row, n, largest, temperature);
+    if (sampler_uses_avx2()) weigh_row_avx2(weights, row, n, largest, temperature);
     else weigh_row(weights, row, n, largest, temperature);
     s->n_weighed += n;
 }

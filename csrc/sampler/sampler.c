@@ -116,6 +116,7 @@ size_t fastgpt_sampler_sizeof(const fastgpt_sampler *s) {
 fastgpt_status fastgpt_sampler_set_bias(fastgpt_sampler *s, int32_t token, float bias) {
     if (!s || !(bias < INFINITY)) return FASTGPT_ERR_ARGUMENT;
     if (token < 0 || token >= s->n_vocab) return FASTGPT_ERR_TOKEN_RANGE;
+    s->n_biased += (bias != 0) - (s->bias[token] != 0);
     s->bias[token] = bias;
     return FASTGPT_OK;
 }
@@ -130,6 +131,7 @@ static const uint8_t FOUR_MARKS[16][4] = {
 /* A batch does this for each constrained row of a step: four tokens at a time, in arrays of whole blocks. */
 fastgpt_status fastgpt_sampler_set_allowed(fastgpt_sampler *s, const uint32_t *mask) {
     if (!s) return FASTGPT_ERR_ARGUMENT;
+    s->any_disallowed = mask != NULL;
     for (int32_t i = 0; i < s->n_vocab; i++) s->marks[i] &= (uint8_t)~DISALLOWED;
     for (int32_t i = 0; mask && i < s->n_vocab; i += 4) {
         uint32_t four, added;

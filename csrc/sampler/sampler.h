@@ -36,7 +36,9 @@ struct fastgpt_sampler {
     double mirostat_surprise; /* bits: candidates above it are dropped; mu of the paper */
 
     float *bias;           /* [n_vocab] */
+    int32_t n_biased;      /* tokens whose bias is not 0 */
     uint8_t *marks;        /* [n_vocab] of token_mark */
+    bool any_disallowed;
     float *n_generated;        /* [n_vocab] how often each was generated, the prompt not counted; stops at 2^24 */
     int64_t n_new;         /* tokens that were generated */
     int32_t *eos_tokens;   /* [n_eos_tokens] what min_new_tokens bans */
@@ -71,6 +73,9 @@ fastgpt_status sampler_fill_row(fastgpt_sampler *s, const float *logits);
 /* The candidate of rank i, 0 for the largest. */
 candidate candidate_at_rank(fastgpt_sampler *s, int32_t i);
 
+/* Whether the files that are compiled for AVX2 run here. */
+bool sampler_uses_avx2(void);
+
 /* The i-th kept candidate: by rank if any rank was asked for, else by token. */
 candidate kept_candidate(fastgpt_sampler *s, int32_t i);
 
@@ -84,8 +89,19 @@ double sum_of_kept(fastgpt_sampler *s);
 
 /* ---- filters.c: which candidates to draw from ---- */
 
+/* What candidates must weigh together that top_p or typical_p keeps, of a row that weighs sum. */
+double wanted_weight(float p, double sum);
+
+/* Single filters of the params: each shortens what is kept. */
+void keep_top_k(fastgpt_sampler *s);
+void keep_top_p(fastgpt_sampler *s);
+void keep_min_p(fastgpt_sampler *s);
+
 /* After OK, kept_candidate(0 .. n_kept) are the candidates to draw from. */
 fastgpt_status sampler_filter(fastgpt_sampler *s, const float *logits);
+
+/* The same for params and logits of which plain.c can tell; false for others, and nothing is said then. */
+bool sampler_filter_plain(fastgpt_sampler *s, const float *logits, fastgpt_status *status);
 
 /* Notes how surprising the drawn candidate was, among the kept ones whose weights sum to sum. */
 void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum);

@@ -26,7 +26,7 @@ static void assign_arrays(fastgpt_context *ctx) {
     const fastgpt_model *m = ctx->model;
     engine *e = &ctx->engine;
     int64_t n_threads = pool_n_threads(e->pool), rows = (int64_t)ctx->n_batch * m->n_embd;
-    int64_t n_in = larger(m->n_embd, m->n_ff);
+    int64_t n_in = larger(m->n_embd, m->n_ff), head_width = m->n_embd / m->n_head;
     ctx->n_bytes = 0;
     ctx->x = carve(ctx, rows);
     ctx->normed = carve(ctx, rows);
@@ -35,11 +35,11 @@ static void assign_arrays(fastgpt_context *ctx) {
     ctx->k = offset_of(ctx->ff, rows);
     ctx->v = offset_of(ctx->ff, 2 * rows);
     ctx->heads = offset_of(ctx->ff, 3 * rows);
-    ctx->scores = carve(ctx, attention_n_scores(n_threads, m->n_head, m->n_ctx));
+    ctx->scores = carve(ctx, attention_n_scores(n_threads, m->n_ctx, m->n_head, head_width));
     ctx->gathered = carve(ctx, ctx->n_batch * n_in);
     ctx->changed = carve(ctx, rows);
     e->activations = carve_bytes(ctx, linear_activation_bytes(ctx->n_batch, n_in));
-    e->scratch_bytes = larger(linear_scratch_bytes(n_in), attention_scratch_bytes(m->n_ctx, m->n_embd / m->n_head));
+    e->scratch_bytes = larger(linear_scratch_bytes(n_in), attention_scratch_bytes(m->n_ctx, m->n_head, head_width));
     e->scratch = carve_bytes(ctx, n_threads * e->scratch_bytes);
 }
 

@@ -15,6 +15,7 @@
 
 #include "attention/attention_span.h"
 #include "common/arithmetic.h"
+#include "common/thread_pool.h"
 #include "kv_cache/kv_cache.h"
 #include "transformer/op_done.h"
 #include "transformer/site_done.h"
@@ -74,6 +75,24 @@ static void embed(fastgpt_context *ctx, const slice *all) {
     }
 }
 
+typedef struct store_job {
+    const fastgpt_context *ctx;
+    const slice *s;
+    int32_t layer;
+} store_job;
+
+/* The keys and values of one token. */
+static void store_unit(void *arg, int token, int thread) {
+    const store_job *job = arg;
+    const fastgpt_context *ctx = job->ctx;
+    const int64_t row = (int64_t)token * ctx->model->n_embd;
+    int32_t i = 0;
+    (void)thread;
+    for (; token >= job->s->counts[i]; i++) token -= job->s->counts[i];
+    kv_cache_store(job->s->spans[i].kv, ctx->engine.kernels, job->layer, KV_KEYS, token, ctx->k + row);
+    kv_cache_store(job->s->spans[i].kv, ctx->engine.kernels, job->layer, KV_VALUES, token, ctx->v + row);
+}
+
 /* q, k, v = split(normed w^T + b).  Keys and values of a single sequence with an F32 cache are written in place;
  * otherwise they are converted to the type of each cache. */
 static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
@@ -91,11 +110,7 @@ static void project_qkv(fastgpt_context *ctx, const slice *s, int32_t l) {
     site_done(ctx, FASTGPT_SITE_Q, l, tasks[0].out, n_embd);
     site_done(ctx, FASTGPT_SITE_K, l, tasks[1].out, n_embd);
     site_done(ctx, FASTGPT_SITE_V, l, tasks[2].out, n_embd);
-    if (in_place) return;
-    for (int64_t i = 0, row = 0; i < s->n_spans; row += s->counts[i] * (int64_t)n_embd, i++) {
-        kv_cache_store(s->spans[i].kv, ctx->engine.kernels, l, KV_KEYS, ctx->k + row, s->counts[i]);
-        kv_cache_store(s->spans[i].kv, ctx->engine.kernels, l, KV_VALUES, ctx->v + row, s->counts[i]);
-    }
+    if (!in_place) pool_run(ctx->engine.pool, store_unit, &(store_job){ctx, s, l}, s->n_tokens);
 }
 
 /* heads = softmax(q k^T / sqrt(n_embd / n_head)) v, for each head, over each sequence's cache */

@@ -32,14 +32,15 @@ static int span_of_row(const slice *s, int32_t *token) {
     return i;
 }
 
-static attention_row row_of(const fastgpt_context *ctx, int head, int32_t row) {
+static attention_row row_of(const fastgpt_context *ctx, int head, int32_t row, int thread) {
     const int i = span_of_row(ctx->sites.slice, &row);
     return (attention_row){.e = &ctx->engine,
                            .span = &ctx->spans[i],
                            .n_head = ctx->model->n_head,
                            .n_embd = ctx->model->n_embd,
                            .head = head,
-                           .token = row};
+                           .token = row,
+                           .scratch = engine_scratch(&ctx->engine, thread)};
 }
 
 /* Where a hook's buffer has a row of the slice. */
@@ -96,7 +97,7 @@ static void copy_unit(void *arg, int unit, int thread) {
     const rows_job *job = arg;
     const int32_t n_rows = job->ctx->sites.slice->n_tokens, row = unit % n_rows;
     const int h = unit / n_rows, head = job->head < 0 ? h : job->head;
-    const attention_row r = row_of(job->ctx, head, row);
+    const attention_row r = row_of(job->ctx, head, row, thread);
     const int64_t n = attention_n_visible(&r);
     float *out = job->out + h * job->ld_head + row * job->n_keys, *x = row_scratch(job->ctx, thread, 0);
     compute_row(job, &r, row, x, row_scratch(job->ctx, thread, 1));
@@ -164,7 +165,7 @@ static void call_hook(fastgpt_context *ctx, const rows_job *job, const fastgpt_h
 /* ---- Outputs ---- */
 
 static void compute_output(const rows_job *job, int head, int32_t row, int thread) {
-    const attention_row r = row_of(job->ctx, head, row);
+    const attention_row r = row_of(job->ctx, head, row, thread);
     float *x = row_scratch(job->ctx, thread, 0), *before = row_scratch(job->ctx, thread, 2);
     attention_scores(&r, before);
     attention_softmax(&r, before);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastgpt_c.engine.reader import common_prefix_length
-from fastgpt_c.native.dtypes import type_number
+from fastgpt_c.native.dtypes import kv_type_number
 from fastgpt_c.native.lib import check, create, lib
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class CachePool:
 
     def __init__(self, model: LoadedModel, kv_type: str, max_tokens: int, max_idle: int | None = None) -> None:
         """max_idle  positions that idle caches may have; None = all that no cache in use needs"""
-        self._model, self._type = model.handle, type_number(kv_type)
+        self._model, self._type = model.handle, kv_type_number(model.handle, kv_type)
         self._max_idle = max_tokens if max_idle is None else max_idle
         self.max_tokens = max_tokens
         self._granule = -(-model.n_ctx // N_SIZES)

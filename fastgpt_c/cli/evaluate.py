@@ -45,7 +45,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument("--stride", type=int, metavar="S", help="tokens between windows (512, or n_ctx where less)")
     parser.add_argument("--bos", action="store_true", help="predict the first token, too, after the end-of-text token")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    common.add_kv_type_option(parser)
+    common.add_kv_type_option(parser, default="f32")
     common.add_model_options(parser)
     parser.set_defaults(run=run)
 

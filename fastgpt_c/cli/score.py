@@ -50,7 +50,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     parser.add_argument(
         "--stride", type=int, metavar="S", help="texts longer than n_ctx: tokens between windows (half of n_ctx)"
     )
-    common.add_kv_type_option(parser)
+    common.add_kv_type_option(parser, default="f32")
     common.add_model_options(parser)
     parser.set_defaults(run=run)
 

@@ -136,14 +136,15 @@ class LoadedModel:
         self,
         n_ctx: int | None = None,
         n_threads: int | None = None,
-        kv_type: str = "f32",
+        kv_type: str = "auto",
         deterministic: bool = False,
     ) -> Session:
         """An empty session.
 
         n_ctx          capacity in positions, at most the model's own n_ctx; None = that
         n_threads      threads of its steps; None = the model's, 0 = the usable cores
-        kv_type        type of keys and values in the cache: "f32", "f16" or "bf16"
+        kv_type        type of keys and values in the cache: "f32", "f16", "bf16", "q8_0", or "auto": "f32" where all
+                       matrices of the model are f32, else "f16"
         deterministic  see Session
 
         Raises UsageError, MemoryError.

@@ -19,7 +19,7 @@ from fastgpt_c.engine.step import Span, step
 from fastgpt_c.errors import UsageError
 from fastgpt_c.io.c_strings import c_path
 from fastgpt_c.native.arguments import Floats, Tokens, checked, checked_int, float_array, room_of, shown
-from fastgpt_c.native.dtypes import dequantize_rows, row_bytes, type_name, type_number
+from fastgpt_c.native.dtypes import dequantize_kv_rows, kv_type_number, row_bytes, type_name
 from fastgpt_c.native.interrupts import Steps, ending, new_guard
 from fastgpt_c.native.lib import check, create, error_text, ffi, float_pointer, lib
 
@@ -63,8 +63,8 @@ class Session:
     n_ctx      capacity, in positions
     n_past     positions that are filled
     n_threads  threads that its steps use; the logits do not depend on them
-    kv_type    type of keys and values in the cache: "f32", "f16" or "bf16".  The 16-bit types halve the memory of the
-               cache and the time to read it, and round keys and values
+    kv_type    type of keys and values in the cache: "f32", "f16", "bf16" or "q8_0".  The 16-bit types halve the memory
+               of the cache and the time to read it, "q8_0" takes a quarter, and each rounds keys and values
     deterministic
                whether its logits are the same bits however tokens are split into steps and whatever shares the steps,
                on one kind of CPU; slower where many tokens are read at once
@@ -75,14 +75,14 @@ class Session:
     """
 
     def __init__(
-        self, model: Any, pool: Any, n_ctx: int | None = None, kv_type: str = "f32", deterministic: bool = False
+        self, model: Any, pool: Any, n_ctx: int | None = None, kv_type: str = "auto", deterministic: bool = False
     ) -> None:
         """model, pool  fastgpt_model * and fastgpt_pool *"""
         checked("kv_type", kv_type)
-        kv = create(
-            lib.fastgpt_kv_cache_create_typed, model, room_of(n_ctx), type_number(kv_type),
-            free=lib.fastgpt_kv_cache_free, sizeof=lib.fastgpt_kv_cache_sizeof,
-        )  # fmt: skip
+        out, error = ffi.new("fastgpt_kv_cache **"), ffi.new("fastgpt_error *")
+        number = kv_type_number(model, kv_type)
+        check(lib.fastgpt_kv_cache_create_checked(model, room_of(n_ctx), number, out, error), error_text(error))
+        kv = ffi.gc(out[0], lib.fastgpt_kv_cache_free, size=lib.fastgpt_kv_cache_sizeof(out[0]))
         self._begin(model, pool, kv, deterministic)
 
     @classmethod
@@ -337,7 +337,7 @@ class Session:
         rest = memoryview(data)[n_prefix * n_bytes :]
         ffi.memmove(rest, tail(self._kv, layer), len(rest))
         rows = np.frombuffer(data, np.uint8).reshape(self.n_past, n_bytes)
-        return dequantize_rows(rows, self.kv_type, self.n_embd)
+        return dequantize_kv_rows(rows, self.kv_type, self.n_embd)
 
     # ---- Life ----
 

@@ -74,7 +74,7 @@ class Options(Sampling):
                     "truncate" drops the oldest tokens of the prompt, "slide" generates until the context is full, then
                     forgets its older half and reads the rest again (GPT-2's positions are absolute)
     kv_cache        False computes everything anew for each token, to teach and to measure
-    kv_type         what the KV cache holds: "f32", "f16" or "bf16"
+    kv_type         what the KV cache holds: "f32", "f16", "bf16", "q8_0", or "auto": "f32" for f32 weights, else "f16"
     deterministic   the same text to the bit with or without KV cache, alone or in a batch; see Session
     n_threads       None = the model's
     regex, json_schema, grammar
@@ -98,7 +98,7 @@ class Options(Sampling):
     logprobs: int | None = None
     ignore_eos: bool = False
     kv_cache: bool = True
-    kv_type: str = "f32"
+    kv_type: str = "auto"
     deterministic: bool = False
     n_threads: int | None = None
     regex: str | None = None

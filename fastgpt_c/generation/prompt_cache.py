@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def prompt_cache(
-    model: LoadedModel, path: Path | None, *, kv_type: str = "f32", deterministic: bool = False
+    model: LoadedModel, path: Path | None, *, kv_type: str = "auto", deterministic: bool = False
 ) -> Iterator[Reader]:
     """A reader of the session saved in path, or of an empty one where there is no such file.  At the end of the block
     the session is saved there, also after an error or Ctrl-C.  path None: nothing is loaded or saved.
 
-    Raises what Model.load_session raises, and UsageError where the file has another kv_type or the folder is missing;
-    the file is then unchanged.
+    Raises what Model.load_session raises, and UsageError where the file has another kv_type than the one asked for, or
+    the folder is missing; the file is then unchanged.
     """
     with _open_session(model, path, kv_type, deterministic) as session:
         before = session.tokens
@@ -42,7 +42,7 @@ def _open_session(model: LoadedModel, path: Path | None, kv_type: str, determini
     if path is None or not path.exists():
         return model.session(kv_type=kv_type, deterministic=deterministic)
     session = model.load_session(path, deterministic=deterministic)
-    if session.kv_type != kv_type:
+    if kv_type not in ("auto", session.kv_type):
         raise UsageError(
             f"{path}: holds numbers of {session.kv_type}, not {kv_type}; choose that type, or another file"
         )

@@ -26,7 +26,7 @@ Made = TypeVar("Made")
 Tokens = Sequence[int] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-KV_TYPES = ("f32", "f16", "bf16")
+KV_TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 OVERFLOW_MODES = ("error", "truncate", "slide")
 MOST_THREADS = 1024
 

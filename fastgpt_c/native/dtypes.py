@@ -80,6 +80,16 @@ def dequantize_rows(data: npt.NDArray[Any], type: str, n: int) -> npt.NDArray[np
     return out
 
 
+def dequantize_kv_rows(data: npt.NDArray[np.uint8], type: str, n: int) -> npt.NDArray[np.float32]:
+    """Rows of a KV cache [rows][row_bytes(type, n)] -> float32 [rows][n].  Those of q8_0 have n integers, and then the
+    float16 scales of each 32 of them."""
+    if type != "q8_0":
+        return dequantize_rows(data, type, n)
+    integers = data[:, :n].view(np.int8).reshape(len(data), n // 32, 32).astype(np.float32)
+    scales = np.ascontiguousarray(data[:, n:]).view(np.float16).astype(np.float32)
+    return np.asarray((integers * scales[:, :, None]).reshape(len(data), n), np.float32)
+
+
 def _quantize_i8(rows: npt.NDArray[np.float32], out: npt.NDArray[np.uint8]) -> None:
     """d = (largest of the row) / 127, q to the nearest, ties to even."""
     n = rows.shape[1]
@@ -137,6 +147,11 @@ def type_number(type: str) -> int:
     if type not in _TYPES:
         raise UsageError(f"type {type!r} is not one of {', '.join(_TYPES)}")
     return int(_TYPES[type])
+
+
+def kv_type_number(model: Any, kv_type: str) -> int:
+    """The fastgpt_type of a KV cache of model, a fastgpt_model *; "auto" is what the library recommends."""
+    return int(lib.fastgpt_model_kv_type(model)) if kv_type == "auto" else type_number(kv_type)
 
 
 def type_name(number: int) -> str:

@@ -44,8 +44,8 @@ static inline float largest(const float *x, int n) {
     return result;
 }
 
-static void softmax(float *x, int n, float scale) {
-    float max = largest(x, n);
+static float exponentials(float *x, int n, float scale, float *x_max) {
+    const float max = *x_max = largest(x, n);
     int n_whole = n - n % WIDTH;
     vec sum = {0};
     for (int i = 0; i < n_whole; i += WIDTH) {
@@ -57,7 +57,11 @@ static void softmax(float *x, int n, float scale) {
         store_first(x + n_whole, vexp(scale * (load_first(x + n_whole, n - n_whole) - max)), n - n_whole);
         sum += load_first(x + n_whole, n - n_whole);
     }
-    float share = 1 / sum_lanes(sum);
+    return sum_lanes(sum);
+}
+
+static void softmax(float *x, int n, float scale) {
+    float max, share = 1 / exponentials(x, n, scale, &max);
     for (int i = 0; i < n; i++) x[i] *= share;
 }
 

@@ -32,6 +32,7 @@
 
 #include "kernels/generic/dot.inl.h"
 #include "kernels/generic/blocks.inl.h"
+#include "kernels/generic/heads.inl.h"
 #include "kernels/generic/i8.inl.h"
 
 #ifndef MATH
@@ -49,7 +50,9 @@
         .dot_rows = {KERNEL_DTYPES(DOT_ROWS_ENTRY)},                               \
         .to_f32 = {KERNEL_DTYPES(TO_F32_ENTRY)},                                   \
         .weighted_sum = {FLOAT_DTYPES(WEIGHTED_SUM_ENTRY)},                        \
-        .from_f32 = {FLOAT_DTYPES(FROM_F32_ENTRY)},                                \
+        .from_f32 = {KV_DTYPES(FROM_F32_ENTRY)},                                   \
+        .score_heads = {KV_DTYPES(SCORE_HEADS_ENTRY)},                             \
+        .sum_heads = {KV_DTYPES(SUM_HEADS_ENTRY)},                                 \
         .bf16 = its_bf16,                                                          \
         .gemm_q8 = its_gemm_q8,                                                    \
         .floats = its_floats,                                                      \
@@ -57,6 +60,7 @@
         .quantize_row = quantize_row,                                              \
         .quantize_token = quantize_token,                                          \
         .gemm_i8 = gemm_i8,                                                        \
+        .exponentials = MATH(exponentials),                                        \
         .softmax = MATH(softmax),                                                  \
         .activation = {ACTIVATIONS(MATH_ENTRY)},                                   \
         .layer_norm = MATH(layer_norm),                                            \

@@ -3,6 +3,7 @@
 #ifndef FASTGPT_AVX512_MATH_H
 #define FASTGPT_AVX512_MATH_H
 
+float avx512_exponentials(float *x, int n, float scale, float *x_max);
 void avx512_softmax(float *x, int n, float scale);
 void avx512_gelu_tanh(float *x, int n);
 void avx512_gelu_erf(float *x, int n);

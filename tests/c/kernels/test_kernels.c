@@ -43,6 +43,20 @@ static double softmax_error(const float *out, const float *x, int n, double scal
     return worst;
 }
 
+static void check_exponentials(const kernels *k, const float *before, float *x, int n, float scale) {
+    float max;
+    const float sum = k->exponentials(x, n, scale, &max);
+    double largest = before[0], expected_sum = 0, worst = 0;
+    for (int i = 1; i < n; i++) largest = before[i] > largest ? before[i] : largest;
+    for (int i = 0; i < n; i++) {
+        const double expected = exp(scale * (before[i] - largest)), error = fabs(x[i] - expected);
+        worst = error <= worst ? worst : error;
+        expected_sum += expected;
+    }
+    CHECK_FOR(worst < 3e-7 && max == (float)largest && fabs(sum - expected_sum) < SOFTMAX_BOUND(n) * expected_sum,
+              "%s: n %d: error %g, largest %g, sum %g", k->name, n, worst, (double)max, (double)sum);
+}
+
 static void test_softmax(const kernels *k) {
     static const float factors[] = {0, 0.01f, 1, 10, 100, 1e6f, 1e38f}, scales[] = {1, 0.125f, 0.1f, 7};
     static float before[MAX_SIZE];
@@ -52,6 +66,8 @@ static void test_softmax(const kernels *k) {
             int n = sizes[s];
             float *x = random_values(0, n), scale = scales[((size_t)s + f) % 4];
             for (int i = 0; i < n; i++) before[i] = x[i] *= factors[f];
+            check_exponentials(k, before, x, n, scale);
+            memcpy(x, before, (size_t)n * sizeof *x);
             k->softmax(x, n, scale);
             double error = softmax_error(x, before, n, scale);
             CHECK_FOR(error < SOFTMAX_BOUND(n), "%s: n %d, values up to %g times %g: error %g", k->name, n,
@@ -82,6 +98,9 @@ static void test_softmax_of_nan(const kernels *k) {
             for (int at = 0; at < n; at++) {
                 float *x = random_values(0, n);
                 x[at] = bad[b];
+                float max, *copy = guarded_floats(1, n);
+                memcpy(copy, x, (size_t)n * sizeof *x);
+                CHECK(isnan(k->exponentials(copy, n, 1, &max)));
                 k->softmax(x, n, 1);
                 bool all_nan = true;
                 for (int i = 0; i < n; i++) all_nan &= isnan(x[i]) != 0;

@@ -339,7 +339,7 @@ def test_half_precision_cache(tiny: Tiny, kv_type: str, tolerance: float) -> Non
 
 def test_unknown_cache_types_are_refused(tiny: Tiny) -> None:
     """By name, with what there is."""
-    with pytest.raises(UsageError, match="kv_type is 'q8_0', not one of f32, f16, bf16"):
-        tiny.model.session(kv_type="q8_0")
+    with pytest.raises(UsageError, match="kv_type is 'q4_0', not one of auto, f32, f16, bf16, q8_0"):
+        tiny.model.session(kv_type="q4_0")
     with pytest.raises(UsageError, match="kv_type is 'f64'"):
         tiny.model.generate([1], kv_type="f64")

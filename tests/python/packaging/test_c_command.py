@@ -232,7 +232,7 @@ def test_command_tells_about_itself(command: Path, option: str) -> None:
         ("-m {demo} -p a --temp -1", 2, "--temperature: is -1, not in [0, 1e+06]"),
         ("-m {demo} -p a --top-p=2", 2, "--top-p: is 2, not in [0, 1]"),
         ("-m {demo} -p a b", 2, "more than one prompt"),
-        ("-m {demo} -p a --kv-type q8_0", 2, "--kv-type: no such choice"),
+        ("-m {demo} -p a --kv-type q4_0", 2, "--kv-type: no such choice"),
         ("-m {demo} -p a --on-overflow", 2, "--on-overflow: wants a value"),
         ("-m {demo} -p a" + 17 * " --stop x", 2, "--stop: given too often"),
         ("-m {demo} a -n 512", 1, "1 of the text and 512 new ones exceed the 512 positions"),

@@ -1,0 +1,83 @@
+"""How fast decode attention reads KV caches, and what draws cost, beside the read bandwidth of the same run.
+
+    python bench/attention.py                      builds bench/attention.c, and runs it with 1 and 2 threads
+    python bench/attention.py --isa avx2 --threads 2 --json
+
+A row is one new token of each sequence, in 12 layers of 12 heads of 64 values.  "of bandwidth" is the time of a plain
+sum over the same bytes by the same threads, which took turns with attention, beside that of attention.  Caches together
+are far larger than those of the CPU.  Draws are of 32 rows of 50,257 logits that fall off as those of a trained model.
+Needs cmake and a C compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness.report import as_table
+from kernels import FAMILIES, NOT_TO_BE_HAD, build
+
+Record = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--isa", nargs="+", choices=FAMILIES, help="families of kernels (the best of this machine)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="threads (1 2)")
+    parser.add_argument("--build", type=Path, metavar="DIR", help="folder to build in (a temporary one)")
+    parser.add_argument("--json", action="store_true", help="print the records, one JSON object a line")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        program = build(args.build or Path(temporary), "bench_attention")
+        for family in args.isa or [""]:
+            for n_threads in args.threads:
+                lines = run(program, family, n_threads)
+                print("\n".join(lines) if args.json else table([json.loads(line) for line in lines]), flush=True)
+
+
+def run(program: Path, family: str, n_threads: int) -> list[str]:
+    """What it prints; nothing where the machine has no such kernels."""
+    environment = {**os.environ, **({"FASTGPT_ISA": family} if family else {})}
+    done = subprocess.run([program, str(n_threads)], env=environment, capture_output=True, text=True)
+    if done.returncode == NOT_TO_BE_HAD:
+        print(f"{family}: not on this machine", file=sys.stderr)
+        return []
+    done.check_returncode()
+    return done.stdout.splitlines()
+
+
+def table(records: list[Record]) -> str:
+    """Markdown of one family and number of threads: attention, then draws."""
+    if not records:
+        return ""
+    reads = [r for r in records if "bytes" in r]
+    draws = [r for r in records if "draw" in r]
+    title = f"## {records[0]['kernels']}, {records[0]['n_threads']} threads"
+    head = ["cache", "sequences", "positions", "MB", "ms", "GB/s", "plain read GB/s", "of bandwidth"]
+    body = [
+        [
+            r["type"],
+            str(r["n_sequences"]),
+            str(r["n_past"]),
+            f"{r['bytes'] / 1e6:.1f}",
+            f"{r['seconds'] * 1e3:.2f}",
+            f"{r['bytes'] / r['seconds'] / 1e9:.1f}",
+            f"{r['bytes'] / r['read_seconds'] / 1e9:.1f}",
+            f"{r['read_seconds'] / r['seconds']:.0%}",
+        ]
+        for r in reads
+    ]
+    drawn = [[r["draw"], str(r["n_rows"]), f"{r['seconds'] * 1e3:.2f}"] for r in draws]
+    return f"{title}\n\n{as_table(head, body)}\n\n{as_table(['draw', 'rows', 'ms'], drawn)}\n"
+
+
+if __name__ == "__main__":
+    main()
