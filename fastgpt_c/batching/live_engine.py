@@ -121,7 +121,7 @@ class LiveEngine:
         max_tokens_in_flight: int | None = None,
         deterministic: bool = False,
         n_threads: int | None = None,
-        kv_type: str = "f32",
+        kv_type: str = "auto",
         prefill_chunk: int | None = None,
         prefix_cache: int | None = None,
         on_step: Callable[[list[Event]], None],

@@ -77,7 +77,7 @@ class Settings:
     max_tokens_in_flight: int | None = None
     deterministic: bool = False
     n_threads: int | None = None
-    kv_type: str = "f32"
+    kv_type: str = "auto"
     prefill_chunk: int | None = None
     prefix_cache: int | None = None
     limits: Limits = field(default_factory=Limits)

@@ -1,4 +1,4 @@
-"""Types of KV caches: what is rounded and how much, the default, and that caches of 8 bits are caches like any other."""
+"""Types of KV caches: what is rounded and how much, the default, and that caches of 8 bits are like any other."""
 
 from __future__ import annotations
 
