@@ -127,9 +127,7 @@ void mirostat_learn(fastgpt_sampler *s, candidate drawn, double sum) {
 /* ---- All of them ---- */
 
 fastgpt_status sampler_filter(fastgpt_sampler *s, const float *logits) {
-    fastgpt_status status;
-    if (sampler_filter_plain(s, logits, &status)) return status;
-    status = sampler_fill_row(s, logits);
+    fastgpt_status status = sampler_fill_row(s, logits);
     if (status) return status;
     if (s->params.temperature == 0) {
         keep_likeliest(s);

@@ -1,7 +1,7 @@
 /* plain.c - draws from logits that nothing changes: no bias, penalty or ban.  One pass finds the largest; a second
  * keeps the likely candidates and weighs the others together, roughly.  Where that does not tell for certain which
- * candidates the filters keep, filters.c begins again with all of them, so tokens and probabilities are the same to the
- * bit. */
+ * candidates the filters keep, the caller begins again with all of them, so tokens and probabilities are the same to
+ * the bit. */
 #include <float.h>
 
 #include "kernels/kernels.h"

