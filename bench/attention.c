@@ -85,8 +85,8 @@ static const draw draws[] = {
 /* As those of a trained model: they fall by 1.3 for each power of e of the rank, in another order in each row. */
 static void fill_logits(float *logits) {
     for (int64_t row = 0; row < MAX_SEQUENCES; row++)
-        for (int64_t rank = 0; rank < N_VOCAB; rank++) /* N_VOCAB is prime */
-            logits[row * N_VOCAB + (rank * (7919 + row) + row) % N_VOCAB] = -1.3f * logf(1 + (float)rank);
+        for (int64_t rank = 0; rank < N_VOCAB; rank++) /* N_VOCAB = 29 * 1733, which divide no factor here */
+            logits[row * N_VOCAB + (rank * (7919 + 29 * row) + row) % N_VOCAB] = -1.3f * logf(1 + (float)rank);
 }
 
 /* ---- Turns ---- */
