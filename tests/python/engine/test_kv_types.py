@@ -77,8 +77,8 @@ def test_threads_and_files(demo: fastgpt_c.Model, tokens: list[int], kv_type: st
     with demo.session(kv_type=kv_type, n_threads=1) as session:
         session.prefill(tokens[:-9])
         session.save(tmp_path / "cache")
-        expected = decoded(session, tokens[-9:])
         largest = session.keys(0).nbytes
+        expected = decoded(session, tokens[-9:])
     with demo.load_session(tmp_path / "cache", n_threads=3) as session:
         assert session.kv_type == kv_type
         np.testing.assert_array_equal(decoded(session, tokens[-9:]), expected)
