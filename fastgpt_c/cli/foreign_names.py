@@ -42,7 +42,6 @@ OPTIONS: dict[str, str] = {
     "--max-completion-tokens": "--max-new-tokens", "--num-tokens": "--max-new-tokens",
     "--max-length": "it would count the prompt, too: give the number of new tokens with -n",
     "--min-tokens": "--min-new-tokens", "--min-length": "it would count the prompt, too: give --min-new-tokens",
-    "--ignore-eos": "give --min-new-tokens with the number of -n",
     "--keep": "give --on-overflow slide, which forgets the older half of a full context",
     "-r": "--stop", "--reverse-prompt": "--stop", "--stop-strings": "--stop", "--stop-sequences": "--stop",
     "--num-return-sequences": _ONE_TEXT, "--num-samples": _ONE_TEXT, "--best-of": _ONE_TEXT,

@@ -26,12 +26,12 @@ examples:
       the bundled demo model; open http://127.0.0.1:8000 in a browser
   fastgpt-c serve -m gpt2 --port 9000
   curl http://127.0.0.1:8000/v1/completions -d '{{"prompt": "Once upon a time", "max_tokens": 20}}'
-      from another terminal; OpenAI's clients take http://127.0.0.1:8000/v1 as their base URL
+      from another terminal; clients of OpenAI take http://127.0.0.1:8000/v1 as their base URL
   {KEY_VARIABLE}=secret fastgpt-c serve --host 0.0.0.0 --allowed-host gpt.example.org
       for other machines, which need the key
 
-SIGTERM or Ctrl-C lets the requests at work end, and a second one ends the process at once.  docs/serving.md has every
-field, error and limit.
+SIGTERM or Ctrl-C lets the requests at work end, and a second one ends the process at once.  /openapi.json has every
+field.
 """
 
 

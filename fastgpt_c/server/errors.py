@@ -35,8 +35,11 @@ class HTTPError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] = {},
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message)
         self.status, self.param, self.code, self.headers = status, param, code, dict(headers)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
     def body(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -107,7 +107,8 @@ async def prepare(service: Service, plan: Plan, param: str) -> Plan:
         if state.error is not None:
             error = from_library(state.error, _param_of(state.error, plan, param))
             number = i // plan.n_drawn
-            error.args = (f"prompt {number}: {error}" if len(plan.prompts) > 1 else str(error),)
+            if len(plan.prompts) > 1:
+                error.args = (error.status, f"prompt {number}: {error}")
             raise error
     return replace(plan, states=states)
 

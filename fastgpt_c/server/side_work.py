@@ -30,7 +30,7 @@ class SideWork:
         self._n_waiting = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fastgpt-side")
         self._scorer = Scorer(
-            model, n_threads=settings.n_threads, kv_type=settings.kv_type, deterministic=settings.deterministic
+            model, n_threads=settings.n_threads, kv_type=_kv_type(settings), deterministic=settings.deterministic
         )
         self._model = model
 
@@ -57,6 +57,11 @@ class SideWork:
     def stop(self) -> None:
         """Begins no further piece of work."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _kv_type(settings: Settings) -> str:
+    """F32 unless it is said otherwise, as where texts are scored without a server."""
+    return "f32" if settings.kv_type == "auto" else settings.kv_type
 
 
 def rows_of(scores: TokenScores) -> list[TokenLogProb]:

@@ -21,6 +21,8 @@ static void test_status_text(void) {
 }
 
 static void test_names(void) {
+    CHECK(strcmp(fastgpt_site_name(FASTGPT_SITE_EMBED), "embed") == 0);
+    CHECK(fastgpt_model_kv_type(model) == FASTGPT_TYPE_F32); /* as its weights */
     int major, minor, patch, n = 0;
     CHECK(sscanf(fastgpt_version(), "%d.%d.%d%n", &major, &minor, &patch, &n) == 3 && fastgpt_version()[n] == 0);
     CHECK(fastgpt_abi_version() == FASTGPT_ABI_VERSION);

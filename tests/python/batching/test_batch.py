@@ -64,9 +64,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     taken: list[tuple[int, int]] = []
     run = RaggedStep.run
 
-    def noted(self: RaggedStep, n_rows: int, n_tokens: int) -> list[int]:
+    def noted(self: RaggedStep, n_rows: int, n_tokens: int, *others: Any) -> list[int]:
         taken.append((n_rows, n_tokens))
-        return run(self, n_rows, n_tokens)
+        return run(self, n_rows, n_tokens, *others)
 
     monkeypatch.setattr(RaggedStep, "run", noted)
     return taken

@@ -39,7 +39,7 @@ def test_tokenizer(demo: fastgpt_c.Model) -> None:
 def test_logits_equal_the_reference(demo: fastgpt_c.Model) -> None:
     """Trained weights have larger activations than random ones: the kernels' errors stay below 1e-3 all the same."""
     tokens = demo.encode(HELD_OUT.read_text()[:800])
-    with demo.session() as session:
+    with demo.session(kv_type="f32") as session:
         actual = session.prefill(tokens, all_logits=True)
     expected = reference.load_gguf(demo.path).logits(np.array(tokens))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)

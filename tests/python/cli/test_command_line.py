@@ -124,14 +124,14 @@ def test_names_of_other_programs_are_understood(command: str, theirs: str, ours:
     """As if the option here had been given."""
     args = parser_of(command).parse(theirs.split())
     assert set(ours.split()) <= args.given
-    assert getattr(args, "type", None) in (None, "q8_0") and getattr(args, "kv_type", "f32") in ("f32", "bf16")
+    assert getattr(args, "type", None) in (None, "q8_0") and getattr(args, "kv_type", "auto") in ("auto", "bf16")
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
         ("-c", "n_ctx"), ("--num_return_sequences", "fastgpt-c batch"), ("--do_sample", "--temperature 0"),
-        ("-ngl", "CPU"), ("--max_length", "-n"), ("--ignore-eos", "--min-new-tokens"),
+        ("-ngl", "CPU"), ("--max_length", "-n"),
     ],
 )  # fmt: skip
 def test_names_without_a_counterpart_are_answered(capfd: pytest.CaptureFixture[str], option: str, words: str) -> None:
@@ -163,7 +163,7 @@ def words_of(parser: Parser, name: str, value: str = "1") -> list[str]:
 
 
 def needed(command: str) -> list[str]:
-    return {"convert": ["x", "-o", "y"]}.get(command, [])
+    return {"convert": ["x", "-o", "y"], "batch": ["x.jsonl", "y.jsonl"]}.get(command, [])
 
 
 def refusal(command: str, words: list[str]) -> str:

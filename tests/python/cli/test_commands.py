@@ -101,6 +101,7 @@ def test_every_option_has_its_field(
         "max_new_tokens": 7,
         "stop": ["x", "y"],
         "on_overflow": "truncate",
+        "ignore_eos": False,
         "kv_cache": False,
         "kv_type": "bf16",
         "deterministic": True,

@@ -237,7 +237,7 @@ def test_numbers_too_large_for_half_precision_are_refused(tmp_path: Path):
 
 def test_arguments_are_checked(tmp_path: Path):
     source = write_checkpoint(tmp_path / "hf")
-    with pytest.raises(UsageError, match="'q5_1' is not one of f32, f16, bf16, q8_0, q4_0"):
+    with pytest.raises(UsageError, match="'q5_1' is not one of f32, f16, bf16, q8_0, i8, q4_0"):
         convert(source, tmp_path / "x.gguf", type="q5_1")
     assert "nowhere: no such folder" in refused(tmp_path / "nowhere", tmp_path / "x.gguf")
     assert "give the folder" in refused(source / "config.json", tmp_path / "x.gguf")

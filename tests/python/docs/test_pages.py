@@ -92,7 +92,7 @@ def test_blocks_that_do_not_run_say_why() -> None:
     for page, block in left_out:
         print(f"{name(page)}:{block.line}: {block.not_run}")
     assert all(len(block.not_run.split()) >= 3 for _, block in left_out)
-    assert len(left_out) <= 25
+    assert len(left_out) <= 32
 
 
 def test_blocks_have_a_known_language() -> None:

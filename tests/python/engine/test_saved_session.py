@@ -181,7 +181,7 @@ def test_prompt_cache_refusals(tmp_path: Path) -> None:
     assert_complains(run("generate", PROMPT, "--prompt-cache", file), FAILURE, "prompt.txt: is not a saved KV cache")
     assert file.read_text() == "Once upon a time"
     output_of("generate", PROMPT, "-n", "1", "--prompt-cache", tmp_path / "cache")
-    result = run("generate", PROMPT, "--prompt-cache", tmp_path / "cache", "--kv-type", "f16")
-    assert_complains(result, WRONG_USAGE, "numbers of f32, not f16")
+    result = run("generate", PROMPT, "--prompt-cache", tmp_path / "cache", "--kv-type", "f32")
+    assert_complains(result, WRONG_USAGE, "numbers of f16, not f32")
     result = run("generate", PROMPT, "--prompt-cache", tmp_path / "none" / "cache")
     assert_complains(result, WRONG_USAGE, "no such folder")

@@ -219,6 +219,10 @@ def test_a_page_is_written_to_a_path_or_its_text(alphabet_model: fastgpt_c.Model
         profile.write_html(5)  # type: ignore[arg-type]
 
 
+# What exceptions are made of, where that is not a text.
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"BatchError": ([UsageError("no"), "a text"],), "HTTPError": (400, "words")}
+
+
 def test_every_exception_goes_through_pickle_and_copy() -> None:
     """As it must to come out of a process of a pool."""
     found: list[Exception] = []
@@ -230,7 +234,7 @@ def test_every_exception_goes_through_pickle_and_copy() -> None:
         except (ImportError, FastGPTError):
             continue  # of a package that is not installed
         found += [
-            kind([UsageError("no"), "a text"]) if kind is BatchError else kind("words")
+            kind(*ARGUMENTS.get(kind.__name__, ("words",)))
             for kind in members
             if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == module.name
         ]
