@@ -123,8 +123,7 @@ class Model(LoadedModel):
             logprobs              k: Completion.logprobs has each token and the k likeliest in its place (None)
         How it is computed
             kv_cache              False computes all positions anew for each token (True)
-            kv_type               values of the KV cache: "f32", "f16", "bf16", "q8_0", or "auto": "f32" for weights
-                                  of f32, else "f16" ("auto")
+            kv_type               values of the KV cache: "f32", "f16", "bf16", "q8_0"; see Options ("auto")
             deterministic         the same bits alone, in a batch, and without KV cache (False)
             n_threads             threads; None = the model's (None)
             prompt_lookup         speculative decoding: guess so many tokens from the text so far (0)
