@@ -262,6 +262,7 @@ NOT_NEEDED = {"model": "the server has one", "user": "nobody is counted by name"
 COMPLETION = Table(
     PROMPT, MAX_TOKENS, N, STOP, LOGPROBS, LOGIT_BIAS, *DRAWING, *CONSTRAINTS, ignored=NOT_NEEDED,
     refused=dict.fromkeys(("stream", "stream_options", "echo", "best_of"), "only the server answers it")
+    | {"control_vector": "for all lines of a file, give fastgpt-c batch --control-vector FILE"}
     | {"suffix": "the model continues texts, and fills no gaps"},
 )  # fmt: skip
 

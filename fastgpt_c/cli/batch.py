@@ -8,12 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgpt_c.cli import common, shards
+from fastgpt_c.cli import common, control_vectors, shards
 from fastgpt_c.cli.interrupt import INTERRUPTED
 from fastgpt_c.errors import FastGPTError, UsageError
 
 if TYPE_CHECKING:
     from fastgpt_c.batching.file_runner import Records
+    from fastgpt_c.engine.control_vector import ControlVector
     from fastgpt_c.model import Model
 
 EPILOG = """\
@@ -86,6 +87,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "--on-overflow", choices=("error", "truncate", "slide"), default="error",
         help="when prompt and N do not fit into the model's n_ctx: as in generate",
     )  # fmt: skip
+    control_vectors.add_options(parser)
     shards.add_options(parser)
     common.add_kv_type_option(parser)
     common.add_model_options(parser)
@@ -98,13 +100,14 @@ def run(args: argparse.Namespace) -> int:
         return shards.run(args)
     args.source, args.target = Path(args.source), Path(args.target)
     _check_files(args.source, args.target)
+    vector = control_vectors.control_vector_of(args)
     with common.load_model(args) as model:
         common.settle_defaults(args, model)
         from fastgpt_c.batching.file_runner import Records
 
         with Records(args.target) as records:
             try:
-                _run(args, model, records)
+                _run(args, model, records, vector)
             except KeyboardInterrupt:
                 done = f"{records.count()} records are done; the same command goes on from there"
                 print(f"\nfastgpt-c: {args.target}: {done}", file=sys.stderr)
@@ -128,7 +131,7 @@ def _check_files(source: Path, target: Path) -> None:
         raise UsageError(f"{target}: is the file of requests; name another one")
 
 
-def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
+def _run(args: argparse.Namespace, model: Model, records: Records, vector: ControlVector | None) -> None:
     from fastgpt_c.batching.file_runner import BatchFile, nonblank_lines
     from fastgpt_c.batching.requests import Batch
     from fastgpt_c.cli.progress import Progress
@@ -143,6 +146,7 @@ def _run(args: argparse.Namespace, model: Model, records: Records) -> None:
         ignore_eos=args.ignore_eos,
         on_overflow=args.on_overflow,
         kv_type=args.kv_type,
+        control_vector=vector,
         **sampling,
     )
     batch = Batch(

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgpt_c.cli import common
+from fastgpt_c.cli import common, control_vectors
 from fastgpt_c.cli.interrupt import line_of
 from fastgpt_c.errors import ContextFullError, FastGPTError
 
@@ -71,12 +71,14 @@ def add_parser(subparsers: common.Subparsers) -> None:
     common.add_kv_type_option(parser)
     common.add_deterministic_option(parser)
     common.add_prompt_cache_option(parser)
+    control_vectors.add_options(parser)
     common.add_model_options(parser)
     common.add_sampling_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    vector = control_vectors.control_vector_of(args)
     with common.load_model(args) as model:
         from fastgpt_c.generation.options import Options
 
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         options = Options(
             max_new_tokens=args.max_new_tokens,
             stop=conversation.stop,
+            control_vector=vector,
             **common.sampling_of(args),
         )
         with common.reader_of(args, model) as reader:

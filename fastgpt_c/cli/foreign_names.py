@@ -64,6 +64,7 @@ OPTIONS: dict[str, str] = {
     "--mirostat-ent": "--mirostat-tau", "--mirostat-lr": "--mirostat-eta",
     "--samplers": "filters apply in the order of fastgpt-c generate --help",
     "--num-beams": "--beams", "--n-beams": "--beams", "--beam-size": "--beams", "--early-stopping": _BEAMS_END,
+    "--control-vector-scaled": "give --control-vector FILE=STRENGTH",
     # Constraints, guesses
     "--grammar-file": "--grammar", "--guided-grammar": "--grammar", "--guided-regex": "--regex",
     "--guided-json": "--json-schema", "-j": "--json-schema", "--response-format": "give --json-schema",

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastgpt_c.cli import common
+from fastgpt_c.cli import common, control_vectors
 from fastgpt_c.cli.option_rules import without_effect
 from fastgpt_c.cli.parser import row
 
@@ -27,6 +27,7 @@ examples:
   fastgpt-c generate Once --penalty-alpha 0.6 --top-k 4
   fastgpt-c generate "Her name was" --regex " [A-Z][a-z]+"
   fastgpt-c generate "A dog:" --json-schema dog.json
+  fastgpt-c generate "The boy was" --control-vector sad.gguf=4
 
 Standard output gets the prompt and its continuation, everything else goes to standard error.
 """
@@ -62,6 +63,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
     _add_beam_options(parser)
     _add_contrastive_option(parser)
     _add_speculative_options(parser)
+    control_vectors.add_options(parser)
     parser.add_argument("--no-prompt", action="store_true", help="print the continuation alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of text")
     parser.add_argument("-v", "--verbose", action="store_true", help="show sizes, times and the seed on standard error")
@@ -133,6 +135,7 @@ def constraints_of(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     common.check_stdin(*stdin_of(args))
     prompt = common.text_of(args, "PROMPT")
+    vector = control_vectors.control_vector_of(args)
     begin = time.perf_counter()
     with common.load_model(args) as model, _draft_of(args) as draft:
         load_seconds = time.perf_counter() - begin
@@ -153,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
                 prompt_lookup=args.prompt_lookup,
                 draft=draft,
                 penalty_alpha=args.penalty_alpha,
+                control_vector=vector,
                 **constraints_of(args),
                 **common.sampling_of(args),
             )

@@ -17,7 +17,7 @@ DRAWING = (
 )  # fmt: skip
 ONE_TEXT = (
     "stop", "on_overflow", "no_kv_cache", "kv_type", "deterministic", "prompt_cache", "regex", "json_schema", "grammar",
-    "draft", "prompt_lookup", "ignore_eos",
+    "draft", "prompt_lookup", "ignore_eos", "control_vector",
 )  # fmt: skip
 
 
@@ -45,6 +45,8 @@ NEEDS = (
       for command in ("generate", "chat")),
     Needs("convert", "tolerance", "verify", "judges what --verify compares"),
     Needs("info", "measure", "system", "measures the machine"),
+    *(Needs(command, "control_vector_layer_range", "control_vector", "says which of its layers steer")
+      for command in ("generate", "chat", "batch")),
     Needs("batch", "threads_per_task", "ray", "is for the tasks of a Ray cluster"),
 )  # fmt: skip
 
@@ -54,6 +56,9 @@ EXCLUDES = (
     Excludes("generate", "beams", ONE_TEXT, "do not go together, since beam search has no such option"),
     Excludes("generate", "penalty_alpha", ("prompt_cache",),
              "do not go together, since contrastive search compares hidden states, which no prompt cache holds"),
+    *(Excludes(command, "control_vector", ("prompt_cache",),
+               "do not go together, since a prompt cache does not say how what it holds was steered")
+      for command in ("generate", "chat")),
     Excludes("convert", "verify", ("lora",), "do not go together, since the checkpoint has no adapter in it"),
     Excludes("info", "system", ("model", "model_option", "check"),
              "do not go together, since --system shows the machine, not a model"),

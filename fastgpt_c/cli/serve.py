@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgpt_c.cli import common
+from fastgpt_c.cli import common, control_vectors
 from fastgpt_c.cli.interrupt import ending_at_once
 from fastgpt_c.errors import UsageError, missing_extra
 
@@ -100,6 +100,7 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--prefix-cache", type=int, metavar="N",
         help="tokens kept for later prompts that begin alike; 0 = none (all that there is room for)",
     )  # fmt: skip
+    control_vectors.add_named_option(group)
 
 
 def _add_limit_options(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +191,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         kv_type=args.kv_type,
         prefill_chunk=args.prefill_chunk,
         prefix_cache=args.prefix_cache,
+        control_vectors=control_vectors.named_control_vectors_of(args),
         limits=Limits(
             request_seconds=args.request_timeout, max_queue=args.max_queue, max_queue_tokens=args.max_queue_tokens
         ),

@@ -79,6 +79,8 @@ def is_wanted(args: argparse.Namespace) -> bool:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.control_vector:
+        raise UsageError("--control-vector steers no shards: a plan holds no vectors; name a file OUT.jsonl, not OUT/")
     with ending_at_once():
         from fastgpt_c.sharding import work  # noqa: F401  # with all that is needed
     if args.ray is not None:

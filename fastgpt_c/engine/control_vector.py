@@ -55,6 +55,25 @@ class ControlVector:
         """The same with its strength multiplied."""
         return ControlVector(self.directions, self.strength * factor)
 
+    def plus(self, other: ControlVector) -> ControlVector:
+        """The sum of both, strengths multiplied in.  Raises UsageError where their lengths differ."""
+        if self.n_embd != other.n_embd:
+            raise UsageError(f"one control vector has {self.n_embd} numbers a layer, the other one {other.n_embd}")
+        directions: dict[int, Floats] = {}
+        for vector in (self, other):
+            for layer, direction in vector.directions.items():
+                added = np.asarray(direction) * np.float32(vector.strength)
+                directions[layer] = directions[layer] + added if layer in directions else added
+        return ControlVector(directions)
+
+    def within(self, first: int, last: int) -> ControlVector:
+        """The directions of layers first to last, both included.  Raises UsageError where it has none there."""
+        directions = {layer: vector for layer, vector in self.directions.items() if first <= layer <= last}
+        if not directions:
+            there = f"{min(self.directions)} to {max(self.directions)}"
+            raise UsageError(f"the control vector has no layer from {first} to {last}; its own are {there}")
+        return ControlVector(directions, self.strength)
+
     def edits(self) -> list[Edit]:
         """The edits that add it, at every position of a step."""
         return [

@@ -14,6 +14,7 @@ from fastgpt_c.server.errors import HTTPError
 from fastgpt_c.server.forms import ChatForm
 from fastgpt_c.server.generations import answer, make_plan, prepare
 from fastgpt_c.server.parameters import CHAT
+from fastgpt_c.server.steering import steered
 
 if TYPE_CHECKING:
     from fastgpt_c.server.service import Service
@@ -36,6 +37,7 @@ async def chat(request: Request) -> Response:
     options["stop"] = (*options.get("stop", ()), *service.template.stop)
     # Where a chat does not say how long its answer may be, it may fill the context.
     options.setdefault("max_new_tokens", max(service.model.n_ctx - len(prompt), 1))
+    options = steered(options, service.settings.control_vectors)
     plan = make_plan(values, [prompt], options, service.settings.limits.max_choices)
     plan = await prepare(service, plan, "messages")
     return await answer(service, request, plan, ChatForm(service.model))

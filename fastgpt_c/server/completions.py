@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fastgpt_c.batching.parameters import BadRequest
 from fastgpt_c.server.bodies import json_body
 from fastgpt_c.server.forms import CompletionForm
 from fastgpt_c.server.generations import Plan, answer, make_plan, prepare, with_prompt_rows
 from fastgpt_c.server.parameters import COMPLETIONS
+from fastgpt_c.server.steering import FIELD, steered
 
 if TYPE_CHECKING:
     from fastgpt_c.server.service import Service
@@ -34,9 +36,14 @@ async def completions(request: Request) -> Response:
     prompts, echo = values.pop("prompts"), values.pop("echo", False)
     token_ids = values.pop("return_token_ids", False)
     options = {"max_new_tokens": MAX_TOKENS} | options_of(values)
+    options = steered(options, service.settings.control_vectors)
     plan = make_plan(values, prompts, options, service.settings.limits.max_choices)
     plan = await prepare(service, plan, "prompt")
     if echo and values.get("logprobs") is not None:
+        if options.get(FIELD) is not None:
+            raise BadRequest(
+                "echo scores prompts without control vectors: leave it, logprobs or control_vector out", FIELD
+            )
         plan = await with_prompt_rows(service, request, plan, values["logprobs"])
     texts = [_text_of(service, plan, i) for i in range(len(prompts))]
     wants_logprobs = values.get("logprobs") is not None

@@ -27,6 +27,7 @@ from fastgpt_c.batching.parameters import (
     read_kind,
 )
 from fastgpt_c.native.arguments import FLAG, TEXT, integer, one_of, optional, shown
+from fastgpt_c.server.steering import CONTROL_VECTOR
 
 MOST_TOP, MOST_STOPS = 20, 4
 MOST_SAMPLES = COMPLETION.parameters["n"].schema["maximum"]
@@ -140,7 +141,8 @@ _PROMPTS = changed(
     PROMPT, field="prompts", read=_read_prompts, schema=_PROMPTS_SCHEMA, about="text, token ids, or lists of either"
 )
 
-_SHARED = {**COMPLETION.parameters, "stop": _STOP, "stream": STREAM, "stream_options": STREAM_OPTIONS}
+_SHARED = {**COMPLETION.parameters, "stop": _STOP, "stream": STREAM, "stream_options": STREAM_OPTIONS,
+           "control_vector": CONTROL_VECTOR}  # fmt: skip
 _COMPLETIONS = {
     **_SHARED,
     "prompt": _PROMPTS,

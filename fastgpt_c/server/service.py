@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from fastgpt_c.errors import UsageError
 from fastgpt_c.generation.completion import Completion
 from fastgpt_c.generation.prompt import Prompt
 from fastgpt_c.server.chat_template import ChatTemplate
@@ -51,6 +52,11 @@ class Service:
 
     def open(self, model: Model) -> None:
         """Requests for the model are served from now on.  In the event loop; raises FastGPTError, MemoryError."""
+        for name, vector in self.settings.control_vectors.items():
+            try:
+                vector.check(model)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from error
         self.model = model
         self.model_name = self.settings.model_name or model.name or model.path.stem
         self.template = ChatTemplate(model, self.settings.template)

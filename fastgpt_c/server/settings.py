@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from fastgpt_c.engine.control_vector import ControlVector
 
 MIB = 1 << 20
 
@@ -59,6 +62,8 @@ class Settings:
                    that texts at work get to end
     max_batch, max_tokens_in_flight, deterministic, n_threads, kv_type, prefill_chunk, prefix_cache
                    of the engine, see batching.live_engine.LiveEngine
+    control_vectors
+                   by the names under which requests choose them
     """
 
     host: str = "127.0.0.1"
@@ -80,4 +85,5 @@ class Settings:
     kv_type: str = "auto"
     prefill_chunk: int | None = None
     prefix_cache: int | None = None
+    control_vectors: Mapping[str, ControlVector] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)

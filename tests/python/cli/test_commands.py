@@ -108,6 +108,7 @@ def test_every_option_has_its_field(
         "prompt_lookup": 5,
         "penalty_alpha": None,  # it is refused beside those that draw
         "draft": None,
+        "control_vector": None,  # of files: test_control_vector_option.py
         "regex": "a+",
         "json_schema": None,
         "grammar": None,

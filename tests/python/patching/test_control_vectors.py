@@ -185,6 +185,22 @@ def test_other_files(demo: fastgpt_c.Model, tmp_path: Path) -> None:
         patching.save_control_vector(tmp_path / "no" / "v.gguf", ControlVector({1: [1.0]}))
 
 
+def test_sums_and_layers() -> None:
+    """A sum adds directions times strengths, layer by layer; a range keeps the layers within, and the strength."""
+    one = ControlVector({1: [1.0, 2.0], 2: [3.0, 4.0]}, 2)
+    both = one.plus(ControlVector({2: [1.0, 0.0], 5: [0.5, 0.5]}, -1))
+    assert both.strength == 1
+    assert {layer: np.asarray(vector).tolist() for layer, vector in both.directions.items()} == {
+        1: [2.0, 4.0], 2: [5.0, 8.0], 5: [-0.5, -0.5],
+    }  # fmt: skip
+    part = one.within(2, 7)
+    assert list(part.directions) == [2] and part.strength == 2
+    with pytest.raises(UsageError, match="no layer from 3 to 7; its own are 1 to 2"):
+        one.within(3, 7)
+    with pytest.raises(UsageError, match="2 numbers a layer, the other one 3"):
+        one.plus(ControlVector({1: [1.0, 2.0, 3.0]}))
+
+
 def test_what_cannot_steer(demo: fastgpt_c.Model) -> None:
     """A vector that does not fit the model, or is none; searches with steps of their own."""
     vector = np.zeros(demo.n_embd, np.float32)

@@ -14,7 +14,7 @@ from fastgpt_c.generation.options import RequestKeywords
 from fastgpt_c.server.openapi import POSTS, document
 from fastgpt_c.server.parameters import CHAT, COMPLETIONS, EMBEDDINGS
 
-NOT_IN_JSON = {"logits_processor", "control_vector"}  # functions and arrays
+NOT_IN_JSON = {"logits_processor", "control_vector"}  # functions and arrays; a server has names for the latter
 
 OF_OPENAI = [
     (COMPLETIONS, completion_create_params.CompletionCreateParamsBase),
