@@ -9,6 +9,7 @@ Prints one table; every figure is measured here, in one run.
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import os
 import subprocess
@@ -25,6 +26,8 @@ SPARSE_BYTES = 20 << 30
 PLAN_BYTES = 2 << 30
 N_LINES = 400
 SHARD_COUNTS = (1000, 100_000)
+N_RAY_LINES = 4000
+N_RAY_SHARDS = 80
 
 
 def measured(*arguments: str | Path, **environment: str) -> tuple[float, float]:
@@ -127,20 +130,57 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-def ray_cost(folder: Path) -> None:
-    """Seconds a thousand lines beside the local engine, in shards of 50 lines; texts of one token, so that what is
-    around them counts."""
+def ray_cost(folder: Path, rounds: int) -> None:
+    """Seconds a thousand lines beside the local engine by turns, in shards of 50 lines; texts of one token, so that
+    what is around them counts.  Then how a large job grows with what a task cost here."""
     source = folder / "ray.jsonl"
-    source.write_bytes(b"".join(b'{"prompt": "Once %d", "max_tokens": 1}\n' % i for i in range(4000)))
+    source.write_bytes(b"".join(b'{"prompt": "Once %d", "max_tokens": 1}\n' % i for i in range(N_RAY_LINES)))
+    ray, local = [], []
     with cluster() as running:
-        out = folder / "ray"
-        measured(source, f"{out}/", "--shard-bytes", str(source.stat().st_size // 80))
-        seconds, memory = measured(out, "--ray", running.address)
-        local, _ = measured(source, folder / "ray-local", "--threads", "2")
-        show(
-            "Ray: 4,000 lines of one token, 80 shards", f"{seconds / 4:.2f} s a 1,000 lines, {memory:.0f} MB of memory"
-        )
-        show("the local engine", f"{local / 4:.2f} s a 1,000 lines")
+        for round in range(rounds):
+            out = folder / f"ray-{round}"
+            measured(source, f"{out}/", "--shard-bytes", str(source.stat().st_size // N_RAY_SHARDS))
+            ray.append(measured(out, "--ray", running.address))
+            local.append(measured(source, folder / f"ray-local-{round}", "--threads", "2"))
+    (seconds, memory), (beside, _) = min(ray), min(local)
+    thousands = N_RAY_LINES / 1000
+    show(f"Ray: {N_RAY_LINES:,} lines of one token, {N_RAY_SHARDS} shards",
+         f"{seconds / thousands:.2f} s a 1,000 lines, {memory:.0f} MB of memory")  # fmt: skip
+    show("the local engine", f"{beside / thousands:.2f} s a 1,000 lines")
+    growth(folder, max(seconds - beside, 0.0) / N_RAY_SHARDS)
+
+
+def growth(folder: Path, between: float) -> None:
+    """Simulates 10^8 prompts of 50 tokens on 1 to 1,000 workers of one thread.
+
+    A shard's seconds are its tokens times the seconds a token of a shard measured here, with a thread of its own: each
+    of the measured ones in its turn, so that the spread between shards is in it.
+    """
+    source, out = write_lines(folder / "growth.jsonl", N_LINES), folder / "growth"
+    measured(source, f"{out}/", "--shard-bytes", str(source.stat().st_size // 16))
+    measured(out, "--shard", "0/1", "--threads", "1")
+    done = [json.loads(path.read_bytes()) for path in sorted(out.glob("*.done"))]
+    costs = [shard["seconds"] / shard["tokens"] for shard in done]
+    show("a task: seconds a 1,000 tokens, least to most", f"{min(costs) * 1000:.2f} to {max(costs) * 1000:.2f}")
+    show("a task: what the driver takes between two", f"{between * 1000:.0f} ms at most")
+    for n_shards in (1000, 10_000):
+        n_tokens = 100_000_000 * 50 / n_shards
+        shards = [n_tokens * costs[i % len(costs)] for i in range(n_shards)]
+        one = simulated(shards, 1, between)
+        times = ((n, simulated(shards, n, between)) for n in (1, 2, 10, 100, 1000))
+        cells = (f"{n:,}: {seconds / 3600:,.1f} h ({one / seconds / n:.0%})" for n, seconds in times)
+        show(f"simulated: {n_shards:,} shards on n workers (share of n times as fast)", ", ".join(cells))
+
+
+def simulated(shards: list[float], n_workers: int, between: float) -> float:
+    """Seconds until all shards are done: in order, each goes to the worker that is free first, and one driver hands out
+    a shard every `between` seconds at most."""
+    free = [0.0] * n_workers
+    handed = 0.0
+    for seconds in shards:
+        handed = max(handed + between, free[0])
+        heapq.heapreplace(free, handed + seconds)
+    return max(free)
 
 
 def driver_memory(folder: Path) -> None:
@@ -167,7 +207,9 @@ def main() -> None:
         "plan": plan_speed,
         "sparse": sparse_input,
         "workers": lambda folder: workers_side_by_side(folder, args.rounds),
-    } | ({"cost": ray_cost, "driver": driver_memory} if args.ray or args.only else {})
+    }
+    if args.ray or args.only:
+        parts |= {"cost": lambda folder: ray_cost(folder, args.rounds), "driver": driver_memory}
     print("| | |\n|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for part, measure in parts.items():
