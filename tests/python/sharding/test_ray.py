@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ ray = pytest.importorskip("ray", reason="needs pip install 'fastgpt-c[ray]'")
 from ray_cluster import add_node, ray_cluster  # noqa: E402  # needs ray
 
 TIMEOUT = 300
+N_KILLS = int(os.environ.get("FASTGPT_TEST_DRIVER_KILLS", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,26 @@ def test_nodes_and_drivers_that_die(
     with subprocess.Popen([*SCRIPT, *map(str, command)], cwd=OUTSIDE, env=ENVIRONMENT | token()) as process:
         add_node(cluster)
         assert process.wait(TIMEOUT) == 0
+    check_merged(source, out, expected)
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_driver_killed_at_any_moment(
+    cluster: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it starts, joins, hands out tasks or waits: the next call goes on, also beside tasks of the killed one."""
+    expected, out = expected_of(source, monkeypatch), tmp_path / "out"
+    size = shard_bytes(source, 40)
+    run("batch", source, f"{out}/", "--shard-bytes", size, "--check-ids", *OPTIONS, **token())
+    command = [*SCRIPT, "batch", str(out), "--ray", cluster.address, "--allow-errors"]
+    rng = random.Random(0)
+    for _ in range(N_KILLS):
+        with subprocess.Popen(command, cwd=OUTSIDE, env=ENVIRONMENT | token()) as process:
+            time.sleep(rng.uniform(0.5, 8.0))
+            process.kill()
+        for part in rng.sample(sorted(out.glob("*.done")), len(list(out.glob("*.done"))) // 2):
+            part.unlink()  # so that there is something to do until the last kill
+    assert subprocess.run(command, cwd=OUTSIDE, env=ENVIRONMENT | token(), timeout=TIMEOUT).returncode == 0
     check_merged(source, out, expected)
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 
