@@ -48,6 +48,10 @@ fastgpt_status os_file_write(const char *path, const void *data, size_t n_bytes,
 void *os_alloc(size_t n_bytes);
 void os_free(void *block);
 
+/* os_alloc for a model: memory that the system is asked to back with large pages, where it has them, since a step reads
+ * all of it and looks up fewer addresses then. */
+void *os_alloc_large(size_t n_bytes);
+
 /* ---- Threads ---- */
 
 #if defined(_WIN32)

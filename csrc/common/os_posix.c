@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__) && defined(__linux__)
@@ -26,6 +27,17 @@
 void *os_alloc(size_t n_bytes) {
     void *block = NULL;
     if (posix_memalign(&block, 64, n_bytes ? n_bytes : 1) != 0) return NULL;
+    return block;
+}
+
+void *os_alloc_large(size_t n_bytes) {
+    enum { LARGE_PAGE = 1 << 21 };
+    void *block = NULL;
+    if (n_bytes < LARGE_PAGE) return os_alloc(n_bytes);
+    if (posix_memalign(&block, LARGE_PAGE, n_bytes) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    madvise(block, n_bytes, MADV_HUGEPAGE);
+#endif
     return block;
 }
 

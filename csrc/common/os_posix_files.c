@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/os.h"
+#include "common/os_files.h"
 #include "common/status.h"
 
 static fastgpt_status map_file(os_file *file, int fd, const char *path, fastgpt_error *error) {
@@ -27,21 +27,9 @@ static fastgpt_status map_file(os_file *file, int fd, const char *path, fastgpt_
     return FASTGPT_OK;
 }
 
-/* Memory that the system is asked to back with large pages, where it has them: a step reads all of it, and looks up
- * fewer addresses then. */
-static uint8_t *alloc_large(size_t n_bytes) {
-    enum { LARGE_PAGE = 1 << 21 };
-    void *block = NULL;
-    if (n_bytes < LARGE_PAGE) return os_alloc(n_bytes);
-    if (posix_memalign(&block, LARGE_PAGE, n_bytes) != 0) return NULL;
-#ifdef MADV_HUGEPAGE
-    madvise(block, n_bytes, MADV_HUGEPAGE);
-#endif
-    return block;
-}
-
-/* Reads n bytes more. */
-static fastgpt_status read_all(int fd, uint8_t *data, size_t n, const char *path, fastgpt_error *error) {
+/* An os_reader of a descriptor. */
+static fastgpt_status read_all(void *descriptor, uint8_t *data, size_t n, const char *path, fastgpt_error *error) {
+    int fd = *(int *)descriptor;
     for (size_t done = 0; done < n;) {
         ssize_t some = read(fd, data + done, n - done);
         if (some < 0 && errno == EINTR) continue;
@@ -53,23 +41,6 @@ static fastgpt_status read_all(int fd, uint8_t *data, size_t n, const char *path
     return FASTGPT_OK;
 }
 
-static fastgpt_status read_file(os_file *file, int fd, const char *path, const os_file_check *check,
-                                fastgpt_error *error) {
-    uint8_t first[OS_FIRST_BYTES];
-    size_t n = file->n_bytes, n_first = n < sizeof first ? n : sizeof first;
-    fastgpt_status status = read_all(fd, first, n_first, path, error);
-    if (!status) status = check->begins_well(check->user, first, n_first, n, error);
-    if (status) return status;
-    uint8_t *data = alloc_large(n);
-    if (!data) return fail(error, FASTGPT_ERR_MEMORY, "%s: no memory for its %zu bytes", path, n);
-    memcpy(data, first, n_first);
-    status = read_all(fd, data + n_first, n - n_first, path, error);
-    file->owned = status == FASTGPT_OK;
-    if (status) os_free(data);
-    else file->data = data;
-    return status;
-}
-
 static fastgpt_status load_fd(os_file *file, int fd, const char *path, const os_file_check *copy,
                               fastgpt_error *error) {
     struct stat info;
@@ -78,7 +49,7 @@ static fastgpt_status load_fd(os_file *file, int fd, const char *path, const os_
     if (!S_ISREG(info.st_mode)) return fail(error, FASTGPT_ERR_IO, "%s: is not a regular file", path);
     if (info.st_size == 0) return fail(error, FASTGPT_ERR_FORMAT, "%s: is empty", path);
     file->n_bytes = (size_t)info.st_size;
-    return copy ? read_file(file, fd, path, copy, error) : map_file(file, fd, path, error);
+    return copy ? os_file_read(file, read_all, &fd, path, copy, error) : map_file(file, fd, path, error);
 }
 
 fastgpt_status os_file_open(os_file *file, const char *path, const os_file_check *copy, fastgpt_error *error) {
@@ -88,16 +59,6 @@ fastgpt_status os_file_open(os_file *file, const char *path, const os_file_check
     fastgpt_status status = load_fd(file, fd, path, copy, error);
     close(fd);
     return status;
-}
-
-fastgpt_status os_file_of_bytes(os_file *file, const void *bytes, size_t n_bytes, bool copy, fastgpt_error *error) {
-    *file = (os_file){.data = bytes, .n_bytes = n_bytes, .owned = copy};
-    if (!copy) return FASTGPT_OK;
-    uint8_t *data = alloc_large(n_bytes);
-    file->data = data;
-    if (!data) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the %zu bytes of the model", n_bytes);
-    memcpy(data, bytes, n_bytes);
-    return FASTGPT_OK;
 }
 
 void os_file_close(os_file *file) {
@@ -112,7 +73,7 @@ bool os_file_begins(const char *path, const void *bytes, size_t n) {
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode)) return false; /* opening a pipe might disturb its writer */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return false;
-    bool same = read_all(fd, first, n, path, NULL) == FASTGPT_OK && memcmp(first, bytes, n) == 0;
+    bool same = read_all(&fd, first, n, path, NULL) == FASTGPT_OK && memcmp(first, bytes, n) == 0;
     close(fd);
     return same;
 }

@@ -12,6 +12,9 @@
 
 void *os_alloc(size_t n_bytes) { return _aligned_malloc(n_bytes ? n_bytes : 1, 64); }
 
+/* Large pages want a privilege that users have not. */
+void *os_alloc_large(size_t n_bytes) { return os_alloc(n_bytes); }
+
 void os_free(void *block) { _aligned_free(block); }
 
 /* ---- Locks ---- */

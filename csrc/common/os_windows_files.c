@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/os.h"
+#include "common/os_files.h"
 #include "common/status.h"
 
 /* ---- Names and errors ---- */
@@ -79,7 +79,8 @@ static fastgpt_status map_file(os_file *file, HANDLE handle, const char *path, f
     return FASTGPT_OK;
 }
 
-static fastgpt_status read_all(HANDLE handle, uint8_t *data, size_t n, const char *path, fastgpt_error *error) {
+/* An os_reader of a handle. */
+static fastgpt_status read_all(void *handle, uint8_t *data, size_t n, const char *path, fastgpt_error *error) {
     enum { MOST = 1 << 30 };
     for (size_t done = 0; done < n;) {
         DWORD wanted = n - done < MOST ? (DWORD)(n - done) : MOST, some = 0;
@@ -90,23 +91,6 @@ static fastgpt_status read_all(HANDLE handle, uint8_t *data, size_t n, const cha
     return FASTGPT_OK;
 }
 
-static fastgpt_status read_file(os_file *file, HANDLE handle, const char *path, const os_file_check *check,
-                                fastgpt_error *error) {
-    uint8_t first[OS_FIRST_BYTES];
-    size_t n = file->n_bytes, n_first = n < sizeof first ? n : sizeof first;
-    fastgpt_status status = read_all(handle, first, n_first, path, error);
-    if (!status) status = check->begins_well(check->user, first, n_first, n, error);
-    if (status) return status;
-    uint8_t *data = os_alloc(n);
-    if (!data) return fail(error, FASTGPT_ERR_MEMORY, "%s: no memory for its %zu bytes", path, n);
-    memcpy(data, first, n_first);
-    status = read_all(handle, data + n_first, n - n_first, path, error);
-    file->owned = status == FASTGPT_OK;
-    if (status) os_free(data);
-    else file->data = data;
-    return status;
-}
-
 static fastgpt_status load_handle(os_file *file, HANDLE handle, const char *path, const os_file_check *copy,
                                   fastgpt_error *error) {
     LARGE_INTEGER size;
@@ -114,7 +98,7 @@ static fastgpt_status load_handle(os_file *file, HANDLE handle, const char *path
     if (!GetFileSizeEx(handle, &size)) return fail_for(error, path, "");
     if (size.QuadPart == 0) return fail(error, FASTGPT_ERR_FORMAT, "%s: is empty", path);
     file->n_bytes = (size_t)size.QuadPart;
-    return copy ? read_file(file, handle, path, copy, error) : map_file(file, handle, path, error);
+    return copy ? os_file_read(file, read_all, handle, path, copy, error) : map_file(file, handle, path, error);
 }
 
 static bool is_folder(const wchar_t *path) {
@@ -134,16 +118,6 @@ fastgpt_status os_file_open(os_file *file, const char *path, const os_file_check
     if (handle != INVALID_HANDLE_VALUE) CloseHandle(handle);
     free(full);
     return status;
-}
-
-fastgpt_status os_file_of_bytes(os_file *file, const void *bytes, size_t n_bytes, bool copy, fastgpt_error *error) {
-    *file = (os_file){.data = bytes, .n_bytes = n_bytes, .owned = copy};
-    if (!copy) return FASTGPT_OK;
-    uint8_t *data = os_alloc(n_bytes);
-    file->data = data;
-    if (!data) return fail(error, FASTGPT_ERR_MEMORY, "no memory for the %zu bytes of the model", n_bytes);
-    memcpy(data, bytes, n_bytes);
-    return FASTGPT_OK;
 }
 
 void os_file_close(os_file *file) {
