@@ -27,7 +27,8 @@ _SHARD = re.compile(r"(\d{1,12})(?:/(\d{1,12}))?", re.ASCII)
 
 # Options that say what the text is, and so are those of the plan.
 OF_PLAN = (
-    "max_new_tokens", "stop", "on_overflow", "kv_type", "deterministic", "logit_bias", "seed", "model_defaults",
+    "max_new_tokens", "stop", "on_overflow", "ignore_eos", "kv_type", "deterministic", "logit_bias", "seed",
+    "model_defaults",
     "repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram_size", "min_new_tokens",
     "temperature", "top_n_sigma", "top_k", "top_p", "min_p", "typical_p", "mirostat_tau", "mirostat_eta",
 )  # fmt: skip
@@ -158,6 +159,7 @@ def _options(args: argparse.Namespace, path: Path) -> dict[str, Any]:
             "max_new_tokens": args.max_new_tokens,
             "stop": list(args.stop),
             "on_overflow": args.on_overflow,
+            "ignore_eos": args.ignore_eos,
             "kv_type": args.kv_type,
             "logit_bias": sorted([token, bias] for token, bias in dict(args.logit_bias).items()),
         }
