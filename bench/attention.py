@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.report import as_table
-from kernels import FAMILIES, NOT_TO_BE_HAD, build
+from kernels import FAMILIES, build, run
 
 Record = dict[str, Any]
 
@@ -41,17 +39,6 @@ def main() -> None:
             for n_threads in args.threads:
                 lines = run(program, family, n_threads)
                 print("\n".join(lines) if args.json else table([json.loads(line) for line in lines]), flush=True)
-
-
-def run(program: Path, family: str, n_threads: int) -> list[str]:
-    """What it prints; nothing where the machine has no such kernels."""
-    environment = {**os.environ, **({"FASTGPT_ISA": family} if family else {})}
-    done = subprocess.run([program, str(n_threads)], env=environment, capture_output=True, text=True)
-    if done.returncode == NOT_TO_BE_HAD:
-        print(f"{family}: not on this machine", file=sys.stderr)
-        return []
-    done.check_returncode()
-    return done.stdout.splitlines()
 
 
 def table(records: list[Record]) -> str:

@@ -59,19 +59,7 @@ def add_parser(subparsers: common.Subparsers) -> None:
         "target", nargs="?", metavar="OUT.jsonl", help="the records; what is in it already is kept.  OUT/ is a folder"
     )
     group = parser.add_argument_group("batch")
-    group.add_argument("--max-batch", type=int, default=32, metavar="N", help="sequences computed together (32)")
-    group.add_argument(
-        "--max-tokens-in-flight", type=int, metavar="N",
-        help="room in all KV caches together (half of what N sequences of the model's n_ctx would take)",
-    )  # fmt: skip
-    group.add_argument(
-        "--prefill-chunk", type=int, metavar="N",
-        help="tokens of prompts that a step reads at most while texts grow (512)",
-    )  # fmt: skip
-    group.add_argument(
-        "--prefix-cache", type=int, metavar="N",
-        help="tokens that KV caches keep for later prompts that begin alike (all that no text needs); 0 = none",
-    )  # fmt: skip
+    common.add_batching_options(group)
     group.add_argument(
         "--deterministic", action="store_true",
         help="the same text for a line whatever its neighbours, the order and --threads; slower",

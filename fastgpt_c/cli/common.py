@@ -54,6 +54,23 @@ def add_deterministic_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_batching_options(group: argparse._ArgumentGroup) -> None:
+    """What a scheduler is told: how much at a time, and what is kept for later."""
+    group.add_argument("--max-batch", type=int, default=32, metavar="N", help="sequences computed together (32)")
+    group.add_argument(
+        "--max-tokens-in-flight", type=int, metavar="N",
+        help="room in all KV caches together (half of what N sequences of the model's n_ctx would take)",
+    )  # fmt: skip
+    group.add_argument(
+        "--prefill-chunk", type=int, metavar="N",
+        help="tokens of prompts that a step reads at most while texts grow (512)",
+    )  # fmt: skip
+    group.add_argument(
+        "--prefix-cache", type=int, metavar="N",
+        help="tokens that KV caches keep for later prompts that begin alike (all that no text needs); 0 = none",
+    )  # fmt: skip
+
+
 def add_prompt_cache_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt-cache", type=Path, metavar="FILE",

@@ -87,19 +87,7 @@ def _add_access_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it computes")
-    group.add_argument("--max-batch", type=int, default=32, metavar="N", help="texts computed together (32)")
-    group.add_argument(
-        "--max-tokens-in-flight", type=int, metavar="N",
-        help="room in all KV caches together (half of what --max-batch texts of the model's n_ctx would take)",
-    )  # fmt: skip
-    group.add_argument(
-        "--prefill-chunk", type=int, metavar="N",
-        help="tokens of prompts that a step reads at most while texts grow: what a new prompt may delay them",
-    )  # fmt: skip
-    group.add_argument(
-        "--prefix-cache", type=int, metavar="N",
-        help="tokens kept for later prompts that begin alike; 0 = none (all that there is room for)",
-    )  # fmt: skip
+    common.add_batching_options(group)
     control_vectors.add_named_option(group)
 
 

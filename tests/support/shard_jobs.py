@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 
 from fastgpt_c.cli.__main__ import main
+from fastgpt_c.sharding import plan
 
 EPOCH = "1700000000"  # SOURCE_DATE_EPOCH: two runs write the same bytes
 OPTIONS = ("--deterministic", "-n", "3", "--seed", "5", "--temperature", "1.5")
+
+
+def batch(*arguments: str | Path) -> int:
+    """The exit status of the command, which reads a plan anew."""
+    plan.opened.cache_clear()
+    return main(["batch", *map(str, arguments)])
 
 
 def lines_with_everything(n: int) -> bytes:

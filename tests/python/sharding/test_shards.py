@@ -10,21 +10,15 @@ from typing import Any
 
 import pytest
 from command import FAILURE, WRONG_USAGE
-from shard_jobs import EPOCH, OPTIONS, expected_of, lines_with_everything, plan_of, shard_bytes
+from shard_jobs import EPOCH, OPTIONS, batch, expected_of, lines_with_everything, plan_of, shard_bytes
 
 from fastgpt_c.batching import file_runner
-from fastgpt_c.cli.__main__ import main
 from fastgpt_c.errors import FastGPTError, UsageError
 from fastgpt_c.sharding import cut as cutting
 from fastgpt_c.sharding import ids, plan
 from fastgpt_c.sharding.cut import cut
 from fastgpt_c.sharding.folder import LocalFolder, open_folder
 from fastgpt_c.sharding.places import find_inputs
-
-
-def batch(*arguments: str | Path) -> int:
-    plan.opened.cache_clear()
-    return main(["batch", *map(str, arguments)])
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from command import FAILURE, WRONG_USAGE
-from shard_jobs import OPTIONS, expected_of, lines_with_everything, shard_bytes
+from shard_jobs import OPTIONS, batch, expected_of, lines_with_everything, shard_bytes
 
 import fastgpt_c
-from fastgpt_c.cli.__main__ import main
 from fastgpt_c.sharding import cut as cutting
 from fastgpt_c.sharding import places, plan
 from fastgpt_c.sharding.cut import cut
@@ -46,11 +45,6 @@ def put(path: str, content: bytes) -> str:
 
 def names(address: str) -> list[str]:
     return sorted(StoreFolder(address).names())
-
-
-def batch(*arguments: str | Path) -> int:
-    plan.opened.cache_clear()
-    return main(["batch", *map(str, arguments)])
 
 
 @pytest.fixture
